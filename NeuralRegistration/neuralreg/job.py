@@ -1,0 +1,169 @@
+"""The contract between panel, command line, Python and batch: a job in, progress lines and a result out, all JSON.
+
+Only the standard library is imported here, so that Slicer's process can speak the language of the core without torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SIMILARITIES = ("auto", "lncc", "ncc", "mse", "mi", "mind")
+PRESETS = ("fast", "balanced", "best")
+AFFINE_STAGES = ("none", "rigid", "affine")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+# The files of a run directory. `cancel` and `stop` are the two files by which another process talks to a run.
+TRANSFORM, INVERSE, WARPED, JACOBIAN = "transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz"
+RESULT, JOB, PREVIEW, CANCEL, STOP = "result.json", "job.json", "preview.nii.gz", "cancel", "stop"
+
+
+class RegistrationError(Exception):
+    """Something the user can put right; the message is one sentence that says what to do."""
+
+
+class Cancelled(Exception):
+    """The user cancelled the run; nothing is written."""
+
+
+def nearest_name(name: str, valid: tuple[str, ...] | list[str]) -> str:
+    """` Did you mean "x"?` for the valid name closest to `name`, or the list of valid names."""
+    close = difflib.get_close_matches(name.lower(), [v.lower() for v in valid], n=1, cutoff=0.5)
+    original = next((v for v in valid if close and v.lower() == close[0]), None)
+    return f'did you mean "{original}"?' if original else f"choose one of {', '.join(valid)}."
+
+
+def choose(what: str, name: Any, valid: tuple[str, ...] | list[str]) -> str:
+    """`name` if it is valid (case-insensitive), else a RegistrationError that names the nearest valid one."""
+    for candidate in valid:
+        if isinstance(name, str) and candidate.lower() == name.lower():
+            return candidate
+    raise RegistrationError(f'Unknown {what} "{name}": {nearest_name(str(name), valid)}')
+
+
+@dataclass(frozen=True)
+class RegistrationJob:
+    """Everything that a run needs; two runs of one job on one machine write the same bytes.
+
+    Paths are strings as the user gave them. `options` holds fields of the method (see `neuralreg methods`).
+    `threads` 0 means all cores; Slicer leaves one free.
+    """
+
+    fixed: str
+    moving: str
+    output: str
+    method: str = "DNVF"
+    preset: str = "balanced"
+    similarity: str = "auto"
+    affine: str = "affine"
+    initial_transform: str | None = None
+    fixed_mask: str | None = None
+    moving_mask: str | None = None
+    device: str = "auto"
+    seed: int = 0
+    threads: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ("fixed", "moving", "output", "method"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise RegistrationError(f'The job needs a text for "{name}"; got {getattr(self, name)!r}.')
+        for name in ("initial_transform", "fixed_mask", "moving_mask"):
+            if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
+                raise RegistrationError(f'The job needs a path or nothing for "{name}"; got {getattr(self, name)!r}.')
+        for name, valid in (("preset", PRESETS), ("similarity", SIMILARITIES), ("affine", AFFINE_STAGES), ("device", DEVICES)):
+            object.__setattr__(self, name, choose(name, getattr(self, name), valid))
+        for name in ("seed", "threads"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+                raise RegistrationError(f'"{name}" must be a whole number, 0 or larger; got {value!r}.')
+        if not isinstance(self.options, dict):
+            raise RegistrationError(f'"options" must be a table of names and values; got {self.options!r}.')
+
+    def save(self, path: Path) -> None:
+        Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> RegistrationJob:
+        """Read a job file. Raises RegistrationError when it is missing, not JSON, or has unknown or wrong entries."""
+        values = read_json(path, "job")
+        known = [f.name for f in dataclasses.fields(cls)]
+        for name in values:
+            choose("entry in the job file", name, known)
+        missing = [name for name in ("fixed", "moving", "output") if name not in values]
+        if missing:
+            raise RegistrationError(f'The job file {path} lacks "{missing[0]}"; add it.')
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One line of progress. `fraction` is of the whole run; `loss` is None outside iterations; `seconds_left` may be None."""
+
+    stage: str
+    fraction: float
+    message: str = ""
+    loss: float | None = None
+    seconds_left: float | None = None
+    preview: str | None = None
+
+    def to_line(self) -> str:
+        return json.dumps({k: v for k, v in dataclasses.asdict(self).items() if v not in (None, "")})
+
+    @classmethod
+    def from_line(cls, line: str) -> Progress | None:
+        """The progress in a line of output, or None where the line is something else (a log message)."""
+        try:
+            values = json.loads(line)
+            return cls(**values) if isinstance(values, dict) else None
+        except (ValueError, TypeError):
+            return None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run says of itself; files are names within the run directory."""
+
+    files: dict[str, str]
+    metrics: dict[str, Any]
+    timings: dict[str, float]
+    peak_memory_mb: float
+    device: str
+    device_reason: str
+    method: str
+    options: dict[str, Any]
+    similarity: str
+    seed: int
+    versions: dict[str, str]
+    warnings: list[str] = field(default_factory=list)
+    loss: list[list[float]] = field(default_factory=list)  # [stage index, iteration, loss]
+    stopped_early: bool = False
+    peak_gpu_memory_mb: float | None = None
+
+    def save(self, path: Path) -> None:
+        Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Result:
+        values = read_json(path, "result")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise RegistrationError(f"{path} is not the result of a registration ({error}); choose a run directory.") from error
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises RegistrationError with the file's name when there is none."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RegistrationError(f"There is no {what} file at {path}; check the path.") from error
+    except (OSError, ValueError) as error:
+        raise RegistrationError(f"The {what} file {path} cannot be read ({error}); write it again.") from error
+    if not isinstance(values, dict):
+        raise RegistrationError(f"The {what} file {path} must hold one JSON object; write it again.")
+    return values
