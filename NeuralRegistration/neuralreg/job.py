@@ -167,3 +167,26 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RegistrationError(f"The {what} file {path} must hold one JSON object; write it again.")
     return values
+
+
+class Monitor:
+    """What a run asks of whoever started it. This base class watches nothing; the command line and the panel override it."""
+
+    def report(self, progress: Progress) -> None:
+        """Take note of progress."""
+
+    def cancelled(self) -> bool:
+        """Whether the run shall end without a result."""
+        return False
+
+    def stop_and_keep(self) -> bool:
+        """Whether the optimisation shall end now and its best field so far become the result."""
+        return False
+
+    def preview(self, warped: Any) -> None:
+        """Take a look at the moving image as warped so far (an `Image` on a coarse grid), when it is wanted."""
+
+    def check(self) -> None:
+        """Raise Cancelled when the run has been cancelled."""
+        if self.cancelled():
+            raise Cancelled

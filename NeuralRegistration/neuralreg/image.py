@@ -1,0 +1,183 @@
+"""Where voxels are: `Grid` (a lattice in LPS millimetres) and `Image` (a tensor on a grid).
+
+Geometry is float64 on the CPU; voxels are float32 wherever they are needed. Coordinates are x, y, z; array axes z, y, x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .sampling import sample
+
+SLAB_VOXELS = 2_000_000  # float64 coordinates of one slab stay within a few processor caches' worth of memory
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A lattice of voxels: array shape (D, H, W) and the 4×4 float64 matrix from index (i, j, k) to LPS mm."""
+
+    shape: tuple[int, int, int]
+    world_from_index: np.ndarray
+
+    def __post_init__(self):
+        matrix = np.asarray(self.world_from_index, dtype=np.float64)
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"Grid: shape must be three positive sizes (D, H, W), got {tuple(self.shape)}")
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
+            raise ValueError("Grid: world_from_index must be an invertible 4×4 matrix")
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "world_from_index", matrix)
+
+    @classmethod
+    def from_parts(cls, size, origin=(0, 0, 0), spacing=(1, 1, 1), direction=None) -> Grid:
+        """Grid from ITK's parts: size (x, y, z), origin and spacing in mm, 3×3 direction cosines."""
+        matrix = np.eye(4)
+        axes = np.eye(3) if direction is None else np.asarray(direction, dtype=np.float64).reshape(3, 3)
+        matrix[:3, :3] = axes * np.asarray(spacing, dtype=np.float64)
+        matrix[:3, 3] = origin
+        return cls(tuple(size)[::-1], matrix)
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """(x, y, z), as ITK counts."""
+        return self.shape[::-1]
+
+    @property
+    def index_from_world(self) -> np.ndarray:
+        return np.linalg.inv(self.world_from_index)
+
+    @property
+    def spacing(self) -> np.ndarray:  # (3,) mm, xyz
+        return np.linalg.norm(self.world_from_index[:3, :3], axis=0)
+
+    @property
+    def direction(self) -> np.ndarray:  # (3, 3) unit columns
+        return self.world_from_index[:3, :3] / self.spacing
+
+    @property
+    def origin(self) -> np.ndarray:
+        return self.world_from_index[:3, 3]
+
+    @property
+    def center(self) -> np.ndarray:  # (3,) LPS mm
+        return self.world_from_index[:3, :3] @ ((np.array(self.size) - 1) / 2) + self.origin
+
+    def same_as(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
+        """Whether both grids put every voxel at the same place, within `tolerance_mm`."""
+        if self.shape != other.shape:
+            return False
+        corners = np.array([[*(np.array(c) * (np.array(self.size) - 1)), 1.0] for c in np.ndindex(2, 2, 2)])
+        return bool(np.abs((self.world_from_index - other.world_from_index) @ corners.T).max() <= tolerance_mm)
+
+    def points(self, first: int = 0, last: int | None = None) -> Tensor:  # -> (3, d, H, W) float64 LPS mm
+        """World coordinates of the voxels in slices `first` to `last` (all of them by default)."""
+        d, h, w = self.shape
+        z, y, x = (torch.arange(*r, dtype=torch.float64) for r in ((first, d if last is None else last), (0, h), (0, w)))
+        matrix = torch.from_numpy(self.world_from_index)
+        out = matrix[:3, 3].view(3, 1, 1, 1)
+        for column, values in zip(range(3), (x.view(1, 1, 1, -1), y.view(1, 1, -1, 1), z.view(1, -1, 1, 1)), strict=True):
+            out = out + matrix[:3, column].view(3, 1, 1, 1) * values
+        return out
+
+    def slabs(self) -> Iterator[tuple[int, int]]:
+        """Ranges of slices that cover the grid, each small enough for float64 coordinates."""
+        step = max(1, SLAB_VOXELS // (self.shape[1] * self.shape[2]))
+        for first in range(0, self.shape[0], step):
+            yield first, min(first + step, self.shape[0])
+
+    def indices(self, points: Tensor) -> Tensor:  # (3, …) LPS mm -> (3, …) voxel coordinates x, y, z
+        return apply_matrix(self.index_from_world, points)
+
+    def with_shape(self, shape: tuple[int, int, int]) -> Grid:
+        """The lattice of another shape with the same corner voxels."""
+        old, new = np.array(self.size), np.array(tuple(shape)[::-1])
+        scale = (old - 1) / np.maximum(new - 1, 1)
+        matrix = self.world_from_index.copy()
+        matrix[:3, :3] = matrix[:3, :3] * np.where(scale > 0, scale, 1.0)
+        return Grid(shape, matrix)
+
+    def cropped(self, low, high) -> Grid:
+        """The lattice from index `low` to `high` (x, y, z; high excluded). Indices may lie outside: that pads."""
+        low, high = np.asarray(low, dtype=np.int64), np.asarray(high, dtype=np.int64)
+        matrix = self.world_from_index.copy()
+        matrix[:3, 3] += matrix[:3, :3] @ low
+        return Grid(tuple((high - low)[::-1]), matrix)
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Values (C, D, H, W) on a grid. Scalars have C = 1."""
+
+    data: Tensor
+    grid: Grid
+
+    def __post_init__(self):
+        if self.data.ndim != 4 or tuple(self.data.shape[1:]) != self.grid.shape:
+            raise ValueError(f"Image: data must be (C, {', '.join(map(str, self.grid.shape))}), got {tuple(self.data.shape)}")
+
+    def at(self, points: Tensor, mode: str = "bilinear", default: float = 0.0) -> Tensor:
+        """Values at LPS points (3, d, h, w) in mm -> (C, d, h, w), `default` outside.
+
+        Like ITK, the image ends half a voxel beyond its outermost voxel centres and is constant over that half voxel.
+        """
+        index = self.grid.indices(points)
+        if mode == "nearest":
+            index = torch.floor(index + 0.5)  # ITK rounds halves up, torch rounds them to even
+        size = torch.tensor(self.grid.size, dtype=index.dtype, device=index.device).view(3, 1, 1, 1)
+        inside = ((index >= -0.5) & (index < size - 0.5)).all(0) if mode != "nearest" else ((index >= 0) & (index < size)).all(0)
+        values = sample(self.data[None].float(), index.float()[None].to(self.data.device), mode, "border")[0]
+        return torch.where(inside.to(values.device), values, torch.as_tensor(default, dtype=values.dtype, device=values.device))
+
+
+def apply_matrix(matrix: np.ndarray, points: Tensor) -> Tensor:
+    """A 4×4 matrix applied to points (3, …)."""
+    m = torch.from_numpy(np.ascontiguousarray(matrix)).to(points)
+    return torch.einsum("ab,b...->a...", m[:3, :3], points) + m[:3, 3].view(3, *[1] * (points.ndim - 1))
+
+
+def resample(
+    image: Image,
+    target_from_grid: Callable[[Tensor], Tensor],
+    grid: Grid,
+    mode: str = "bilinear",
+    default: float = 0.0,
+) -> Image:
+    """`image ∘ target_from_grid` on `grid`: each point of the grid is mapped and the image is read there, once.
+
+    mode: "bilinear" for intensities, "nearest" for labels. `default` is the value outside the image.
+    """
+    parts = [image.at(target_from_grid(grid.points(a, b)), mode, default) for a, b in grid.slabs()]
+    return Image(torch.cat(parts, dim=1), grid)
+
+
+def canonical(image: Image) -> Image:
+    """The same image with its array axes reordered and flipped so that they run as nearly as possible along L, P, S.
+
+    Nothing is interpolated. Storage order stops mattering here: every storage of one volume becomes the same tensor.
+    """
+    order, flips = _nearest_axes(image.grid.direction)
+    data = image.data.permute(0, *(3 - a for a in order[::-1]))  # world axis a is array axis 3 − a of (C, D, H, W)
+    old_from_new = np.zeros((4, 4))
+    old_from_new[3, 3] = 1.0
+    for new, old in enumerate(order):
+        old_from_new[old, new] = -1.0 if flips[new] else 1.0
+        old_from_new[old, 3] = image.grid.size[old] - 1 if flips[new] else 0.0
+    data = data.flip([3 - new for new in range(3) if flips[new]])
+    return Image(data.contiguous(), Grid(tuple(data.shape[1:]), image.grid.world_from_index @ old_from_new))
+
+
+def _nearest_axes(direction: np.ndarray) -> tuple[list[int], list[bool]]:
+    """For each of L, P, S the image axis nearest to it (each used once) and whether that axis must be flipped."""
+    closeness = np.abs(direction)
+    order = [-1, -1, -1]
+    for _ in range(3):
+        world, axis = np.unravel_index(np.argmax(closeness), (3, 3))
+        order[world] = int(axis)
+        closeness[world, :] = -1.0
+        closeness[:, axis] = -1.0
+    return order, [bool(direction[world, axis] < 0) for world, axis in enumerate(order)]

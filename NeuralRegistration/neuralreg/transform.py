@@ -1,0 +1,162 @@
+"""Transforms are functions of points: fixed → moving, LPS millimetres. `a @ b` applies b first.
+
+Composition is lazy; `displacement(grid)` is the one explicit resampling. Points are (3, …) float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import sampling
+from .image import Grid, Image, apply_matrix
+
+
+class Transform:
+    """A map of points (3, …) in LPS mm to points (3, …)."""
+
+    def __call__(self, points: Tensor) -> Tensor:
+        raise TypeError(f"{type(self).__name__} must define how it maps points")
+
+    def inverse(self) -> Transform:
+        raise TypeError(f"{type(self).__name__} must define its inverse")
+
+    def __matmul__(self, first: Transform) -> Transform:
+        if isinstance(self, Affine) and isinstance(first, Affine):
+            return Affine(self.matrix @ first.matrix)
+        return Composite((*_parts(self), *_parts(first)))
+
+    def displacement(self, grid: Grid) -> DisplacementField:
+        """This transform as a displacement field on `grid`; outside the grid the field is zero."""
+        parts = []
+        for first, last in grid.slabs():
+            points = grid.points(first, last)
+            parts.append((self(points) - points).float())
+        return DisplacementField(torch.cat(parts, dim=1), grid)
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Transform):
+    """x ↦ A x + t with a 4×4 float64 matrix."""
+
+    matrix: np.ndarray
+
+    def __post_init__(self):
+        matrix = np.asarray(self.matrix, dtype=np.float64)
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
+            raise ValueError("Affine: matrix must be an invertible 4×4 matrix")
+        object.__setattr__(self, "matrix", matrix)
+
+    @classmethod
+    def identity(cls) -> Affine:
+        return cls(np.eye(4))
+
+    def __call__(self, points: Tensor) -> Tensor:
+        return apply_matrix(self.matrix, points)
+
+    def inverse(self) -> Affine:
+        return Affine(np.linalg.inv(self.matrix))
+
+
+@dataclass(frozen=True, eq=False)
+class DisplacementField(Transform):
+    """x ↦ x + u(x): u in mm (3, D, H, W) on a grid, trilinear between voxels.
+
+    ITK leaves points outside the field where they are; so do we, or Slicer would show another warp.
+    `inverse_mm`, where the maker of the field knows it (exp(−v)), is the displacement of the inverse on the same grid.
+    """
+
+    mm: Tensor
+    grid: Grid
+    inverse_mm: Tensor | None = None
+
+    def __post_init__(self):
+        for name in ("mm", "inverse_mm"):
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != (3, *self.grid.shape):
+                expected = (3, *self.grid.shape)
+                raise ValueError(f"DisplacementField: {name} must be {expected} for this grid, got {tuple(value.shape)}")
+
+    @classmethod
+    def from_voxels(cls, displacement_vox: Tensor, grid: Grid, inverse_vox: Tensor | None = None) -> DisplacementField:
+        """From displacements (1, 3, D, H, W) in voxels of `grid`: the one place where voxels become millimetres."""
+        convert = lambda vox: None if vox is None else _rotate(grid.world_from_index, vox.detach()[0])  # noqa: E731
+        return cls(convert(displacement_vox), grid, convert(inverse_vox))
+
+    def to_voxels(self) -> Tensor:  # -> (1, 3, D, H, W) in voxels of the field's grid
+        return _rotate(self.grid.index_from_world, self.mm)[None]
+
+    def __call__(self, points: Tensor) -> Tensor:
+        shape = points.shape
+        volume = points if points.ndim == 4 else points.reshape(3, 1, 1, -1)
+        moved = volume + Image(self.mm, self.grid).at(volume).to(volume)
+        return moved.reshape(shape)
+
+    def inverse(self) -> DisplacementField:
+        """The inverse on the same grid: the known one, refined until it is one; else a numerical one."""
+        forward = self.to_voxels()
+        start = -forward if self.inverse_mm is None else _rotate(self.grid.index_from_world, self.inverse_mm)[None]
+        inverse_vox = sampling.invert(forward, start)
+        return DisplacementField(_rotate(self.grid.world_from_index, inverse_vox[0]), self.grid, self.mm)
+
+
+@dataclass(frozen=True, eq=False)
+class VelocityField(Transform):
+    """x ↦ exp(v)(x) for a stationary velocity field v in mm (3, D, H, W), integrated in 2**steps parts."""
+
+    mm: Tensor
+    grid: Grid
+    steps: int = 7
+
+    def exp(self) -> DisplacementField:
+        velocity_vox = _rotate(self.grid.index_from_world, self.mm)[None]
+        forward, backward = (sampling.integrate(sign * velocity_vox, self.steps) for sign in (1.0, -1.0))
+        return DisplacementField.from_voxels(forward, self.grid, backward)
+
+    def __call__(self, points: Tensor) -> Tensor:
+        return self.exp()(points)
+
+    def inverse(self) -> VelocityField:
+        return VelocityField(-self.mm, self.grid, self.steps)
+
+
+@dataclass(frozen=True, eq=False)
+class Composite(Transform):
+    """transforms[0] ∘ transforms[1] ∘ …: the last one is applied first."""
+
+    transforms: tuple[Transform, ...]
+
+    def __call__(self, points: Tensor) -> Tensor:
+        for transform in reversed(self.transforms):
+            points = transform(points)
+        return points
+
+    def inverse(self) -> Composite:
+        return Composite(tuple(t.inverse() for t in reversed(self.transforms)))
+
+
+def jacobian_determinant(transform: Transform, grid: Grid) -> Image:
+    """det ∇transform on `grid` -> (1, D, H, W), by central differences between voxels (METHODS: det(I + ∂u/∂x)).
+
+    The map of index to index has the same determinant as the map of mm to mm because both ends use one grid; direction
+    cosines, which `sitk.DisplacementFieldJacobianDeterminant` forgets, are therefore taken into account.
+    """
+    parts = []
+    for first, last in grid.slabs():
+        low, high = max(first - 1, 0), min(last + 1, grid.shape[0])  # one slice more on each side for the differences
+        points = grid.points(low, high)
+        displacement = _rotate(grid.index_from_world, (transform(points) - points).float())[None]
+        parts.append(sampling.jacobian_determinant(displacement)[:, first - low : last - low])
+    return Image(torch.cat(parts, dim=1), grid)
+
+
+def _rotate(matrix: np.ndarray, vectors: Tensor) -> Tensor:
+    """The 3×3 part of a matrix applied to vectors (3, …): displacements have no origin."""
+    return torch.einsum("ab,b...->a...", torch.from_numpy(np.ascontiguousarray(matrix[:3, :3])).to(vectors), vectors)
+
+
+def _parts(transform: Transform) -> tuple[Transform, ...]:
+    return transform.transforms if isinstance(transform, Composite) else (transform,)
