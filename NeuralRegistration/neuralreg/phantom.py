@@ -173,7 +173,7 @@ def brain_scale(grid: Grid) -> float:
 
 
 def smooth_deformation(center, scale: float, amplitude_mm: float, seed: int = 0) -> SmoothDeformation:
-    """Random pushes inside the brain, their sum at most `amplitude_mm` long. ValueError where that is not invertible."""
+    """Random pushes inside the brain, their sum at most `amplitude_mm` long. ValueError where that folds."""
     random = np.random.default_rng(seed)
     directions = random.normal(size=(16, 3))
     spots = random.normal(size=(16, 3))

@@ -1,0 +1,268 @@
+"""How good a registration is: pure functions on label maps, transforms and images.
+
+Every quantity about the transform is taken on the fixed lattice and inside a mask of it. `moving_from_fixed` is the map
+that resamples the moving image; its Jacobian determinant J is above 1 where a structure is larger in the moving image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from . import sampling
+from .image import Grid, Image
+from .transform import Transform
+
+LOG_FLOOR = 1e-9  # where J ≤ 0 its logarithm is that of this number, as in the Learn2Reg challenge
+HISTOGRAM_BINS = 32
+
+
+# Overlap and distance of labels ---------------------------------------------------------------------------------------
+
+
+def dice(fixed: Tensor, warped: Tensor, labels: Iterable[int] | None = None) -> dict[int, float]:
+    """2|A∩B| / (|A|+|B|) for every label of two label maps (D, H, W); by default for all that occur, 0 excepted.
+
+    A label that only one map has scores 0, one that neither has is left out.
+    """
+    a, b = _label_array(fixed), _label_array(warped)
+    wanted = _labels(fixed, warped) if labels is None else sorted(labels)
+    count = max([int(a.max()), int(b.max()), *wanted]) + 1
+    in_a, in_b, common = (np.bincount(v.ravel(), minlength=count) for v in (a, b, a[a == b]))
+    total = in_a + in_b
+    return {label: float(2 * common[label] / total[label]) for label in wanted if total[label]}
+
+
+def hd95(fixed: Tensor, warped: Tensor, spacing, labels: Iterable[int] | None = None) -> dict[int, float]:
+    """Hausdorff distance in mm at the 95th percentile for every label of two label maps (D, H, W).
+
+    The larger of the two directed percentiles, between surface voxels (those with a face neighbour outside the label).
+    spacing: (x, y, z) in mm. A label that one of the maps lacks has no distance and is left out.
+    """
+    arrays = [_label_array(v) for v in (fixed, warped)]
+    boxes = [_bounding_boxes(a) for a in arrays]
+    wanted = set(boxes[0]) & set(boxes[1])
+    wanted = sorted(wanted if labels is None else wanted & set(labels))
+    return {label: _hd95_of_one(arrays, [b[label] for b in boxes], label, spacing) for label in wanted}
+
+
+def _hd95_of_one(arrays, boxes, label: int, spacing) -> float:
+    low = np.minimum(boxes[0][0], boxes[1][0])
+    high = np.maximum(boxes[0][1], boxes[1][1])
+    masks = [np.pad(a[tuple(slice(p, q) for p, q in zip(low, high, strict=True))] == label, 1) for a in arrays]
+    surfaces = [m & ~_eroded(m) for m in masks]
+    distances = []
+    for one, other in ((0, 1), (1, 0)):
+        volume = sitk.GetImageFromArray(surfaces[other].astype(np.uint8))
+        volume.SetSpacing([float(s) for s in spacing])
+        far = sitk.SignedMaurerDistanceMap(volume, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)
+        distances.append(np.percentile(np.abs(sitk.GetArrayViewFromImage(far)[surfaces[one]]), 95))
+    return float(max(distances))
+
+
+def _eroded(mask: np.ndarray) -> np.ndarray:
+    """Voxels whose six face neighbours are all in the mask; the mask must not touch the array's border."""
+    inner = mask.copy()
+    for axis in range(3):
+        inner &= np.roll(mask, 1, axis) & np.roll(mask, -1, axis)
+    return inner
+
+
+def _bounding_boxes(labels: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """{label: (first, last + 1)} as z, y, x indices."""
+    shapes = sitk.LabelShapeStatisticsImageFilter()
+    shapes.Execute(sitk.GetImageFromArray(labels.astype(np.uint32)))
+    boxes = {}
+    for label in shapes.GetLabels():
+        first = np.array(shapes.GetBoundingBox(label)[:3][::-1])
+        boxes[int(label)] = (first, first + np.array(shapes.GetBoundingBox(label)[3:][::-1]))
+    return boxes
+
+
+def _label_array(labels: Tensor) -> np.ndarray:
+    return np.asarray(labels.detach().cpu().numpy()).round().astype(np.int64)
+
+
+def _labels(*maps: Tensor) -> list[int]:
+    return sorted({int(v) for m in maps for v in torch.unique(m).tolist()} - {0})
+
+
+# Points and displacement ----------------------------------------------------------------------------------------------
+
+
+def tre(moving_from_fixed: Transform, fixed_points: Tensor, moving_points: Tensor) -> Tensor:
+    """Distance in mm of each mapped fixed landmark from its moving partner; (3, n) ×2 LPS mm -> (n,) float64."""
+    mapped = moving_from_fixed(fixed_points.double())
+    return (mapped - moving_points.double()).norm(dim=0)
+
+
+def displacement_mm(moving_from_fixed: Transform, grid: Grid, mask: Tensor) -> tuple[float, float]:
+    """Mean and largest |φ(x) − x| in mm over the voxels of `mask` (D, H, W bool)."""
+    return _mean_and_max(_per_slab(lambda points: moving_from_fixed(points) - points, grid, mask))
+
+
+def inverse_consistency_mm(
+    moving_from_fixed: Transform, fixed_from_moving: Transform, grid: Grid, mask: Tensor
+) -> tuple[float, float]:
+    """Mean and largest |φ⁻¹(φ(x)) − x| in mm over the voxels of `mask` (D, H, W bool)."""
+    return _mean_and_max(_per_slab(lambda points: fixed_from_moving(moving_from_fixed(points)) - points, grid, mask))
+
+
+def _per_slab(difference, grid: Grid, mask: Tensor) -> Tensor:  # -> (n,) lengths at the voxels of the mask
+    parts = []
+    for first, last in grid.slabs():
+        chosen = mask[first:last]
+        if chosen.any():
+            points = grid.points(first, last)[:, chosen].reshape(3, 1, 1, -1)
+            parts.append(difference(points).norm(dim=0).flatten())
+    return torch.cat(parts) if parts else torch.zeros(1, dtype=torch.float64)
+
+
+def _mean_and_max(lengths: Tensor) -> tuple[float, float]:
+    return float(lengths.mean()), float(lengths.max())
+
+
+# Regularity -----------------------------------------------------------------------------------------------------------
+
+
+def folds_percent(jacobian: Tensor, mask: Tensor) -> float:
+    """Share of the voxels of `mask` with J ≤ 0, in percent; both (D, H, W)."""
+    return 100.0 * float((jacobian[mask] <= 0).double().mean()) if bool(mask.any()) else 0.0
+
+
+def sdlogj(jacobian: Tensor, mask: Tensor) -> float:
+    """Standard deviation of log J over `mask`; J below 1e-9 counts as 1e-9. Both (D, H, W)."""
+    values = jacobian[mask].double().clamp(min=LOG_FLOOR).log()
+    return float(values.std(correction=0)) if values.numel() else 0.0
+
+
+def non_diffeomorphic_volume(displacement_vox: Tensor, mask: Tensor) -> tuple[float, float]:
+    """Volume that the digital transformation turns inside out: in voxels, and in percent of the cells looked at.
+
+    Liu et al., "On finite difference Jacobian computation in deformable image registration", IJCV 2024, precisely:
+    a cell of the lattice (the cube between eight voxel centres) can be cut into five tetrahedra in two ways, each with
+    one tetrahedron through four alternate corners and one at each of the four other corners. After moving the corners
+    by the displacement, a tetrahedron with edges e₁, e₂, e₃ from one corner has the signed volume det(e₁, e₂, e₃) / 6;
+    the digital transformation is a diffeomorphism where all ten are positive. The volume is Σ ½ max(0, −det / 6) over
+    the ten tetrahedra of all cells of which at least one corner lies in `mask`; the half is there because each of the two
+    ways of cutting fills the cell once. Central differences skip the middle voxel and miss folds that this sees.
+
+    displacement_vox: (1, 3, D, H, W) in voxels of its own lattice. mask: (D, H, W) bool.
+    """
+    negative, cells = 0.0, 0
+    depth = displacement_vox.shape[2]
+    step = max(1, 2_000_000 // (displacement_vox.shape[3] * displacement_vox.shape[4]))
+    for first in range(0, depth - 1, step):
+        last = min(first + step, depth - 1) + 1  # a slab of cells needs one slice of corners more
+        inside = _cells_touching(mask[first:last])
+        for determinants in _tetrahedra(displacement_vox[:, :, first:last]):
+            negative += float((-determinants[0][inside]).clamp(min=0).double().sum()) / 12.0
+        cells += int(inside.sum())
+    return negative, 100.0 * negative / max(cells, 1)
+
+
+def _tetrahedra(displacement_vox: Tensor) -> Iterable[Tensor]:
+    """The ten determinants (1, D-1, H-1, W-1) of every cell: eight at its corners, two through alternate corners."""
+    yield from sampling.corner_determinants(displacement_vox).unbind(1)
+    corner = {}
+    for x, y, z in np.ndindex(2, 2, 2):
+        part = displacement_vox[:, :, z : z - 1 or None, y : y - 1 or None, x : x - 1 or None]
+        corner[x, y, z] = part + torch.tensor([x, y, z], dtype=part.dtype, device=part.device).view(1, 3, 1, 1, 1)
+    for apex, ends in (((0, 0, 0), ((1, 1, 0), (0, 1, 1), (1, 0, 1))), ((1, 1, 1), ((0, 0, 1), (0, 1, 0), (1, 0, 0)))):
+        edges = [corner[end] - corner[apex] for end in ends]
+        yield sampling.determinant(torch.stack(edges, dim=2))
+
+
+def _cells_touching(mask: Tensor) -> Tensor:  # (D, H, W) -> (D-1, H-1, W-1) bool
+    """Cells with at least one corner in the mask."""
+    for dim in range(3):
+        mask = mask.narrow(dim, 0, mask.shape[dim] - 1) | mask.narrow(dim, 1, mask.shape[dim] - 1)
+    return mask
+
+
+# Similarity -----------------------------------------------------------------------------------------------------------
+
+
+def ncc(fixed: Tensor, warped: Tensor, mask: Tensor) -> float:
+    """Pearson correlation of two images over `mask`; 0 where one of them is constant. All (D, H, W)."""
+    a, b = (v[mask].double() - v[mask].double().mean() for v in (fixed, warped))
+    scale = float(a.norm() * b.norm())
+    return float((a * b).sum()) / scale if scale > 0 else 0.0
+
+
+def mutual_information(fixed: Tensor, warped: Tensor, mask: Tensor, bins: int = HISTOGRAM_BINS) -> float:
+    """h(F) + h(W) − h(F, W) in nats from a joint histogram over `mask`, each image clipped to its 0.5–99.5 % range."""
+    a, b = (_binned(v[mask].double(), bins) for v in (fixed, warped))
+    joint = torch.bincount(a * bins + b, minlength=bins * bins).double().view(bins, bins)
+    joint = joint / joint.sum().clamp(min=1.0)
+    independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
+    filled = joint > 0
+    return float((joint[filled] * (joint[filled] / independent[filled]).log()).sum())
+
+
+def _binned(values: Tensor, bins: int) -> Tensor:
+    if values.numel() == 0:
+        return values.long()
+    low, high = np.percentile(values.numpy(), (0.5, 99.5))
+    return ((values - low) / max(high - low, 1e-12) * bins).long().clamp(0, bins - 1)
+
+
+# Masks and the whole picture ------------------------------------------------------------------------------------------
+
+
+def body_mask(image: Image) -> Tensor:  # -> (D, H, W) bool
+    """Where the body is: brighter than the background, with what lies inside it (lungs, sinuses) filled.
+
+    Skull-stripped images (many voxels share the smallest value): everything above that value. Others: Otsu's threshold,
+    then voxels with body on both sides along at least two of the three array axes.
+    """
+    data = image.data[0]
+    lowest = data.min()
+    above = data > lowest
+    if 0.2 < float(above.double().mean()) < 0.9:
+        return _enclosed(above)
+    volume = sitk.GetImageFromArray(data.clamp(*np.percentile(data.numpy(), (0.5, 99.5)).tolist()).numpy())
+    bright = torch.from_numpy(sitk.GetArrayFromImage(sitk.OtsuThreshold(volume, 0, 1, 128))).bool()
+    filled = _enclosed(bright)
+    return filled if bool(filled.any()) else torch.ones_like(filled)
+
+
+def _enclosed(mask: Tensor) -> Tensor:
+    votes = mask.int()
+    for dim in range(3):
+        before = mask.int().cummax(dim).values
+        after = mask.int().flip(dim).cummax(dim).values.flip(dim)
+        votes = votes + before * after
+    return votes >= 2
+
+
+def regularity(moving_from_fixed: Transform, jacobian: Image, mask: Tensor) -> dict[str, float]:
+    """Folds, non-diffeomorphic volume, SDlogJ, range of J and displacement over `mask`, on the Jacobian's grid."""
+    grid, determinant = jacobian.grid, jacobian.data[0]
+    volume, percent = non_diffeomorphic_volume(moving_from_fixed.displacement(grid).to_voxels(), mask)
+    mean, largest = displacement_mm(moving_from_fixed, grid, mask)
+    inside = determinant[mask] if bool(mask.any()) else determinant.flatten()
+    return {
+        "folds_percent": folds_percent(determinant, mask),
+        "folds_in_view": int((determinant <= 0).sum()),
+        "non_diffeomorphic_volume_voxels": volume,
+        "non_diffeomorphic_volume_percent": percent,
+        "sdlogj": sdlogj(determinant, mask),
+        "jacobian_min": float(inside.min()),
+        "jacobian_max": float(inside.max()),
+        "displacement_mean_mm": mean,
+        "displacement_max_mm": largest,
+    }
+
+
+def agreement(fixed: Image, before: Image, after: Image, mask: Tensor) -> dict[str, float]:
+    """Correlation and mutual information with the fixed image before and after; three images on one grid."""
+    values = {}
+    for when, image in (("before", before), ("after", after)):
+        values[f"ncc_{when}"] = ncc(fixed.data[0], image.data[0], mask)
+        values[f"mutual_information_{when}"] = mutual_information(fixed.data[0], image.data[0], mask)
+    return values
