@@ -1,0 +1,62 @@
+"""`neuralreg.register`: the whole flow on paths, SimpleITK images or `Image`, in one call."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import SimpleITK as sitk
+
+from . import io, pipeline
+from .image import Grid, Image
+from .job import RegistrationError
+from .transform import Transform
+
+if TYPE_CHECKING:
+    from .pipeline import Registration
+
+Volume = str | Path | sitk.Image | Image
+
+
+def register(fixed: Volume, moving: Volume, method: str = "DNVF", **settings: Any) -> Registration:
+    """Register `moving` to `fixed`: a result with .transform (fixed → moving, LPS mm), .inverse, .warped, .jacobian, .metrics.
+
+    fixed, moving: path, SimpleITK image or `Image`. settings: those of `pipeline.register` (preset, similarity, affine,
+    device, seed, options …); fixed_mask and moving_mask may be paths or images, initial_transform a path, a SimpleITK
+    transform or a `Transform`. Raises RegistrationError with one sentence that says what to do.
+    """
+    notes: list[str] = []
+    fixed_image, moving_image = _volume(fixed, "The fixed image", notes), _volume(moving, "The moving image", notes)
+    for name, image in (("fixed_mask", fixed_image), ("moving_mask", moving_image)):
+        if settings.get(name) is not None:
+            settings[name] = _mask(settings[name], image.grid, name.replace("_", " "), notes)
+    if settings.get("initial_transform") is not None:
+        settings["initial_transform"] = _transform(settings["initial_transform"])
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    result = pipeline.register(fixed_image, moving_image, method, **settings)
+    return replace(result, warnings=[*notes, *result.warnings])
+
+
+def _volume(volume: Volume, name: str, notes: list[str]) -> Image:
+    if isinstance(volume, str | Path):
+        return io.read_image(volume, notes.append)
+    image = io.from_sitk(volume) if isinstance(volume, sitk.Image) else volume
+    if not isinstance(image, Image):
+        raise RegistrationError(f"{name} must be a path, a SimpleITK image or an Image; got {type(volume).__name__}.")
+    return io.checked(image, name, notes.append)
+
+
+def _mask(mask: Volume, grid: Grid, name: str, notes: list[str]) -> Image:
+    if isinstance(mask, str | Path):
+        return io.read_mask(mask, grid, notes.append)
+    image = io.from_sitk(mask) if isinstance(mask, sitk.Image) else mask
+    return io.resampled_mask(Image((image.data > 0).float(), image.grid), grid, name, notes.append)
+
+
+def _transform(transform: str | Path | sitk.Transform | Transform) -> Transform:
+    if isinstance(transform, str | Path):
+        return io.read_transform(transform)
+    return io.from_sitk_transform(transform) if isinstance(transform, sitk.Transform) else transform

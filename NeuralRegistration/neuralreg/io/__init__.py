@@ -1,0 +1,28 @@
+"""Files ⇄ types. Files and SimpleITK objects are LPS mm, as the core is; nothing is converted but the layout."""
+
+from .images import (
+    checked,
+    from_sitk,
+    read_image,
+    read_labels,
+    read_mask,
+    resampled_mask,
+    to_sitk,
+    write_image,
+)
+from .transforms import from_sitk_transform, read_transform, to_sitk_transform, write_transform
+
+__all__ = [
+    "checked",
+    "from_sitk",
+    "from_sitk_transform",
+    "read_image",
+    "read_labels",
+    "read_mask",
+    "read_transform",
+    "resampled_mask",
+    "to_sitk",
+    "to_sitk_transform",
+    "write_image",
+    "write_transform",
+]

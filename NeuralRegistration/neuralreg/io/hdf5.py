@@ -1,0 +1,117 @@
+"""ITK's transform file (.h5), written without the HDF5 library: float32 fields, and a full disk is an error.
+
+SimpleITK stores displacement fields as float64 only, twice the size, and its HDF5 library ends the process with a
+segmentation fault when the disk is full. The layout below is the oldest one of the HDF5 specification (version 0
+superblock, symbol-table groups, contiguous data), which every reader knows:
+https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+SUPERBLOCK, NOWHERE, LEAF_K, NODE_K = 96, 2**64 - 1, 32, 16
+DATASPACE, DATATYPE, LAYOUT, SYMBOL_TABLE = 0x1, 0x3, 0x8, 0x11
+FLOAT32 = struct.pack("<B3sIHHBBBBI", 0x11, b"\x20\x1f\x00", 4, 0, 32, 23, 8, 0, 23, 127)
+FLOAT64 = struct.pack("<B3sIHHBBBBI", 0x11, b"\x20\x3f\x00", 8, 0, 64, 52, 11, 0, 52, 1023)
+TEXT = struct.pack("<B3sIB3sIHH", 0x19, b"\x01\x00\x00", 16, 0x10, b"\x00\x00\x00", 1, 0, 8)  # variable length
+
+
+@dataclass(frozen=True)
+class ItkTransform:
+    """One transform as ITK stores it: class name, fixed parameters (float64) and parameters (float64 or float32)."""
+
+    kind: str
+    fixed: np.ndarray
+    parameters: np.ndarray
+
+
+def write_itk_transforms(path: Path, transforms: list[ItkTransform]) -> None:
+    """Write /TransformGroup/0, 1, … as ITK's HDF5TransformIO does. Raises OSError."""
+    with Path(path).open("wb") as file:
+        out = _Writer(file)
+        out.put(bytes(SUPERBLOCK))
+        texts = out.texts([t.kind for t in transforms])
+        groups = {}
+        for number, transform in enumerate(transforms):
+            members = {"TransformType": out.dataset(texts[number], TEXT, 1)}
+            if transform.kind.split("_")[0] != "CompositeTransform":
+                members["TransformFixedParameters"] = out.array(transform.fixed.astype(np.float64))
+                members["TransformParameters"] = out.array(transform.parameters)
+            groups[str(number)] = out.group(members)[0]
+        root = out.group({"TransformGroup": out.group(groups)[0]})
+        out.superblock(*root)
+
+
+class _Writer:
+    """Appends blocks to a file; each method returns the address of what it wrote."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.end = 0
+
+    def put(self, block: bytes | memoryview) -> int:
+        address, size = self.end, len(block)
+        self.file.write(block)
+        self.file.write(bytes(-size % 8))
+        self.end += size + -size % 8
+        return address
+
+    def texts(self, texts: list[str]) -> list[int]:
+        """Variable-length texts in one global heap -> addresses of their references."""
+        objects = b""
+        for index, text in enumerate(texts, 1):
+            encoded = text.encode("ascii")
+            objects += struct.pack("<HHIQ", index, 1, 0, len(encoded)) + encoded + bytes(-len(encoded) % 8)
+        size = max(4096, 16 + len(objects) + 16)
+        free = struct.pack("<HHIQ", 0, 0, 0, size - 16 - len(objects))
+        heap = self.put((b"GCOL" + struct.pack("<B3xQ", 1, size) + objects + free).ljust(size, b"\0"))
+        return [self.put(struct.pack("<IQI", len(text), heap, index)) for index, text in enumerate(texts, 1)]
+
+    def array(self, values: np.ndarray) -> int:
+        values = np.ascontiguousarray(values).reshape(-1)
+        kind = FLOAT32 if values.dtype == np.float32 else FLOAT64
+        data = self.put(memoryview(values.astype(values.dtype.newbyteorder("<"), copy=False)).cast("B"))
+        return self.dataset(data, kind, values.size)
+
+    def dataset(self, data: int, kind: bytes, count: int) -> int:
+        space = struct.pack("<BBB5xQ", 1, 1, 0, count)
+        size = count * struct.unpack("<I", kind[4:8])[0]
+        return self._object([(DATASPACE, space), (DATATYPE, kind), (LAYOUT, struct.pack("<BBQQ", 3, 1, data, size))])
+
+    def group(self, members: dict[str, int]) -> tuple[int, int, int]:
+        """A group of named objects -> addresses of its header, B-tree and heap."""
+        if len(members) > 2 * LEAF_K:
+            raise ValueError(f"a transform file holds at most {2 * LEAF_K - 1} transforms")
+        names, entries = bytes(8), b""
+        for name, address in sorted(members.items()):
+            entries += struct.pack("<QQII16x", len(names), address, 0, 0)
+            last, encoded = len(names), name.encode("ascii") + b"\0"
+            names += encoded + bytes(-len(encoded) % 8)
+        node = b"SNOD" + struct.pack("<BBH", 1, 0, len(members)) + entries
+        node_address = self.put(node.ljust(8 + 40 * 2 * LEAF_K, b"\0"))
+        tree = b"TREE" + struct.pack("<BBHQQQQQ", 0, 0, 1, NOWHERE, NOWHERE, 0, node_address, last)
+        tree_address = self.put(tree.ljust(24 + 16 * 2 * NODE_K + 8, b"\0"))
+        name_address = self.put(names)
+        heap = self.put(b"HEAP" + struct.pack("<B3xQQQ", 0, len(names), 1, name_address))  # 1: no free block
+        return self._object([(SYMBOL_TABLE, struct.pack("<QQ", tree_address, heap))]), tree_address, heap
+
+    def superblock(self, root: int, tree: int, heap: int) -> None:
+        """The head of the file is written last: a file cut short is no HDF5 file."""
+        head = b"\x89HDF\r\n\x1a\n" + struct.pack("<8BHHI", 0, 0, 0, 0, 0, 8, 8, 0, LEAF_K, NODE_K, 0)
+        head += struct.pack("<QQQQ", 0, NOWHERE, self.end, NOWHERE)
+        head += struct.pack("<QQIIQQ", 0, root, 1, 0, tree, heap)
+        self.file.seek(0)
+        self.file.write(head)
+
+    def _object(self, messages: list[tuple[int, bytes]]) -> int:
+        body = b""
+        for kind, message in messages:
+            padded = message + bytes(-len(message) % 8)
+            body += struct.pack("<HHB3x", kind, len(padded), 0) + padded
+        return self.put(struct.pack("<BBHII4x", 1, 0, len(messages), 1, len(body)) + body)

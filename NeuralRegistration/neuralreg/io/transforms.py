@@ -1,0 +1,149 @@
+"""Transform files → `Transform` and back. `sitk.CompositeTransform([a, b])` is `a @ b`: both apply b first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from ..files import check_complete, replacing
+from ..image import Grid, Image
+from ..job import RegistrationError
+from ..transform import Affine, Composite, DisplacementField, Transform, VelocityField
+from .hdf5 import ItkTransform, write_itk_transforms
+from .images import write_image
+
+FIELD_FILES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
+LINEAR_FILES = (".tfm", ".txt", ".mat")
+HDF5_FILES = (".h5", ".hdf5")
+
+
+def read_transform(path: str | Path) -> Transform:
+    """A linear, composite or displacement-field transform from .h5, .tfm, .txt, .mat or a vector image.
+
+    Raises RegistrationError when there is none, or one of a kind that is not a point map of this core (B-splines).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RegistrationError(f"There is no transform file {path}; check the path.")
+    try:
+        if path.name.lower().endswith(FIELD_FILES):
+            return _read_field(path)
+        if path.suffix.lower() in HDF5_FILES and path.open("rb").read(4) != b"\x89HDF":
+            raise ValueError("it is not an HDF5 file")
+        return from_sitk_transform(sitk.ReadTransform(str(path)))
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1].split("ERROR:")[-1].strip().rstrip(".")[:160]
+        raise RegistrationError(f"{path} cannot be read as a transform ({reason}); give an ITK transform (.h5, .tfm, .mat).") from error
+
+
+def write_transform(transform: Transform, path: str | Path) -> None:
+    """Write .h5 (any transform; fields as float32), .tfm/.txt/.mat (linear) or a vector image (one displacement field).
+
+    Raises RegistrationError when the transform does not fit the file type, OSError when the disk is full.
+    """
+    path = Path(path)
+    name, parts = path.name.lower(), _leaves(transform)
+    if name.endswith(HDF5_FILES):
+        with replacing(path) as partial:
+            write_itk_transforms(partial, _itk_list(parts))
+    elif name.endswith(LINEAR_FILES) and len(parts) == 1 and isinstance(parts[0], Affine):
+        with replacing(path) as partial:
+            sitk.WriteTransform(to_sitk_transform(parts[0]), str(partial))
+    elif name.endswith(FIELD_FILES) and len(parts) == 1 and isinstance(parts[0], DisplacementField):
+        write_image(Image(parts[0].mm, parts[0].grid), path)
+    else:
+        raise RegistrationError(f"This transform cannot be written as {path}; end the name with .h5.")
+
+
+def to_sitk_transform(transform: Transform) -> sitk.Transform:
+    """The SimpleITK transform of the same point map."""
+    converted = [_part_to_sitk(part) for part in _leaves(transform)]
+    return converted[0] if len(converted) == 1 else sitk.CompositeTransform(converted)
+
+
+def from_sitk_transform(transform: sitk.Transform) -> Transform:
+    """The same point map as one of the core's transforms. Raises RegistrationError for 2D and for B-splines."""
+    if transform.GetDimension() != 3:
+        raise RegistrationError(f"The transform has {transform.GetDimension()} dimensions; give one with 3.")
+    name = transform.GetName()
+    if name == "CompositeTransform":
+        composite = sitk.CompositeTransform(transform)
+        parts = [from_sitk_transform(composite.GetNthTransform(i)) for i in range(composite.GetNumberOfTransforms())]
+        return Composite(tuple(parts)) if len(parts) != 1 else parts[0]
+    if name == "DisplacementFieldTransform":
+        return _field(sitk.DisplacementFieldTransform(transform).GetDisplacementField())
+    if transform.IsLinear():
+        return _affine(transform)
+    raise RegistrationError(f"Transforms of type {name} cannot be used; convert it to a displacement field first.")
+
+
+def _affine(transform: sitk.Transform) -> Affine:
+    """Any linear map is known from four points, whatever its centre and its parameters."""
+    corners = [(0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]
+    origin, *ends = (np.array(transform.TransformPoint(corner)) for corner in corners)
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.stack([end - origin for end in ends], axis=1)
+    matrix[:3, 3] = origin
+    return Affine(matrix)
+
+
+def _field(volume: sitk.Image) -> DisplacementField:
+    values = np.array(sitk.GetArrayViewFromImage(volume), dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("its displacements hold NaN or infinity")
+    direction = np.array(volume.GetDirection()).reshape(3, 3)
+    grid = Grid.from_parts(volume.GetSize(), volume.GetOrigin(), volume.GetSpacing(), direction)
+    return DisplacementField(torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, -1, 0))), grid)
+
+
+def _read_field(path: Path) -> DisplacementField:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader.ReadImageInformation()
+    if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 3:
+        raise ValueError("a displacement field is a volume with 3 values per voxel")
+    check_complete(path, 3 * int(np.prod([int(n) for n in reader.GetSize()], dtype=object)))
+    return _field(reader.Execute())
+
+
+def _leaves(transform: Transform) -> list[Transform]:
+    """Affines and displacement fields in the order of composition; a velocity field is integrated."""
+    if isinstance(transform, Composite):
+        return [leaf for part in transform.transforms for leaf in _leaves(part)]
+    return [transform.exp() if isinstance(transform, VelocityField) else transform]
+
+
+def _part_to_sitk(part: Transform) -> sitk.Transform:
+    if isinstance(part, Affine):
+        linear = sitk.AffineTransform(3)
+        linear.SetMatrix(part.matrix[:3, :3].reshape(-1).tolist())
+        linear.SetTranslation(part.matrix[:3, 3].tolist())
+        return linear
+    volume = sitk.GetImageFromArray(_interleaved(part).astype(np.float64), isVector=True)
+    volume.SetSpacing(part.grid.spacing.tolist())
+    volume.SetOrigin(part.grid.origin.tolist())
+    volume.SetDirection(part.grid.direction.reshape(-1).tolist())
+    return sitk.DisplacementFieldTransform(volume)
+
+
+def _itk_list(parts: list[Transform]) -> list[ItkTransform]:
+    stored = [_part_to_itk(part) for part in parts]
+    nothing = np.zeros(0)
+    return stored if len(stored) == 1 else [ItkTransform("CompositeTransform_double_3_3", nothing, nothing), *stored]
+
+
+def _part_to_itk(part: Transform) -> ItkTransform:
+    if isinstance(part, Affine):
+        parameters = np.concatenate([part.matrix[:3, :3].reshape(-1), part.matrix[:3, 3]])
+        return ItkTransform("AffineTransform_double_3_3", np.zeros(3), parameters)
+    grid = part.grid
+    fixed = np.concatenate([grid.size, grid.origin, grid.spacing, grid.direction.reshape(-1)])
+    return ItkTransform("DisplacementFieldTransform_float_3_3", fixed, _interleaved(part))
+
+
+def _interleaved(field: DisplacementField) -> np.ndarray:  # -> (D, H, W, 3) float32 mm
+    return np.ascontiguousarray(np.moveaxis(field.mm.detach().cpu().float().numpy(), 0, -1))
