@@ -19,6 +19,7 @@ from .transform import Transform
 
 LOG_FLOOR = 1e-9  # where J ≤ 0 its logarithm is that of this number, as in the Learn2Reg challenge
 HISTOGRAM_BINS = 32
+SLAB_CELLS = 300_000  # the ten determinants of a slab stay in the processor cache: six times as fast as in one go
 
 
 # Overlap and distance of labels ---------------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ def non_diffeomorphic_volume(displacement_vox: Tensor, mask: Tensor) -> tuple[fl
     """
     negative, cells = 0.0, 0
     depth = displacement_vox.shape[2]
-    step = max(1, 2_000_000 // (displacement_vox.shape[3] * displacement_vox.shape[4]))
+    step = max(1, SLAB_CELLS // (displacement_vox.shape[3] * displacement_vox.shape[4]))
     for first in range(0, depth - 1, step):
         last = min(first + step, depth - 1) + 1  # a slab of cells needs one slice of corners more
         inside = _cells_touching(mask[first:last])
