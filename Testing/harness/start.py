@@ -1,0 +1,126 @@
+"""Start the harness (`boot`) and load scripted modules as Slicer's module factory does (`load_module`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+import types
+from pathlib import Path
+
+import slicer
+
+MODULE_LOGICS = {
+    "volumes": "vtkSlicerVolumesLogic",
+    "segmentations": "vtkSlicerSegmentationsModuleLogic",
+    "markups": "vtkSlicerMarkupsLogic",
+    "models": "vtkSlicerModelsLogic",
+    "tables": "vtkSlicerTablesLogic",
+    "plots": "vtkSlicerPlotsLogic",
+    "transforms": "vtkSlicerTransformLogic",
+    "volumerendering": "vtkSlicerVolumeRenderingLogic",
+    "subjecthierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
+    "sequences": "vtkSlicerSequencesLogic",
+    "texts": "vtkSlicerTextsLogic",
+    "cropvolume": "vtkSlicerCropVolumeLogic",
+    "units": "vtkSlicerUnitsLogic",
+}
+
+_kept_alive: list = []
+
+
+def boot(python_layer: str | None = None):
+    """Make `slicer.mrmlScene`, `slicer.app`, `slicer.modules`, `qt` and `ctk`; returns `slicer.app`.
+
+    `python_layer` is the folder `Base/Python/slicer` of Slicer's sources; without it the fallback `pylayer` is used.
+    """
+    if getattr(slicer, "mrmlScene", None) is not None:
+        return slicer.app
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    from .qtmodules import install
+
+    install()
+    qt_application = _start_qt()
+    from . import widgets_ctk, widgets_mrml  # noqa: F401  (they register their stand-ins)
+    from .application import Application
+
+    widgets_mrml.install_in_slicer()
+    scene, logic = _make_scene()
+    slicer.mrmlScene = scene
+    slicer.modules = sys.modules.setdefault("slicer.modules", types.ModuleType("slicer.modules"))
+    slicer.app = Application(logic, qt_application)
+    _make_module_logics(scene, logic)
+    slicer.__path__.append(python_layer or str(Path(__file__).with_name("pylayer")))
+    return slicer.app
+
+
+def _start_qt():
+    from PySide6 import QtCore, QtWidgets
+
+    application = QtWidgets.QApplication.instance() or QtWidgets.QApplication([])
+    QtCore.QCoreApplication.setOrganizationName("harness")
+    QtCore.QCoreApplication.setApplicationName("harness")
+    settings = tempfile.mkdtemp(prefix="harness-settings-")
+    QtCore.QSettings.setDefaultFormat(QtCore.QSettings.IniFormat)
+    QtCore.QSettings.setPath(QtCore.QSettings.IniFormat, QtCore.QSettings.UserScope, settings)
+    return application
+
+
+def _make_scene():
+    scene = slicer.vtkMRMLScene()
+    logic = slicer.vtkSlicerApplicationLogic()
+    logic.SetMRMLScene(scene)
+    colours = logic.GetColorLogic()
+    colours.SetMRMLScene(scene)
+    colours.AddDefaultColorNodes()  # without them the Volumes logic complains
+    logic.SetModuleLogic("Colors", colours)
+    remote = slicer.vtkMRMLRemoteIOLogic()  # reading .mrb needs both
+    data = slicer.vtkDataIOManagerLogic()
+    for one in (remote, data):
+        one.SetMRMLScene(scene)
+        one.SetMRMLApplicationLogic(logic)
+    remote.GetCacheManager().SetRemoteCacheDirectory(tempfile.mkdtemp(prefix="harness-cache-"))
+    data.SetAndObserveDataIOManager(remote.GetDataIOManager())
+    remote.AddDataIOToScene()
+    _kept_alive.extend((scene, logic, remote, data))
+    return scene, logic
+
+
+def _make_module_logics(scene, application_logic) -> None:
+    from .application import Module
+
+    for name, class_name in MODULE_LOGICS.items():
+        logic = getattr(slicer, class_name)()
+        logic.SetMRMLScene(scene)
+        logic.SetMRMLApplicationLogic(application_logic)
+        application_logic.SetModuleLogic(name.capitalize(), logic)
+        setattr(slicer.modules, name, Module(name, logic))
+
+
+def load_module(path: str | Path):
+    """Load a scripted module file and show its widget; returns (Python module, module object, widget object)."""
+    import qt
+
+    from .application import Module
+
+    path = Path(path)
+    name = path.stem
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
+    python_module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = python_module
+    spec.loader.exec_module(python_module)
+    description = types.SimpleNamespace(path=str(path), name=name, icon=None)
+    instance = getattr(python_module, name)(description)
+    setattr(slicer.modules, name + "Instance", instance)
+    setattr(slicer.modules, name.lower(), Module(name, None, str(path)))
+    holder = slicer.qMRMLWidget()
+    holder.setLayout(qt.QVBoxLayout())
+    holder.setMRMLScene(slicer.mrmlScene)
+    widget = getattr(python_module, name + "Widget")(holder)
+    setattr(slicer.modules, name + "Widget", widget)
+    widget.setup()
+    widget.enter()
+    return python_module, instance, widget

@@ -1,0 +1,233 @@
+"""Stand-ins for qMRMLWidget and the node selectors: real Qt widgets over the real scene.
+
+Only what the C++ headers make public (properties, slots, Q_INVOKABLEs) has a public name here.
+"""
+
+from __future__ import annotations
+
+import weakref
+
+import shiboken6
+import slicer
+from PySide6 import QtCore, QtWidgets
+
+from .properties import forwarded, stored
+from .pythonqt import PythonQtObject
+from .qtmodules import NoStandIn, stand_in, stand_ins
+
+
+def _while_alive(widget: QtWidgets.QWidget, method: str):
+    """A VTK observer that calls `widget.method()` as long as the C++ widget exists."""
+    reference = weakref.ref(widget)
+
+    def observer(*_arguments):
+        alive = reference()
+        if alive is not None and shiboken6.isValid(alive):
+            getattr(alive, method)()
+
+    return observer
+
+
+@stand_in
+class qMRMLWidget(PythonQtObject, QtWidgets.QWidget):
+    mrmlSceneChanged = QtCore.Signal(object)
+    isEntered = stored(bool, True)  # of qSlicerAbstractModuleWidget: the module is the one shown
+
+    def mrmlScene(self):
+        return self.__dict__.get("_scene")
+
+    def setMRMLScene(self, scene):
+        self._scene = scene
+        self.mrmlSceneChanged.emit(scene)
+
+
+@stand_in
+class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
+    currentNodeChanged = QtCore.Signal(object)
+    currentNodeIDChanged = QtCore.Signal(str)
+    nodeAddedByUser = QtCore.Signal(object)
+    nodeActivated = QtCore.Signal(object)
+
+    nodeTypes = stored("QStringList", [], "_refresh")
+    noneEnabled = stored(bool, False, "_refresh")
+    addEnabled = stored(bool, True, "_refresh")
+    removeEnabled = stored(bool, True)
+    renameEnabled = stored(bool, False)
+    editEnabled = stored(bool, False)
+    showHidden = stored(bool, False, "_refresh")
+    showChildNodeTypes = stored(bool, True, "_refresh")
+    selectNodeUponCreation = stored(bool, True)
+    noneDisplay = stored(str, "None", "_refresh")
+    baseName = stored(str, "")
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._scene, self._observed, self._attributes, self._id = None, [], [], None
+        self._combo = QtWidgets.QComboBox(self)
+        self._combo.setSizePolicy(QtWidgets.QSizePolicy.Expanding, QtWidgets.QSizePolicy.Fixed)
+        self._combo.setMinimumContentsLength(8)
+        self._combo.setSizeAdjustPolicy(QtWidgets.QComboBox.AdjustToMinimumContentsLengthWithIcon)
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._combo)
+        self._combo.activated.connect(self._on_activated)
+
+    def mrmlScene(self):
+        return self._scene
+
+    def setMRMLScene(self, scene):
+        for observed, tag in self._observed:
+            observed.RemoveObserver(tag)
+        self._scene, self._observed = scene, []
+        if scene is not None:
+            events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
+            self._observed = [(scene, scene.AddObserver(event, _while_alive(self, "_refresh"))) for event in events]
+        self._refresh()
+
+    def addAttribute(self, nodeType, name, value=None):
+        self._attributes.append((nodeType, name, value))
+        self._refresh()
+
+    def nodeCount(self):
+        return len(self._nodes())
+
+    def nodeFromIndex(self, index):
+        nodes = self._nodes()
+        return nodes[index] if 0 <= index < len(nodes) else None
+
+    def addNode(self, nodeType=None):
+        node = self._scene.AddNewNodeByClass(nodeType or self.nodeTypes[0], self.baseName or "")
+        if self.selectNodeUponCreation:
+            self.setCurrentNode(node)
+        self.nodeAddedByUser.emit(node)
+        return node
+
+    def currentNode(self):
+        return self._scene.GetNodeByID(self._id) if self._scene and self._id else None
+
+    def setCurrentNode(self, node):
+        self.setCurrentNodeID(node.GetID() if node is not None else "")
+
+    def setCurrentNodeID(self, node_id):
+        if (node_id or None) != self._id:
+            self._select(node_id or None)
+        self._refresh()
+
+    currentNodeID = forwarded(str, lambda self: self.__dict__.get("_id") or "", setCurrentNodeID)
+
+    def _nodes(self) -> list:
+        if self._scene is None:
+            return []
+        every = [self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes())]
+        return [node for node in every if self._offers(node)]
+
+    def _offers(self, node) -> bool:
+        if node.GetHideFromEditors() and not self.showHidden:
+            return False
+        if self.showChildNodeTypes:
+            of_type = any(node.IsA(name) for name in self.nodeTypes)
+        else:
+            of_type = node.GetClassName() in self.nodeTypes
+        return of_type and all(self._has_attribute(node, *wanted) for wanted in self._attributes)
+
+    @staticmethod
+    def _has_attribute(node, node_type, name, value) -> bool:
+        if not node.IsA(node_type):
+            return True
+        found = node.GetAttribute(name)
+        return found is not None and (value is None or found == str(value))
+
+    def _refresh(self):
+        if "_combo" not in self.__dict__:  # properties are written before __init__ has ended
+            return
+        combo, nodes = self._combo, self._nodes()
+        combo.blockSignals(True)
+        combo.clear()
+        if self.noneEnabled:
+            combo.addItem(self.noneDisplay, None)
+        for node in nodes:
+            combo.addItem(node.GetName(), node.GetID())
+        if self.addEnabled:
+            for name in self.nodeTypes:
+                combo.addItem(f"Create new {name.removeprefix('vtkMRML').removesuffix('Node')}", "new:" + name)
+        known = [node.GetID() for node in nodes]
+        wanted = self._id if self._id in known else (None if self.noneEnabled or not known else known[0])
+        combo.setCurrentIndex(combo.findData(wanted) if wanted else (0 if self.noneEnabled else -1))
+        combo.blockSignals(False)
+        if wanted != self._id:
+            self._select(wanted)
+
+    def _select(self, node_id):
+        self._id = node_id
+        self.currentNodeChanged.emit(self.currentNode())
+        self.currentNodeIDChanged.emit(node_id or "")
+
+    def _on_activated(self, index):
+        data = self._combo.itemData(index)
+        if isinstance(data, str) and data.startswith("new:"):
+            self.addNode(data.removeprefix("new:"))
+        elif data != self._id:
+            self._select(data)
+
+
+@stand_in
+class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
+    """Nodes with a check box each; shown as one line of text, since tests check by `setCheckState`."""
+
+    checkedNodesChanged = QtCore.Signal()
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._checked = []
+
+    def checkedNodes(self):
+        return [node for node in self._nodes() if node.GetID() in self._checked]
+
+    def uncheckedNodes(self):
+        return [node for node in self._nodes() if node.GetID() not in self._checked]
+
+    def allChecked(self):
+        return not self.uncheckedNodes()
+
+    def noneChecked(self):
+        return not self.checkedNodes()
+
+    def checkState(self, node):
+        return QtCore.Qt.Checked if node is not None and node.GetID() in self._checked else QtCore.Qt.Unchecked
+
+    def setCheckState(self, node, state):
+        others = [node_id for node_id in self._checked if node_id != node.GetID()]
+        self._checked = others + ([node.GetID()] if state == QtCore.Qt.Checked else [])
+        self._show_checked()
+        self.checkedNodesChanged.emit()
+
+    def check(self, node):
+        self.setCheckState(node, QtCore.Qt.Checked)
+
+    def uncheck(self, node):
+        self.setCheckState(node, QtCore.Qt.Unchecked)
+
+    def _refresh(self):
+        super()._refresh()
+        if "_checked" in self.__dict__:
+            self._show_checked()
+
+    def _show_checked(self):
+        self._combo.setPlaceholderText(", ".join(node.GetName() for node in self.checkedNodes()) or self.noneDisplay)
+        self._combo.setCurrentIndex(-1)
+
+
+def install_in_slicer() -> None:
+    """Make the qMRML stand-ins members of `slicer`; other qMRML classes may be named but not created."""
+
+    def missing(name):
+        if not name.startswith(("qMRML", "qSlicer")):
+            raise AttributeError(f"module 'slicer' has no attribute '{name}'")
+        placeholder = type(name, (NoStandIn,), {})
+        setattr(slicer, name, placeholder)
+        return placeholder
+
+    for name, cls in stand_ins.items():
+        if name.startswith("qMRML"):
+            setattr(slicer, name, cls)
+    slicer.__getattr__ = missing

@@ -1,0 +1,78 @@
+"""The same tests in two worlds: in a real Slicer, and in the harness (slicer-core + PySide6 under PythonQt's rules).
+
+Inside Slicer `slicer.app` exists before this file is read; elsewhere the harness is started. NEURALREG_SLICER_PYTHON
+may name the folder `Base/Python/slicer` of Slicer's sources: the harness then uses Slicer's own Python layer.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE_FILE = ROOT / "NeuralRegistration" / "NeuralRegistration.py"
+
+slicer = pytest.importorskip("slicer", reason="needs 3D Slicer, or `pip install slicer-core PySide6-Essentials`")
+# pytest may import this file twice (as `conftest` and as `slicer.conftest`): a harness already started is no Slicer
+IN_SLICER = hasattr(slicer, "app") and not type(slicer.app).__module__.startswith("harness")
+for folder in (ROOT / "NeuralRegistration", ROOT / "Testing"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+if not IN_SLICER:
+    pytest.importorskip("PySide6", reason="the harness needs PySide6-Essentials")
+    from harness.start import boot
+
+    boot(os.environ.get("NEURALREG_SLICER_PYTHON"))
+
+
+def pytest_collection_modifyitems(items):
+    """Tests of the harness itself mean nothing inside Slicer."""
+    skip = pytest.mark.skip(reason="tests the harness, not Slicer")
+    for item in items:
+        if IN_SLICER and "harness_only" in item.keywords:
+            item.add_marker(skip)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "harness_only: not run inside a real Slicer")
+
+
+@pytest.fixture(autouse=True)
+def slot_errors(monkeypatch):
+    """An exception inside a Qt slot or a VTK observer only reaches sys.excepthook: make it fail the test."""
+    seen = []
+
+    def remember(kind, value, trace):
+        seen.append(value)
+        traceback.print_exception(kind, value, trace)
+
+    monkeypatch.setattr(sys, "excepthook", remember)
+    yield seen
+    assert not seen, f"exception in a slot: {seen[0]!r}"
+
+
+@pytest.fixture
+def scene():
+    slicer.mrmlScene.Clear(0)
+    yield slicer.mrmlScene
+    slicer.mrmlScene.Clear(0)
+
+
+@pytest.fixture
+def wait(slot_errors):
+    """`wait(condition, seconds)`: let the event loop run until the condition holds."""
+
+    def until(condition, seconds=60):
+        end = time.monotonic() + seconds
+        while not condition():
+            slicer.app.processEvents()
+            assert not slot_errors, slot_errors[0]
+            assert time.monotonic() < end, "waited too long"
+            time.sleep(0.005)
+
+    return until

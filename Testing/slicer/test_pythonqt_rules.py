@@ -1,0 +1,133 @@
+"""The harness enforces PythonQt's rules; what Slicer would refuse must fail here too."""
+
+import pytest
+import slicer
+
+pytestmark = pytest.mark.harness_only
+
+UI = """<?xml version="1.0" encoding="UTF-8"?><ui version="4.0"><class>Panel</class>
+<widget class="qMRMLWidget" name="Panel"><layout class="QVBoxLayout" name="box">
+ <item><widget class="ctkCollapsibleButton" name="section"><property name="text"><string>Inputs</string></property>
+  <layout class="QFormLayout" name="form">
+   <item row="0" column="1"><widget class="qMRMLNodeComboBox" name="selector">
+    <property name="nodeTypes"><stringlist><string>vtkMRMLScalarVolumeNode</string></stringlist></property>
+    <property name="noneEnabled"><bool>true</bool></property>
+    <property name="SlicerParameterName" stdset="0"><string>volume</string></property></widget></item>
+   <item row="1" column="1"><widget class="ctkSliderWidget" name="slider">
+    <property name="maximum"><double>10</double></property></widget></item>
+  </layout></widget></item>
+</layout></widget>
+<connections><connection><sender>Panel</sender><signal>mrmlSceneChanged(vtkMRMLScene*)</signal>
+ <receiver>selector</receiver><slot>setMRMLScene(vtkMRMLScene*)</slot></connection></connections></ui>"""
+
+
+@pytest.fixture
+def panel(tmp_path, scene):
+    path = tmp_path / "Panel.ui"
+    path.write_text(UI)
+    widget = slicer.util.loadUI(str(path))
+    widget.setMRMLScene(slicer.mrmlScene)
+    yield widget
+    widget.setMRMLScene(None)
+
+
+def test_property_is_read_without_call():
+    import qt
+
+    spin = qt.QSpinBox()
+    spin.setValue(7)
+    assert spin.value == 7
+    with pytest.raises(TypeError, match="not callable"):
+        spin.value()
+
+
+def test_property_is_written_by_assignment():
+    import qt
+
+    spin = qt.QSpinBox()
+    spin.value = 9
+    assert spin.value == 9
+    with pytest.raises(TypeError, match="refused"):
+        spin.value = "nine"
+
+
+@pytest.mark.parametrize("name", ["vlaue", "_vlaue"])
+def test_new_attribute_on_a_cxx_object_raises(name):
+    import qt
+
+    with pytest.raises(AttributeError, match="not allowed"):
+        setattr(qt.QSpinBox(), name, 3)
+    with pytest.raises(AttributeError):
+        getattr(qt.QSpinBox(), name)
+
+
+def test_python_subclass_takes_attributes():
+    import qt
+
+    class Panel(qt.QWidget):
+        pass
+
+    panel = Panel()
+    panel.rows = 3
+    assert panel.rows == 3
+
+
+def test_connect_by_signature_and_by_attribute():
+    import qt
+
+    button, seen = qt.QPushButton("Apply"), []
+    button.connect("clicked(bool)", lambda *_: seen.append("text"))
+    button.clicked.connect(lambda *_: seen.append("attribute"))
+    button.click()
+    assert seen == ["text", "attribute"]
+    with pytest.raises(ValueError, match="no signal"):
+        button.connect("clicked(int)", print)
+
+
+def test_names_are_slicers_names():
+    import qt
+
+    label = qt.QLabel("x")
+    label.name = "status"
+    assert label.objectName == "status" and label.name == "status"
+    assert label.className() == "QLabel"
+    assert not hasattr(qt, "QTest")  # Slicer has none either
+
+
+def test_ui_file_makes_stand_ins_and_connections(panel):
+    ui = slicer.util.childWidgetVariables(panel)
+    assert ui.section.text == "Inputs" and not ui.section.collapsed
+    assert ui.slider.maximum == 10
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "a")
+    ui.selector.setCurrentNode(node)
+    assert ui.selector.currentNode() is node and ui.selector.currentNodeID == node.GetID()
+    slicer.mrmlScene.RemoveNode(node)
+    assert ui.selector.currentNode() is None
+    assert ui.selector.SlicerParameterName == "volume"
+
+
+def test_ui_file_with_unknown_widget_is_refused(tmp_path):
+    path = tmp_path / "Panel.ui"
+    path.write_text(UI.replace("ctkSliderWidget", "ctkMisspelt"))
+    with pytest.raises(RuntimeError, match="ctkMisspelt"):
+        slicer.util.loadUI(str(path))
+
+
+def test_class_without_stand_in_may_be_named_but_not_made():
+    import ctk
+
+    assert not isinstance(3, ctk.ctkRangeWidget)
+    with pytest.raises(RuntimeError, match="no stand-in"):
+        ctk.ctkRangeWidget()
+
+
+def test_checkable_selector(scene):
+    import qt
+
+    selector = slicer.qMRMLCheckableNodeComboBox()
+    selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
+    selector.setMRMLScene(scene)
+    first, second = (scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", n) for n in "ab")
+    selector.setCheckState(second, qt.Qt.Checked)
+    assert selector.checkedNodes() == [second] and selector.uncheckedNodes() == [first]
+    selector.setMRMLScene(None)
