@@ -6,6 +6,7 @@ may name the folder `Base/Python/slicer` of Slicer's sources: the harness then u
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import time
@@ -18,13 +19,24 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULE_FILE = ROOT / "NeuralRegistration" / "NeuralRegistration.py"
 
 slicer = pytest.importorskip("slicer", reason="needs 3D Slicer, or `pip install slicer-core PySide6-Essentials`")
-# pytest may import this file twice (as `conftest` and as `slicer.conftest`): a harness already started is no Slicer
-IN_SLICER = hasattr(slicer, "app") and not type(slicer.app).__module__.startswith("harness")
-for folder in (ROOT / "NeuralRegistration", ROOT / "Testing"):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+IN_SLICER = hasattr(slicer, "app") and hasattr(slicer, "mrmlScene")
+if str(MODULE_FILE.parent) not in sys.path:
+    sys.path.insert(0, str(MODULE_FILE.parent))
+
+
+def import_harness():
+    """Import the package `harness` by its path: with Testing/ on sys.path slicer-core would swallow Testing/slicer."""
+    folder = ROOT / "Testing" / "harness"
+    spec = importlib.util.spec_from_file_location(
+        "harness", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    sys.modules["harness"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["harness"])
+
+
 if not IN_SLICER:
     pytest.importorskip("PySide6", reason="the harness needs PySide6-Essentials")
+    import_harness()
     from harness.start import boot
 
     boot(os.environ.get("NEURALREG_SLICER_PYTHON"))
