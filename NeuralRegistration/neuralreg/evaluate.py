@@ -1,0 +1,182 @@
+"""Measure a finished run: overlap of labels, landmarks, folds, consistency, similarity; as numbers and as a table."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from . import io, metrics, qa
+from .files import replacing
+from .image import Image, resample
+from .job import INVERSE, JACOBIAN, JOB, RESULT, TRANSFORM, WARPED, RegistrationError, RegistrationJob, Result
+from .transform import Affine, Transform
+
+EVALUATION = "evaluation.json"
+LABEL_COLUMNS = 4
+
+
+def evaluate_run(
+    run_dir: str | Path,
+    fixed_labels: str | Path | None = None,
+    moving_labels: str | Path | None = None,
+    landmarks: str | Path | None = None,
+) -> dict[str, Any]:
+    """Everything that can be measured with the files given; also written to `evaluation.json` in the run directory.
+
+    landmarks: a CSV file with the columns fixed_x, fixed_y, fixed_z, moving_x, moving_y, moving_z in LPS mm.
+    Raises RegistrationError where a file is missing or does not fit.
+    """
+    run_dir = Path(run_dir)
+    if (fixed_labels is None) != (moving_labels is None):
+        raise RegistrationError("Labels are compared in pairs; give both the fixed and the moving label map.")
+    job, result = RegistrationJob.load(run_dir / JOB), Result.load(run_dir / RESULT)
+    transform, inverse = io.read_transform(run_dir / TRANSFORM), io.read_transform(run_dir / INVERSE)
+    fixed = io.read_image(run_dir / job.fixed)  # a job in its run directory counts relative paths from there
+    values = _image_measurements(run_dir, job, fixed, transform, inverse)
+    evaluation = {"run": str(run_dir), "method": result.method, "preset": job.preset, "measurements": values}
+    if fixed_labels is not None:
+        labels = _label_measurements(io.read_labels(fixed_labels), io.read_labels(moving_labels), transform)
+        values.update(labels.pop("means"))
+        evaluation["labels"] = labels
+    if landmarks is not None:
+        errors = _landmark_errors(landmarks, transform)
+        values.update(errors.pop("means"))
+        evaluation["landmarks"] = errors
+    evaluation["qa"] = [dataclasses.asdict(c) for c in qa.read(values, float(fixed.grid.spacing.max()))]
+    evaluation["qa_note"] = qa.NOTE
+    with replacing(run_dir / EVALUATION) as partial:
+        partial.write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+    return evaluation
+
+
+def _image_measurements(
+    run_dir: Path, job: RegistrationJob, fixed: Image, transform: Transform, inverse: Transform
+) -> dict[str, float]:
+    warped, jacobian = _read_map(run_dir / WARPED), _read_map(run_dir / JACOBIAN)
+    if not (warped.grid.same_as(fixed.grid, 1e-2) and jacobian.grid.same_as(fixed.grid, 1e-2)):
+        raise RegistrationError(
+            f"The files in {run_dir} do not lie on the grid of {job.fixed}; the fixed volume has changed."
+        )
+    mask = (
+        io.read_mask(run_dir / job.fixed_mask, fixed.grid).data[0] > 0 if job.fixed_mask else metrics.body_mask(fixed)
+    )
+    before = resample(io.read_image(run_dir / job.moving), Affine.identity(), fixed.grid)
+    mean, largest = metrics.inverse_consistency_mm(transform, inverse, fixed.grid, mask)
+    return {
+        **metrics.agreement(fixed, before, warped, mask),
+        **metrics.regularity(transform, Image(jacobian.data, fixed.grid), mask),
+        "inverse_consistency_mean_mm": mean,
+        "inverse_consistency_max_mm": largest,
+    }
+
+
+def _read_map(path: Path) -> Image:
+    """A file of the run, which may well be constant (the Jacobian of a shift): `read_image` refuses that for a scan."""
+    if not path.is_file():
+        raise RegistrationError(f"The run lacks {path}; run the registration again.")
+    return io.from_sitk(sitk.ReadImage(str(path)))
+
+
+def _label_measurements(fixed: Image, moving: Image, transform: Transform) -> dict[str, Any]:
+    """Dice before and after and HD95, on the grid of the fixed labels, for the labels that both maps have."""
+    before, after = (resample(moving, t, fixed.grid, "nearest").data[0] for t in (Affine.identity(), transform))
+    common = sorted(_present(fixed) & _present(moving))
+    if not common:
+        raise RegistrationError("The two label maps have no label in common; give maps with the same numbering.")
+    dice, dice_before = metrics.dice(fixed.data[0], after, common), metrics.dice(fixed.data[0], before, common)
+    distances = metrics.hd95(fixed.data[0], after, fixed.grid.spacing, common)
+    table = {
+        str(label): {"dice": dice[label], "dice_before": dice_before[label], "hd95_mm": distances.get(label)}
+        for label in common
+    }
+    means = {"dice_mean": _mean(dice.values()), "dice_before_mean": _mean(dice_before.values()), "labels": len(common)}
+    if distances:
+        means["hd95_mean_mm"] = _mean(distances.values())
+    return {"per_label": table, "means": means}
+
+
+def _present(labels: Image) -> set[int]:
+    return {int(v) for v in torch.unique(labels.data).tolist()} - {0}
+
+
+def _landmark_errors(path: str | Path, transform: Transform) -> dict[str, Any]:
+    fixed, moving = read_landmarks(path)
+    errors, before = metrics.tre(transform, fixed, moving), metrics.tre(Affine.identity(), fixed, moving)
+    means = {
+        "tre_mean_mm": float(errors.mean()),
+        "tre_sd_mm": float(errors.std(correction=0)),
+        "tre_max_mm": float(errors.max()),
+        "tre_before_mean_mm": float(before.mean()),
+        "landmarks": len(errors),
+    }
+    return {"per_landmark_mm": errors.tolist(), "means": means}
+
+
+def read_landmarks(path: str | Path) -> tuple[Tensor, Tensor]:
+    """Fixed and moving points (3, n) float64 in LPS mm from a CSV file.
+
+    The columns are fixed_x … moving_z; any other two prefixes count as fixed and moving in the order of the columns.
+    Raises RegistrationError when the file cannot be read as such.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RegistrationError(f"There is no landmark file {path}; check the path.")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, skipinitialspace=True))
+        prefixes = _prefixes(rows[0]) if rows else []
+        if len(prefixes) != 2:
+            raise ValueError("it needs the columns fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z")
+        points = [torch.tensor([[float(row[f"{p}_{a}"]) for row in rows] for a in "xyz"]).double() for p in prefixes]
+        if not all(torch.isfinite(p).all() for p in points):
+            raise ValueError("a coordinate is not a number")
+    except (ValueError, TypeError, OSError, csv.Error) as error:
+        raise RegistrationError(f"The landmark file {path} cannot be used: {error}; correct it.") from error
+    return points[0], points[1]
+
+
+def _prefixes(row: dict[str, str]) -> list[str]:
+    found = [
+        name[:-2] for name in row if name and name.endswith("_x") and {f"{name[:-2]}_y", f"{name[:-2]}_z"} <= row.keys()
+    ]
+    return ["fixed", "moving"] if {"fixed", "moving"} <= set(found) else found
+
+
+def _mean(values) -> float:
+    values = list(values)
+    return math.fsum(values) / len(values)
+
+
+def format_table(evaluation: dict[str, Any]) -> str:
+    """The evaluation as text for a terminal: the traffic lights with their rules, the measurements, Dice per label."""
+    lines = [f"{evaluation['method']} ({evaluation['preset']}) · {evaluation['run']}", ""]
+    width = max((len(c["name"]) for c in evaluation["qa"]), default=0)
+    lines += [
+        f"{c['light'].upper():6} {c['name']:{width}}  {c['value']}\n{'':{width + 8}} {c['rule']}"
+        for c in evaluation["qa"]
+    ]
+    lines += ["", evaluation["qa_note"], ""]
+    values = evaluation["measurements"]
+    width = max(len(name) for name in values)
+    lines += [f"{name:{width}}  {value:.5g}" for name, value in values.items()]
+    if "labels" in evaluation:
+        lines += ["", *_label_lines(evaluation["labels"]["per_label"])]
+    return "\n".join(lines)
+
+
+def _label_lines(table: dict[str, dict[str, float | None]]) -> list[str]:
+    cells = []
+    for label, row in table.items():
+        distance = "    –" if row["hd95_mm"] is None else f"{row['hd95_mm']:5.1f}"
+        cells.append(f"{label:>6} {row['dice']:.3f} {distance}")
+    heading = "   ".join(["label  Dice  HD95"] * min(LABEL_COLUMNS, len(cells)))
+    rows = ["   ".join(cells[i : i + LABEL_COLUMNS]) for i in range(0, len(cells), LABEL_COLUMNS)]
+    return [heading, *rows]

@@ -1,0 +1,101 @@
+"""Evaluation of a run whose transform is the truth, and of one whose direction is wrong."""
+
+import json
+import shutil
+
+import pytest
+from neuralreg import evaluate, qa
+from neuralreg.job import INVERSE, TRANSFORM, RegistrationError
+from run_folder import write_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("evaluate")
+    write_run(path)
+    return path
+
+
+def evaluated(folder, run="run", **files):
+    return evaluate.evaluate_run(folder / run, **files)
+
+
+def test_the_true_transform_scores_well_in_everything(folder):
+    files = {"fixed_labels": folder / "fixed_labels.nii.gz", "moving_labels": folder / "moving_labels.nii.gz"}
+    found = evaluated(folder, landmarks=folder / "landmarks.csv", **files)
+    values = found["measurements"]
+    assert values["dice_mean"] > 0.6 > values["dice_before_mean"] + 0.15
+    assert values["tre_mean_mm"] < 0.2 and values["tre_before_mean_mm"] > 3
+    assert values["folds_percent"] == values["non_diffeomorphic_volume_voxels"] == 0
+    assert values["inverse_consistency_mean_mm"] < 0.1
+    assert values["ncc_after"] > 0.93 > 0.8 > values["ncc_before"]  # a coarse lattice blurs
+    assert 0.05 < values["sdlogj"] < 0.3 and values["jacobian_min"] > 0.3
+    assert values["labels"] == len(found["labels"]["per_label"]) == 8
+    assert json.loads((folder / "run" / evaluate.EVALUATION).read_text()) == found
+    assert {c["light"] for c in found["qa"]} <= {qa.GREEN, qa.AMBER} and len(found["qa"]) == 6
+    table = evaluate.format_table(found)
+    assert "TG-132" in table and "dice_mean" in table and "compliant" not in table
+
+
+def test_swapping_the_two_directions_is_noticed(folder):
+    shutil.copytree(folder / "run", folder / "swapped")
+    (folder / "swapped" / TRANSFORM).unlink()
+    shutil.copy(folder / "run" / INVERSE, folder / "swapped" / TRANSFORM)
+    shutil.copy(folder / "run" / TRANSFORM, folder / "swapped" / INVERSE)
+    values = evaluated(folder, "swapped", landmarks=folder / "landmarks.csv")["measurements"]
+    assert values["tre_mean_mm"] > 3
+
+
+def test_columns_of_other_names_count_in_their_order(folder):
+    renamed = folder / "renamed.csv"
+    text = (folder / "landmarks.csv").read_text().replace("fixed_", "baseline_").replace("moving_", "followup_")
+    renamed.write_text(text)
+    first, second = evaluate.read_landmarks(folder / "landmarks.csv"), evaluate.read_landmarks(renamed)
+    assert all(bool((a == b).all()) for a, b in zip(first, second, strict=True))
+    header, *rows = (folder / "landmarks.csv").read_text().splitlines()
+    swapped = [",".join(r.split(",")[3:] + r.split(",")[:3]) for r in (header, *rows)]
+    renamed.write_text("\n".join(swapped))
+    assert bool((evaluate.read_landmarks(renamed)[0] == first[0]).all())  # names before order
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "columns fixed_x"),
+        ("fixed_x,fixed_y,fixed_z\n1,2,3\n", "columns fixed_x"),
+        ("fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z\n1,2,3,4,5\n", "cannot be used"),
+        ("fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z\n1,2,3,4,5,six\n", "cannot be used"),
+        ("fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z\n1,2,3,4,5,nan\n", "not a number"),
+    ],
+)
+def test_bad_landmark_files_get_a_sentence(tmp_path, text, message):
+    (tmp_path / "points.csv").write_text(text)
+    with pytest.raises(RegistrationError, match=message):
+        evaluate.read_landmarks(tmp_path / "points.csv")
+
+
+def test_missing_pieces_get_a_sentence(folder, tmp_path):
+    with pytest.raises(RegistrationError, match="no job file"):
+        evaluate.evaluate_run(tmp_path)
+    with pytest.raises(RegistrationError, match="give both"):
+        evaluated(folder, fixed_labels=folder / "fixed_labels.nii.gz")
+    with pytest.raises(RegistrationError, match="no landmark file"):
+        evaluated(folder, landmarks=folder / "absent.csv")
+    shutil.copytree(folder / "run", folder / "broken")
+    (folder / "broken" / "jacobian.nii.gz").unlink()
+    with pytest.raises(RegistrationError, match="lacks"):
+        evaluated(folder, "broken")
+
+
+def test_qa_lights_follow_their_rules():
+    def light(**values):
+        return qa.worst(qa.read(values, largest_voxel_mm=2.0))
+
+    assert light(folds_percent=0.0, dice_mean=0.85, tre_mean_mm=1.9) == qa.GREEN
+    assert light(folds_percent=1e-6) == qa.RED
+    assert light(dice_mean=0.7) == qa.AMBER and light(dice_mean=0.5) == qa.RED
+    assert light(tre_mean_mm=3.5) == qa.AMBER and light(tre_mean_mm=4.1) == qa.RED
+    assert light(inverse_consistency_mean_mm=0.1, inverse_consistency_max_mm=2.5) == qa.AMBER
+    assert light(mutual_information_before=1.0, mutual_information_after=0.5) == qa.RED
+    assert light(non_diffeomorphic_volume_percent=0.001) == qa.AMBER
+    assert light() == qa.GREEN and qa.read({}, 1.0) == []
