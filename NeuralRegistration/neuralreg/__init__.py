@@ -29,7 +29,6 @@ _HOME = {
     "write_image": "io",
     "write_transform": "io",
     "register": "api",
-    "run": "run",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

@@ -21,7 +21,7 @@ Volume = str | Path | sitk.Image | Image
 
 
 def register(fixed: Volume, moving: Volume, method: str = "DNVF", **settings: Any) -> Registration:
-    """Register `moving` to `fixed`: a result with .transform (fixed → moving, LPS mm), .inverse, .warped, .jacobian, .metrics.
+    """Register `moving` to `fixed` -> .transform (fixed → moving, LPS mm), .inverse, .warped, .jacobian, .metrics.
 
     fixed, moving: path, SimpleITK image or `Image`. settings: those of `pipeline.register` (preset, similarity, affine,
     device, seed, options …); fixed_mask and moving_mask may be paths or images, initial_transform a path, a SimpleITK

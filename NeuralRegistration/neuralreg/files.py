@@ -1,7 +1,7 @@
 """What files can do to us: headers that promise more than the file holds, and disks that fill up half-way.
 
-SimpleITK reads a truncated NIfTI file as zeros, allocates whatever a header promises and does not notice a full disk when
-it writes NIfTI (checked with 2.5.7). So a file is measured before it is read and after it was written. Standard library only.
+SimpleITK reads a truncated NIfTI file as zeros, allocates whatever a header promises and does not notice a full disk
+when it writes NIfTI (checked with 2.5.7). So a file is measured before it is read and after it was written.
 """
 
 from __future__ import annotations
@@ -21,36 +21,38 @@ CHUNK = 1 << 20
 
 
 def check_complete(path: Path, promised: int) -> None:
-    """Raise RegistrationError unless the file holds the `promised` bytes of voxels; nothing of that size is allocated."""
+    """Raise RegistrationError unless the file holds the `promised` bytes of voxels; allocates nothing of that size."""
     data, offset, needed, compressed = _voxel_data(path, promised)
     if data is None:
         return
     if not data.exists():
-        raise RegistrationError(f"{path} says that its voxels are in {data.name}, which is not there; put it beside the header.")
+        raise RegistrationError(
+            f"{path} says that its voxels are in {data.name}, which is not there; put it beside the header."
+        )
     stored = data.stat().st_size - offset
     if compressed and stored * DEFLATE_RATIO >= needed:
         stored = _inflated(data, offset, needed)
     if stored < needed:
         raise RegistrationError(
-            f"{path} is incomplete or damaged: its header promises {_size(needed)} of voxels, the file holds {_size(stored)};"
-            " copy or convert it again."
+            f"{path} is incomplete or damaged: its header promises {_size(needed)} of voxels,"
+            f" the file holds {_size(stored)}; copy or convert it again."
         )
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it takes the place of `path` when the block succeeds and vanishes when it fails."""
+    """A name beside `path` to write to; it replaces `path` when the block succeeds and vanishes when it fails."""
     path = Path(path)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         yield partial
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def check_written(path: Path, needed: int) -> None:
-    """Raise OSError (no space left) unless a file just written holds `needed` bytes, after decompression if it is gzip."""
+    """Raise OSError (no space left) unless a file just written holds `needed` bytes, decompressed if it is gzip."""
     with path.open("rb") as file:
         gzip = file.read(2) == b"\x1f\x8b"
         file.seek(0, os.SEEK_END)
@@ -64,7 +66,9 @@ def check_written(path: Path, needed: int) -> None:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count:,} bytes"
+    return (
+        f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count:,} bytes"
+    )
 
 
 def _voxel_data(path: Path, promised: int) -> tuple[Path | None, int, int, bool]:
@@ -126,14 +130,19 @@ def _text_header(
     where = next((line for line in lines if line.startswith(elsewhere)), None)
     if where is not None and not where.endswith(b"local"):
         begin = lower.find(where)
-        name = head[begin : begin + len(where)].decode("utf-8", "replace").split(":" if b":" in where else "=", 1)[1].strip()
+        name = (
+            head[begin : begin + len(where)]
+            .decode("utf-8", "replace")
+            .split(":" if b":" in where else "=", 1)[1]
+            .strip()
+        )
         several = name.split(" ")[0].upper() == "LIST" or "%" in name
         return (None, 0, promised, False) if several else (path.parent / name, 0, promised, compressed)
     return path, (stop + len(end) if stop >= 0 else len(head)), promised, compressed
 
 
 def _inflated(path: Path, offset: int, limit: int) -> int:
-    """How many bytes a gzip or zlib stream holds, not counting far beyond `limit`; a failed checksum counts as too few."""
+    """How many bytes a gzip or zlib stream holds, hardly counting beyond `limit`; a wrong checksum is too few."""
     count, inflate = 0, zlib.decompressobj(47)
     with path.open("rb") as file:
         file.seek(offset)

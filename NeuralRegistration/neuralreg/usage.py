@@ -27,7 +27,11 @@ def versions() -> dict[str, str]:
     """Versions of what decides the result of a run."""
     from . import __version__
 
-    found = {"neuralreg": __version__, "python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    found = {
+        "neuralreg": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
     for name in ("torch", "numpy", "SimpleITK"):
         found[name] = getattr(sys.modules.get(name), "__version__", None) or _installed(name)
     return found
@@ -45,11 +49,15 @@ def _windows_peak() -> int:
     import ctypes
 
     class Counters(ctypes.Structure):
-        _fields_ = [("cb", ctypes.c_uint32), ("faults", ctypes.c_uint32)] + [(f"size{i}", ctypes.c_size_t) for i in range(8)]
+        _fields_ = [("cb", ctypes.c_uint32), ("faults", ctypes.c_uint32)] + [
+            (f"size{i}", ctypes.c_size_t) for i in range(8)
+        ]
 
     counters = Counters(cb=ctypes.sizeof(Counters))
     kernel = ctypes.windll.kernel32
     kernel.GetCurrentProcess.restype = ctypes.c_void_p
-    if not kernel.K32GetProcessMemoryInfo(ctypes.c_void_p(kernel.GetCurrentProcess()), ctypes.byref(counters), counters.cb):
+    if not kernel.K32GetProcessMemoryInfo(
+        ctypes.c_void_p(kernel.GetCurrentProcess()), ctypes.byref(counters), counters.cb
+    ):
         return 0
     return counters.size0

@@ -3,6 +3,8 @@
 from .images import (
     checked,
     from_sitk,
+    pixel_type,
+    read_grid,
     read_image,
     read_labels,
     read_mask,
@@ -16,6 +18,8 @@ __all__ = [
     "checked",
     "from_sitk",
     "from_sitk_transform",
+    "pixel_type",
+    "read_grid",
     "read_image",
     "read_labels",
     "read_mask",

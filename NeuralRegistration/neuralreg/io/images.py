@@ -42,6 +42,16 @@ def read_labels(path: str | Path) -> Image:
     return _image(volume, LABEL_TYPES.get(values.dtype, values.dtype))
 
 
+def read_grid(path: str | Path) -> Grid:
+    """The grid of a volume. Raises RegistrationError."""
+    return _image(_load(path), np.float32).grid
+
+
+def pixel_type(path: str | Path) -> type:
+    """The numpy type of a file's voxels, for writing labels as they came. Raises RegistrationError."""
+    return sitk.GetArrayViewFromImage(_load(path)).dtype.type
+
+
 def read_mask(path: str | Path, grid: Grid, warn: Warn = warnings.warn) -> Image:
     """A mask (every value above 0 counts) as float32 0/1 on `grid`. Raises RegistrationError when it is empty."""
     volume = _image(_load(path), np.float32)
@@ -49,7 +59,7 @@ def read_mask(path: str | Path, grid: Grid, warn: Warn = warnings.warn) -> Image
 
 
 def resampled_mask(mask: Image, grid: Grid, name: str, warn: Warn = warnings.warn) -> Image:
-    """A mask brought to `grid` by nearest neighbour where it lies on another one. Raises RegistrationError when empty."""
+    """A mask brought to `grid` (nearest neighbour) if it lies on another one. Raises RegistrationError when empty."""
     if not mask.data.any():
         raise RegistrationError(f"The mask {name} is empty; draw the region to use, or leave the mask out.")
     if mask.grid.same_as(grid, tolerance_mm=1e-2):
@@ -65,11 +75,15 @@ def checked(image: Image, name: str, warn: Warn = warnings.warn) -> Image:
     """`image` as a finite float32 volume that can be registered; NaN and infinity become background, with a warning."""
     channels, *shape = image.data.shape
     if channels != 1:
-        raise RegistrationError(f"{name} has {channels} values per voxel; give a volume with one, e.g. a single channel of it.")
+        raise RegistrationError(
+            f"{name} has {channels} values per voxel; give a volume with one, e.g. a single channel of it."
+        )
     if min(shape) < SMALLEST_SIDE:
         size = " × ".join(map(str, image.grid.size))
         hint = "give the folder with all slices" if shape[0] == 1 else "choose a larger volume"
-        raise RegistrationError(f"{name} has only {size} voxels and at least {SMALLEST_SIDE} are needed on each axis; {hint}.")
+        raise RegistrationError(
+            f"{name} has only {size} voxels and at least {SMALLEST_SIDE} are needed on each axis; {hint}."
+        )
     data = image.data.float()
     finite = torch.isfinite(data)
     if not finite.all():
@@ -80,7 +94,9 @@ def checked(image: Image, name: str, warn: Warn = warnings.warn) -> Image:
         warn(f"{name} holds NaN or infinity in {share:.2g} % of its voxels; they were treated as background.")
         data = torch.where(finite, data, background)
     if data.min() == data.max():
-        raise RegistrationError(f"{name} has the same value in every voxel, so there is nothing to register; check the file.")
+        raise RegistrationError(
+            f"{name} has the same value in every voxel, so there is nothing to register; check the file."
+        )
     return Image(data, image.grid)
 
 
@@ -106,7 +122,9 @@ def to_sitk(image: Image, dtype: np.dtype | type | None = None) -> sitk.Image:
     values = (values.float() if values.is_floating_point() else values).numpy()
     values = values.astype(dtype) if dtype is not None else values
     vector = values.shape[0] > 1
-    volume = sitk.GetImageFromArray(np.ascontiguousarray(np.moveaxis(values, 0, -1)) if vector else values[0], isVector=vector)
+    volume = sitk.GetImageFromArray(
+        np.ascontiguousarray(np.moveaxis(values, 0, -1)) if vector else values[0], isVector=vector
+    )
     volume.SetSpacing(image.grid.spacing.tolist())
     volume.SetOrigin(image.grid.origin.tolist())
     volume.SetDirection(image.grid.direction.reshape(-1).tolist())
@@ -114,7 +132,7 @@ def to_sitk(image: Image, dtype: np.dtype | type | None = None) -> sitk.Image:
 
 
 def from_sitk(volume: sitk.Image) -> Image:
-    """The `Image` of a three-dimensional SimpleITK image, in its own type (float32 for fractions). Raises RegistrationError."""
+    """The `Image` of a 3D SimpleITK image, in its own integer type or float32. Raises RegistrationError."""
     if volume.GetDimension() != 3:
         raise RegistrationError(f"The image has {volume.GetDimension()} dimensions; give one volume with 3.")
     kind = sitk.GetArrayViewFromImage(volume).dtype
@@ -123,11 +141,15 @@ def from_sitk(volume: sitk.Image) -> Image:
 
 def _image(volume: sitk.Image, dtype: np.dtype | type) -> Image:
     values = sitk.GetArrayViewFromImage(volume)
-    with np.errstate(over="ignore", invalid="ignore"):  # numbers too large for float32 become infinite, which is checked
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # numbers too large for float32 become infinite, which is checked
         values = np.array(values, dtype=dtype)
     data = torch.from_numpy(values if volume.GetNumberOfComponentsPerPixel() > 1 else values[..., None]).movedim(-1, 0)
     direction = np.array(volume.GetDirection()).reshape(3, 3)
-    return Image(data.contiguous(), Grid.from_parts(volume.GetSize(), volume.GetOrigin(), volume.GetSpacing(), direction))
+    return Image(
+        data.contiguous(), Grid.from_parts(volume.GetSize(), volume.GetOrigin(), volume.GetSpacing(), direction)
+    )
 
 
 def _load(name: str | Path) -> sitk.Image:
@@ -143,7 +165,9 @@ def _load(name: str | Path) -> sitk.Image:
     except MemoryError as error:
         raise RegistrationError(f"{path} does not fit into memory; resample or crop it first.") from error
     except (RuntimeError, OSError, ValueError) as error:
-        raise RegistrationError(f"{path} cannot be read as an image ({_reason(error)}); convert it to NIfTI, NRRD or MHA.") from error
+        raise RegistrationError(
+            f"{path} cannot be read as an image ({_reason(error)}); convert it to NIfTI, NRRD or MHA."
+        ) from error
 
 
 def _load_file(path: Path, number: int | None) -> sitk.Image:
@@ -154,7 +178,9 @@ def _load_file(path: Path, number: int | None) -> sitk.Image:
     voxel = np.dtype(_numpy_type(reader.GetPixelID())).itemsize * reader.GetNumberOfComponents()
     check_complete(path, voxel * int(np.prod([int(n) for n in size], dtype=object)))
     if len(size) < 3:
-        raise RegistrationError(f"{path} has {len(size)} dimensions; give a volume with 3, for DICOM the folder with all slices.")
+        raise RegistrationError(
+            f"{path} has {len(size)} dimensions; give a volume with 3, for DICOM the folder with all slices."
+        )
     if len(size) > 4 and max(size[4:]) > 1:
         raise RegistrationError(f"{path} has {len(size)} dimensions; give a volume with 3.")
     if len(size) == 3:
@@ -195,7 +221,9 @@ def _pick(path: Path, number: int | None, count: int, what: str, sizes: list[int
     if number is not None and 0 <= number < count:
         return number
     detail = f" ({', '.join(f'@{i}: {n} slices' for i, n in enumerate(sizes[:10]))})" if sizes else ""
-    raise RegistrationError(f"{path} holds {count} {what}{detail}; pick one by its number, {path}@0 to {path}@{count - 1}.")
+    raise RegistrationError(
+        f"{path} holds {count} {what}{detail}; pick one by its number, {path}@0 to {path}@{count - 1}."
+    )
 
 
 def _split_number(name: str) -> tuple[Path, int | None]:
@@ -208,7 +236,11 @@ def _split_number(name: str) -> tuple[Path, int | None]:
 
 def _numpy_type(pixel: int) -> type:
     """The numpy type of a SimpleITK pixel type. Raises ValueError for types without one (complex, label maps)."""
-    one = sitk.Image([1, 1], pixel) if "vector" not in sitk.GetPixelIDValueAsString(pixel) else sitk.Image([1, 1], pixel, 2)
+    one = (
+        sitk.Image([1, 1], pixel)
+        if "vector" not in sitk.GetPixelIDValueAsString(pixel)
+        else sitk.Image([1, 1], pixel, 2)
+    )
     kind = sitk.GetArrayViewFromImage(one).dtype
     if kind.kind not in "iuf":
         raise ValueError("its voxels are not real numbers")
@@ -218,11 +250,15 @@ def _numpy_type(pixel: int) -> type:
 def _reason(error: Exception) -> str:
     """The last line of ITK's message without its source paths: short enough for one sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return re.sub(r"^.*ERROR:\s*|\w+\(0x[0-9a-f]+\):\s*", "", lines[-1] if lines else type(error).__name__).rstrip(".")[:160]
+    return re.sub(r"^.*ERROR:\s*|\w+\(0x[0-9a-f]+\):\s*", "", lines[-1] if lines else type(error).__name__).rstrip(".")[
+        :160
+    ]
 
 
 def _write_error(path: Path, error: RuntimeError) -> Exception:
-    known = "ImageIO" in str(error) and ("Unable to determine" in str(error) or "No ImageIO" in str(error) or "create" in str(error))
+    known = "ImageIO" in str(error) and (
+        "Unable to determine" in str(error) or "No ImageIO" in str(error) or "create" in str(error)
+    )
     if known:
         return RegistrationError(f"{path} cannot be written; end its name with .nii.gz, .nrrd or .mha.")
     return OSError(f"{path} cannot be written ({_reason(error)})")

@@ -36,7 +36,9 @@ def read_transform(path: str | Path) -> Transform:
         return from_sitk_transform(sitk.ReadTransform(str(path)))
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[-1].split("ERROR:")[-1].strip().rstrip(".")[:160]
-        raise RegistrationError(f"{path} cannot be read as a transform ({reason}); give an ITK transform (.h5, .tfm, .mat).") from error
+        raise RegistrationError(
+            f"{path} cannot be read as a transform ({reason}); give an ITK transform (.h5, .tfm, .mat)."
+        ) from error
 
 
 def write_transform(transform: Transform, path: str | Path) -> None:

@@ -1,0 +1,5 @@
+"""`python -m neuralreg`"""
+
+from .cli import main
+
+raise SystemExit(main())

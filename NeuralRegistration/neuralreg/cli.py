@@ -1,0 +1,90 @@
+"""The command line: `neuralreg COMMAND …`.
+
+Exit codes: 0 done, 2 with one sentence for what the user can put right, 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+from types import FrameType
+
+from . import __version__
+from .commands import apply, inspect, register
+from .job import Cancelled, RegistrationError
+
+COMMANDS = (
+    register.add_register,
+    register.add_run,
+    register.add_serve,
+    apply.add_apply,
+    inspect.add_evaluate,
+    inspect.add_report,
+)
+USER_ERROR, CANCELLED = 2, 130
+
+EPILOG = """examples:
+  neuralreg register fixed.nii.gz moving.nii.gz -o result
+  neuralreg apply result --reference fixed.nii.gz --labels moving_labels.nii.gz -o labels_on_fixed.nii.gz
+  neuralreg evaluate result --fixed-labels fixed_labels.nii.gz --moving-labels moving_labels.nii.gz
+  neuralreg report result
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit code. Only what the user can put right is caught: a bug keeps its traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file name that the terminal cannot show must not end a run
+            stream.reconfigure(errors="replace")
+    options = parser().parse_args(arguments)
+    with _signals():
+        try:
+            options.function(options)
+        except RegistrationError as error:
+            print(f"neuralreg: {error}", file=sys.stderr)
+            return USER_ERROR
+        except (Cancelled, KeyboardInterrupt):
+            print("neuralreg: cancelled, nothing was written.", file=sys.stderr)
+            return CANCELLED
+        except BrokenPipeError:  # whoever read our output is gone, and with it the reason to go on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return CANCELLED
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser with every command of COMMANDS."""
+    top = argparse.ArgumentParser(
+        prog="neuralreg",
+        description="Register medical images: transform, inverse, warped image, and the numbers to judge them by.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"neuralreg {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in COMMANDS:
+        add(commands)
+    return top
+
+
+@contextlib.contextmanager
+def _signals():
+    """SIGTERM ends a command like Ctrl-C: everything half-written is removed. A second signal cannot disturb that."""
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, signal.SIG_IGN)
+        raise Cancelled
+
+    try:
+        before = {name: signal.signal(name, cancel) for name in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals are somebody else's
+        before = {}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)

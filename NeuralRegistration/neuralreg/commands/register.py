@@ -1,0 +1,180 @@
+"""`register`, `run` and `serve`: three ways to give the same job."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ..job import AFFINE_STAGES, DEVICES, PRESETS, SIMILARITIES, Progress, RegistrationJob, Result
+from ..monitor import FileMonitor, Show, bar, json_lines
+from ..workspace import check_output
+from .shared import add_command, parse_options
+
+STARTED = time.time()  # a `cancel` file older than this process was not meant for it
+
+
+def add_register(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "register",
+        _register,
+        "register MOVING to FIXED and write the result to a folder",
+        "Volumes: whatever ITK reads (NIfTI, NRRD, MHA, MGZ, a DICOM folder); of a file with several volumes one is "
+        "picked by its number, scan.nii.gz@0. The folder then holds transform.h5 (ITK, fixed to moving), inverse.h5, "
+        "warped.nii.gz on the grid of FIXED, jacobian.nii.gz, result.json and job.json. While it runs, a file named "
+        "`cancel` in the folder ends it; one named `stop` ends the optimisation and keeps the best so far.",
+        "  neuralreg register fixed.nii.gz moving.nii.gz -o result\n"
+        "  neuralreg register ct.nrrd mr.nrrd -o result --similarity mind --preset best\n"
+        "  neuralreg register a.mha b.mha -o result --fixed-mask lung.mha --option iterations=200\n",
+    )
+    parser.add_argument("fixed", metavar="FIXED", help="the volume whose space is kept")
+    parser.add_argument("moving", metavar="MOVING", help="the volume that is brought to FIXED")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="folder for the result; it must be empty or new"
+    )
+    parser.add_argument("--method", default="DNVF", help="see `neuralreg methods` (default: DNVF)")
+    parser.add_argument(
+        "--preset", default="balanced", metavar="|".join(PRESETS), help="speed or accuracy (default: balanced)"
+    )
+    parser.add_argument(
+        "--similarity", default="auto", metavar="|".join(SIMILARITIES), help="default: chosen from the images"
+    )
+    parser.add_argument(
+        "--affine", default="affine", metavar="|".join(AFFINE_STAGES), help="linear stage (default: affine)"
+    )
+    parser.add_argument(
+        "--initial-transform", metavar="F", help="transform to start from, fixed to moving (.h5, .tfm, .mat, field)"
+    )
+    parser.add_argument("--fixed-mask", metavar="F", help="where FIXED counts; elsewhere the field is only kept smooth")
+    parser.add_argument("--moving-mask", metavar="F", help="where MOVING counts")
+    parser.add_argument(
+        "--device", default="auto", metavar="|".join(DEVICES), help="default: the GPU where there is a usable one"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="same seed, same computer: the same bytes (default: 0)"
+    )
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="processor cores to use (default: all)")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the method; may be repeated"
+    )
+    _add_run_options(parser)
+
+
+def add_run(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "run",
+        _run,
+        "do the registration described in a job file",
+        "Every result holds its job.json. Relative paths in it are relative to the file.",
+        "  neuralreg run result/job.json --overwrite\n",
+    )
+    parser.add_argument("job", metavar="JOB", help="job.json")
+    _add_run_options(parser)
+
+
+def add_serve(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "serve",
+        _serve,
+        "import everything, then wait for the path of one job file on standard input and run it",
+        'For programs that hide the seconds of the start-up: {"stage": "ready", …} says that a job may be sent.',
+        "  echo result/job.json | neuralreg serve --progress json\n",
+    )
+    parser.add_argument(
+        "--end-with-stdin",
+        action="store_true",
+        help="cancel when standard input closes, so as not to outlive the calling program",
+    )
+    _add_run_options(parser, progress="json")
+
+
+def _add_run_options(parser: argparse.ArgumentParser, progress: str | None = None) -> None:
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the files of an earlier run in the output folder"
+    )
+    parser.add_argument(
+        "--progress",
+        choices=("json", "bar", "none"),
+        default=progress,
+        help="JSON lines on standard output, a bar, or nothing (default: a bar on a terminal)",
+    )
+
+
+def _register(options: argparse.Namespace) -> None:
+    names = ("fixed", "moving", "output", "method", "preset", "similarity", "affine", "initial_transform", "fixed_mask")
+    names += ("moving_mask", "device", "seed", "threads")
+    check_output(Path(options.output), options.overwrite)  # before torch is imported: this answer needs no waiting
+    job = RegistrationJob(**{name: getattr(options, name) for name in names})
+    if options.option:
+        from ..methods import method_class
+
+        job = RegistrationJob(**{**vars(job), "options": parse_options(options.option, method_class(job.method))})
+    _execute(job, options, STARTED)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from ..run import load_job
+
+    _execute(load_job(Path(options.job)), options, STARTED)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from ..run import load_job
+
+    show = _shower(options.progress)
+    show(Progress("ready", 0.0))
+    line = sys.stdin.readline().strip()
+    if not line:
+        return  # nobody wants a registration any more
+    _execute(load_job(Path(line)), options, time.time())
+
+
+def _execute(job: RegistrationJob, options: argparse.Namespace, since: float) -> None:
+    from ..run import run
+
+    monitor = _Monitor(Path(job.output), _shower(options.progress), since, previews=options.progress == "json")
+    if getattr(options, "end_with_stdin", False):
+        threading.Thread(target=monitor.cancel_at_end_of_input, daemon=True).start()
+    result = run(job, monitor, overwrite=options.overwrite)
+    if options.progress != "json":
+        print(_summary(job, result))
+
+
+class _Monitor(FileMonitor):
+    """A FileMonitor that also takes the end of standard input for a cancellation, once asked to watch it."""
+
+    input_ended = False
+
+    def cancel_at_end_of_input(self) -> None:
+        # Not sys.stdin: a thread that waits inside it makes Python abort when the process ends.
+        while os.read(sys.stdin.fileno(), 4096):
+            pass
+        self.input_ended = True
+
+    def cancelled(self) -> bool:
+        return self.input_ended or super().cancelled()
+
+
+def _shower(progress: str | None) -> Show:
+    if progress == "json":
+        return json_lines()
+    if progress == "bar" or (progress is None and sys.stderr.isatty()):
+        return bar()
+    return lambda _: None
+
+
+def _summary(job: RegistrationJob, result: Result) -> str:
+    lines = [f"note: {warning}" for warning in result.warnings]
+    seconds = result.timings["total"]
+    lines.append(
+        f"{job.method} on {result.device} ({result.device_reason}): {seconds:.1f} s, {result.peak_memory_mb:.0f} MB"
+    )
+    lines.append(f"The result is in {job.output}")
+    return "\n".join(lines)

@@ -1,0 +1,66 @@
+"""What several commands share: help with examples, and options of a method given as `key=value`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..job import RegistrationError, choose
+
+BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def add_command(commands: Any, name: str, function: Callable, summary: str, text: str = "", examples: str = "") -> Any:
+    """A command that calls `function(options)`; returns its parser. Every help ends with examples."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=textwrap.fill(f"{summary[0].upper()}{summary[1:]}. {text}".strip(), 100),
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(function=function)
+    return parser
+
+
+def parse_options(pairs: Sequence[str], method: type) -> dict[str, Any]:
+    """`key=value` texts typed by the fields of a method. Raises RegistrationError with the nearest valid name."""
+    fields = {f.name: f for f in dataclasses.fields(method) if f.init}
+    hints = typing.get_type_hints(method)
+    options = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise RegistrationError(f'The option "{pair}" has no value; write --option {pair}=VALUE.')
+        name = choose(f"option of {method.__name__}", name.strip().replace("-", "_"), list(fields))
+        options[name] = _typed(text.strip(), hints[name], f'The option "{name}" of {method.__name__}')
+    return options
+
+
+def _typed(text: str, hint: Any, what: str) -> Any:
+    """`text` as a value of a type hint: bool, int, float, str, a tuple or list of them, or an optional one."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if text.lower() == "none" and type(None) in parts:
+            return None
+        return _typed(text, next(part for part in parts if part is not type(None)), what)
+    if origin is typing.Literal:
+        return choose(what.lower(), text, [str(part) for part in parts])
+    if origin in (tuple, list) or hint in (tuple, list):
+        inner = parts[0] if parts else float
+        return origin([_typed(item.strip(), inner, what) for item in text.strip("()[]").split(",") if item.strip()])
+    if hint is bool:
+        if text.lower() not in BOOLEANS:
+            raise RegistrationError(f'{what} is true or false; got "{text}".')
+        return BOOLEANS[text.lower()]
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError as error:
+            raise RegistrationError(f'{what} is a {"whole " if hint is int else ""}number; got "{text}".') from error
+    return text

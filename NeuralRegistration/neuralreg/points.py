@@ -1,0 +1,229 @@
+"""Point files: .csv, Slicer's .fcsv and .mrk.json. Coordinates are LPS mm here, whatever the file says; what else a
+file holds (labels, colours, further columns) is kept and written back.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .files import replacing
+from .job import RegistrationError
+
+RAS_FROM_LPS = np.array([-1.0, -1.0, 1.0])  # its own inverse
+FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
+MARKUPS_SCHEMA = "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A text file of points: lines before the rows, the rows, which columns hold x, y, z, and whether those are RAS."""
+
+    head: list[str]
+    rows: list[list[str]]
+    columns: tuple[int, int, int]
+    delimiter: str = ","
+    ras: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """`lps` (N, 3) float64 mm with a label each; `source` is the rest of the file that they came from."""
+
+    lps: np.ndarray
+    labels: tuple[str, ...]
+    source: Table | dict[str, Any] | None = None
+
+    def __post_init__(self):
+        if self.lps.ndim != 2 or self.lps.shape[1] != 3 or len(self.labels) != len(self.lps):
+            raise ValueError(f"Points: lps must be (N, 3) with N labels, got {self.lps.shape} and {len(self.labels)}")
+
+    def moved(self, lps: np.ndarray) -> Points:
+        """The same points elsewhere."""
+        return Points(np.asarray(lps, dtype=np.float64), self.labels, self.source)
+
+
+def read_points(path: str | Path) -> Points:
+    """The points of a .csv, .fcsv or .mrk.json file. Raises RegistrationError when there are none."""
+    path = Path(path)
+    kind = _kind(path)
+    if not path.is_file():
+        raise RegistrationError(f"There is no point file {path}; check the path.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        points = {"json": _from_json, "fcsv": _from_fcsv, "csv": _from_csv}[kind](text)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError, csv.Error) as error:
+        raise RegistrationError(
+            f"{path} cannot be read as points ({error}); give x, y, z in mm in each row."
+        ) from error
+    if not len(points.lps):
+        raise RegistrationError(f"{path} holds no points; place some and save it again.")
+    if not np.isfinite(points.lps).all():
+        raise RegistrationError(f"{path} has a point whose coordinates are no numbers; correct it or remove it.")
+    return points
+
+
+def write_points(points: Points, path: str | Path) -> None:
+    """Write points; in the file type they came from, the rest of that file is kept. The file is whole or absent."""
+    path = Path(path)
+    text = {"json": _to_json, "fcsv": _to_fcsv, "csv": _to_csv}[_kind(path)](points)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
+def _kind(path: Path) -> str:
+    for ending, kind in ((".mrk.json", "json"), (".json", "json"), (".fcsv", "fcsv"), (".csv", "csv")):
+        if path.name.lower().endswith(ending):
+            return kind
+    raise RegistrationError(f"{path} is no point file; end its name with .csv, .fcsv or .mrk.json.")
+
+
+def _from_csv(text: str) -> Points:
+    lines = text.splitlines()
+    notes = [line for line in lines if line.startswith("#")]
+    body = [line for line in lines if line.strip() and not line.startswith("#")]
+    if not body:
+        return Points(np.zeros((0, 3)), ())
+    delimiter = next((d for d in (";", "\t", ",") if d in body[0]), ",")
+    rows = list(csv.reader(body, delimiter=delimiter))
+    header = None if _numbers(rows[0]) else rows.pop(0)
+    columns, ras = _coordinate_columns(header, rows)
+    ras = ras or any(re.search(r"\bRAS\b", note, re.IGNORECASE) for note in notes)
+    head = notes + ([delimiter.join(header)] if header else [])
+    label = _column(header, ("label", "name", "id")) if header else None
+    labels = tuple(row[label] if label is not None else str(i + 1) for i, row in enumerate(rows))
+    return _from_table(Table(head, rows, columns, delimiter, ras), labels)
+
+
+def _from_table(table: Table, labels: tuple[str, ...]) -> Points:
+    values = np.array([[float(row[c]) for c in table.columns] for row in table.rows], dtype=np.float64).reshape(-1, 3)
+    return Points(values * RAS_FROM_LPS if table.ras else values, labels, table)
+
+
+def _numbers(cells: list[str]) -> bool:
+    """Whether a row could be one of coordinates: three numbers in it."""
+    return sum(bool(re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", cell)) for cell in cells) >= 3
+
+
+def _coordinate_columns(header: list[str] | None, rows: list[list[str]]) -> tuple[tuple[int, int, int], bool]:
+    """Where x, y, z are, and whether the header says RAS. Raises ValueError."""
+    if header is None:
+        if any(len(row) < 3 for row in rows):
+            raise ValueError("a row has fewer than three columns")
+        return (0, 1, 2), False
+    for names, ras in (("xyz", False), ("lps", False), ("ras", True)):
+        found = [_column(header, (n, f"{n}_mm", f"{n} (mm)", f"{n} [mm]", f"{n}_lps", f"{n}_ras")) for n in names]
+        if None not in found:
+            return tuple(found), ras or all("ras" in header[c].lower() for c in found)
+    if len(header) == 3:
+        return (0, 1, 2), "ras" in " ".join(header).lower()
+    raise ValueError("its header names no columns x, y, z")
+
+
+def _column(header: list[str], names: tuple[str, ...]) -> int | None:
+    cells = [cell.strip().lower() for cell in header]
+    return next((cells.index(name) for name in names if name in cells), None)
+
+
+def _from_fcsv(text: str) -> Points:
+    lines = [line for line in text.splitlines() if line.strip()]
+    head = [line for line in lines if line.startswith("#")]
+    rows = list(csv.reader(line for line in lines if not line.startswith("#")))
+    system = _entry(head, "CoordinateSystem") or "RAS"  # files of Slicer 4.10 and older say 0 or nothing
+    if system.upper() not in ("RAS", "LPS", "0", "1"):
+        raise ValueError(f"its coordinate system {system} is not known")
+    names = (_entry(head, "columns") or FCSV_COLUMNS).split(",")
+    columns = tuple(names.index(n) for n in "xyz")
+    label = names.index("label") if "label" in names else 0
+    labels = tuple(row[label] if label < len(row) else str(i + 1) for i, row in enumerate(rows))
+    return _from_table(Table(head, rows, columns, ras=system.upper() in ("RAS", "0")), labels)
+
+
+def _entry(head: list[str], name: str) -> str | None:
+    """The value of `# name = value`."""
+    found = [line.split("=", 1)[1].strip() for line in head if re.match(rf"#\s*{name}\s*=", line, re.IGNORECASE)]
+    return found[0] if found else None
+
+
+def _from_json(text: str) -> Points:
+    document = json.loads(text)
+    positions, labels = [], []
+    for markup, point in _control_points(document):
+        positions.append(np.array(point["position"], dtype=np.float64).reshape(3) * _sign(markup))
+        labels.append(str(point.get("label") or point.get("id") or len(labels) + 1))
+    return Points(np.array(positions).reshape(-1, 3), tuple(labels), document)
+
+
+def _sign(markup: dict[str, Any]) -> np.ndarray:
+    """What turns LPS into the coordinates of a markup and back."""
+    return RAS_FROM_LPS if str(markup.get("coordinateSystem", "LPS")).upper() in ("RAS", "0") else np.ones(3)
+
+
+def _control_points(document: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(markup, control point) for each point that has been placed."""
+    return [
+        (markup, point)
+        for markup in document["markups"]
+        for point in markup.get("controlPoints", [])
+        if point.get("positionStatus", "defined") == "defined"
+    ]
+
+
+def _to_csv(points: Points) -> str:
+    if isinstance(points.source, Table) and not _is_fcsv(points.source):
+        return _table_text(points.lps, points.source)
+    rows = [["", "", "", label] for label in points.labels]
+    return _table_text(points.lps, Table(["x,y,z,label"], rows, (0, 1, 2)))
+
+
+def _to_fcsv(points: Points) -> str:
+    if isinstance(points.source, Table) and _is_fcsv(points.source):
+        return _table_text(points.lps, points.source)
+    head = ["# Markups fiducial file version = 5.0", "# CoordinateSystem = LPS", f"# columns = {FCSV_COLUMNS}"]
+    rows = [
+        [str(i), "", "", "", "0", "0", "0", "1", "1", "1", "0", label, "", ""]
+        for i, label in enumerate(points.labels, 1)
+    ]
+    return _table_text(points.lps, Table(head, rows, (1, 2, 3)))
+
+
+def _is_fcsv(table: Table) -> bool:
+    return any("Markups" in line or re.match(r"#\s*columns\s*=", line) for line in table.head)
+
+
+def _table_text(lps: np.ndarray, table: Table) -> str:
+    out = io.StringIO()
+    out.writelines(f"{line}\n" for line in table.head)
+    writer = csv.writer(out, delimiter=table.delimiter, lineterminator="\n")
+    for row, point in zip(table.rows, lps * RAS_FROM_LPS if table.ras else lps, strict=True):
+        cells = list(row)
+        for column, value in zip(table.columns, point, strict=True):
+            cells[column] = _number(value)
+        writer.writerow(cells)
+    return out.getvalue()
+
+
+def _number(value: float) -> str:
+    return f"{round(float(value), 6) + 0.0:.6f}"  # + 0.0: minus zero becomes zero
+
+
+def _to_json(points: Points) -> str:
+    document = copy.deepcopy(points.source) if isinstance(points.source, dict) else _new_document(points.labels)
+    for (markup, point), lps in zip(_control_points(document), points.lps, strict=True):
+        point["position"] = [round(float(value), 6) for value in lps * _sign(markup)]
+        markup.pop("measurements", None)  # lengths and angles of the old positions
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _new_document(labels: tuple[str, ...]) -> dict[str, Any]:
+    points = [{"id": str(i), "label": label, "position": [0.0, 0.0, 0.0]} for i, label in enumerate(labels, 1)]
+    markup = {"type": "Fiducial", "coordinateSystem": "LPS", "coordinateUnits": "mm", "controlPoints": points}
+    return {"@schema": MARKUPS_SCHEMA, "markups": [markup]}

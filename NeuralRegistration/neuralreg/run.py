@@ -1,0 +1,161 @@
+"""One job from files to files: read, register, write everything into a private folder, rename it in."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from . import io, pipeline
+from .image import Image
+from .job import (
+    INVERSE,
+    JACOBIAN,
+    JOB,
+    RESULT,
+    TRANSFORM,
+    WARPED,
+    Cancelled,
+    Monitor,
+    Progress,
+    RegistrationError,
+    RegistrationJob,
+    Result,
+)
+from .usage import peak_memory_mb, versions
+from .workspace import publish, workspace
+
+PATHS = ("fixed", "moving", "output", "initial_transform", "fixed_mask", "moving_mask")
+FILES = {"transform": TRANSFORM, "inverse": INVERSE, "warped": WARPED, "jacobian": JACOBIAN, "job": JOB}
+
+
+def run(job: RegistrationJob, monitor: Monitor | None = None, *, overwrite: bool = False) -> Result:
+    """Do the job. The output gets transform.h5, inverse.h5, warped.nii.gz, jacobian.nii.gz, result.json and job.json
+
+    Relative paths are relative to the current folder. The output is complete or untouched. Raises RegistrationError
+    with one sentence that says what to do, or Cancelled.
+    """
+    monitor = monitor or Monitor()
+    output = Path(job.output)
+    started, warnings = time.perf_counter(), []
+    with _sentences(output), workspace(output, overwrite) as partial:
+        monitor.report(Progress("read", 0.0))
+        inputs = _read(job, warnings.append)
+        timings = {"read": time.perf_counter() - started}
+        monitor.check()
+        registration = _register(job, inputs, monitor)
+        timings |= registration.timings
+        monitor.report(Progress("write", 0.97))
+        write_started = time.perf_counter()
+        _write(registration, partial)
+        timings["write"] = time.perf_counter() - write_started
+        timings["total"] = time.perf_counter() - started
+        result = _result(job, registration, timings, warnings)
+        portable(job).save(partial / JOB)
+        result.save(partial / RESULT)
+        monitor.check()
+        publish(partial, output)
+    monitor.report(Progress("done", 1.0))
+    return result
+
+
+def load_job(path: Path) -> RegistrationJob:
+    """The job in a file; relative paths count from the file's folder, so that a folder with its data can be moved."""
+    job = RegistrationJob.load(path)
+    folder = Path(path).parent
+    return _with_paths(job, lambda given: given if Path(given).is_absolute() else str(folder / given))
+
+
+def portable(job: RegistrationJob) -> RegistrationJob:
+    """The job as it is stored in its output: paths that the user gave as relative ones are relative to that folder."""
+    return _with_paths(job, lambda given: _relative(given, job.output))
+
+
+def _relative(given: str, output: str) -> str:
+    if Path(given).is_absolute():
+        return given
+    try:
+        return os.path.relpath(given, output)
+    except ValueError:  # on another drive of a Windows computer
+        return str(Path(given).absolute())
+
+
+def _with_paths(job: RegistrationJob, change: Callable[[str], str]) -> RegistrationJob:
+    return dataclasses.replace(
+        job, **{name: change(getattr(job, name)) for name in PATHS if getattr(job, name) is not None}
+    )
+
+
+def _read(job: RegistrationJob, warn: Callable[[str], object]) -> dict:
+    fixed, moving = io.read_image(job.fixed, warn), io.read_image(job.moving, warn)
+    return {
+        "fixed": fixed,
+        "moving": moving,
+        "fixed_mask": io.read_mask(job.fixed_mask, fixed.grid, warn) if job.fixed_mask else None,
+        "moving_mask": io.read_mask(job.moving_mask, moving.grid, warn) if job.moving_mask else None,
+        "initial_transform": io.read_transform(job.initial_transform) if job.initial_transform else None,
+    }
+
+
+def _register(job: RegistrationJob, inputs: dict, monitor: Monitor) -> pipeline.Registration:
+    settings = {
+        name: getattr(job, name) for name in ("preset", "similarity", "affine", "device", "seed", "threads", "options")
+    }
+    return pipeline.register(method=job.method, monitor=monitor, **inputs, **settings)
+
+
+def _write(registration: pipeline.Registration, folder: Path) -> None:
+    io.write_transform(registration.transform, folder / TRANSFORM)
+    io.write_transform(registration.inverse, folder / INVERSE)
+    for image, name in ((registration.warped, WARPED), (registration.jacobian, JACOBIAN)):
+        io.write_image(Image(image.data.float(), image.grid), folder / name)
+
+
+def _result(job: RegistrationJob, registration: pipeline.Registration, timings: dict, warnings: list[str]) -> Result:
+    on_gpu = registration.device.startswith("cuda")
+    return Result(
+        files=dict(FILES),
+        metrics=registration.metrics,
+        timings={stage: round(seconds, 4) for stage, seconds in timings.items()},
+        peak_memory_mb=round(peak_memory_mb(), 1),
+        peak_gpu_memory_mb=round(torch.cuda.max_memory_allocated() / 1e6, 1) if on_gpu else None,
+        device=registration.device,
+        device_reason=registration.device_reason,
+        method=job.method,
+        options=registration.options,
+        similarity=registration.similarity,
+        seed=job.seed,
+        versions=versions(),
+        warnings=[*warnings, *registration.warnings],
+        loss=registration.loss,
+        stopped_early=registration.stopped_early,
+    )
+
+
+@contextmanager
+def _sentences(output: Path) -> Iterator[None]:
+    """Failures of the computer as sentences: a full disk, memory that does not suffice."""
+    try:
+        yield
+    except (Cancelled, RegistrationError):
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise RegistrationError(
+                f"The disk of {output} is full; free some space or choose another output folder (nothing was written)."
+            ) from error
+        raise RegistrationError(
+            f"The result cannot be written to {output} ({error}); choose another output folder."
+        ) from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error).lower():
+            raise RegistrationError(
+                "There is not enough memory for this registration; use --preset fast, or resample or crop the images."
+            ) from error
+        raise

@@ -1,0 +1,140 @@
+"""The output folder of a run: claimed by one run at a time, and holding either a whole result or none.
+
+Everything is written into a private folder `.partial` inside the output (so that renaming never crosses a file system)
+and renamed at the end, result.json last: a folder without it holds no result.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from .job import CANCEL, INVERSE, JACOBIAN, JOB, PREVIEW, RESULT, STOP, TRANSFORM, WARPED, RegistrationError
+
+RUN_FILES = (TRANSFORM, INVERSE, WARPED, JACOBIAN, JOB, RESULT)  # in the order in which they are renamed
+DERIVED_FILES = ("evaluation.json", "report.html")  # written later about one result; they must not outlive it
+SIGNAL_FILES = (CANCEL, STOP, PREVIEW)
+PARTIAL, LOCK = ".partial", "lock"
+
+
+@contextmanager
+def workspace(output: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A private, empty folder to write the run's files into; `publish` moves them to `output`, otherwise they vanish.
+
+    Raises RegistrationError when `output` is not a folder that this run may fill.
+    """
+    created = _make_folder(output)
+    try:
+        check_output(output, overwrite)
+        with _locked(output) as partial:
+            yield partial
+            for name in SIGNAL_FILES:
+                (output / name).unlink(missing_ok=True)
+    except BaseException:
+        with suppress(OSError):  # the reason of the failure is what the user must hear, not that of the tidying up
+            for name in SIGNAL_FILES:
+                (output / name).unlink(missing_ok=True)
+        for folder in created:
+            with suppress(OSError):  # somebody else has put a file there meanwhile: it stays
+                folder.rmdir()
+        raise
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Raise RegistrationError when `output` is a file, or holds something that the run would mix with its result."""
+    if output.exists() and not output.is_dir():
+        raise RegistrationError(f"The output {output} is a file; name a folder.")
+    if overwrite or not output.exists():
+        return
+    # A job file alone is a run that waits to be started; hidden files are the system's (.DS_Store) or left by a crash.
+    others = sorted(
+        p.name for p in output.iterdir() if p.name not in (JOB, *SIGNAL_FILES) and not p.name.startswith(".")
+    )
+    if others:
+        raise RegistrationError(
+            f"The output folder {output} is not empty (it holds {others[0]}); choose another one or add --overwrite,"
+            " which replaces the files of an earlier result and nothing else."
+        )
+
+
+def publish(partial: Path, output: Path) -> None:
+    """Move a finished run from `partial` to `output`. An interruption takes back what was moved."""
+    for name in (RESULT, *DERIVED_FILES):
+        (output / name).unlink(missing_ok=True)
+    moved = []
+    try:
+        for name in RUN_FILES:
+            moved.append(output / name)
+            (partial / name).replace(output / name)
+    except BaseException:
+        for path in moved:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _make_folder(output: Path) -> list[Path]:
+    """Create `output`; returns the folders that were created, innermost first."""
+    missing = [folder for folder in (output, *output.parents) if not folder.exists()]
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise RegistrationError(f"The output {output} is a file; name a folder.") from error
+    except OSError as error:
+        raise RegistrationError(
+            f"The output folder {output} cannot be made ({error.strerror}); choose another one."
+        ) from error
+    return missing
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[Path]:
+    """The folder `.partial`, empty but for the lock that this process holds on it."""
+    partial = output / PARTIAL
+    try:
+        partial.mkdir(mode=0o700, exist_ok=True)
+        lock = (partial / LOCK).open("ab")
+    except OSError as error:
+        raise RegistrationError(
+            f"The output folder {output} cannot be written to ({error.strerror}); choose another one."
+        ) from error
+    try:
+        if not (_lock(lock) and _is_open_at(lock, partial / LOCK)):
+            raise RegistrationError(f"Another run is writing to {output}; wait for it or choose another folder.")
+    except RegistrationError:
+        lock.close()
+        raise
+    try:
+        for left_over in partial.iterdir():  # of a run that was killed
+            if left_over.name != LOCK:
+                left_over.unlink()
+        yield partial
+    finally:
+        if os.name == "nt":  # Windows cannot remove an open file; elsewhere the lock is kept until the folder is gone
+            lock.close()
+        shutil.rmtree(partial, ignore_errors=True)
+        lock.close()
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Whether this process got the lock; the system gives it back when the process ends, however it ends."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_open_at(file: BinaryIO, path: Path) -> bool:
+    """Whether the file at `path` is still the open one: a run that just ended may have removed it."""
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
