@@ -1,24 +1,18 @@
-"""Image files → `Image` and back, and the checks that every volume passes before it is used.
-
-A volume inside a file with several is named by its number: `scan.nii.gz@3`, `dicom_folder@0` (counted from 0).
-"""
+"""Image files → `Image` and back, and the checks that every volume passes before it is used."""
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..files import check_complete, check_written, replacing
+from ..files import check_written, replacing
 from ..image import Grid, Image, resample
 from ..job import RegistrationError
-
-Warn = Callable[[str], object]
+from .volumes import Warn, load_volume, reason
 
 SMALLEST_SIDE = 8  # voxels; below that no level of an image pyramid is left to register on
 # SimpleITK takes the level but writes the same bytes at any (2.5.7: 0.12 s, 5.9 MB for a 1 mm brain in float32).
@@ -28,12 +22,12 @@ LABEL_TYPES = {np.dtype(np.uint16): np.int32, np.dtype(np.uint32): np.int64, np.
 
 def read_image(path: str | Path, warn: Warn = warnings.warn) -> Image:
     """A scalar volume as float32 (1, D, H, W). Raises RegistrationError with one sentence where it cannot be used."""
-    return checked(_image(_load(path), np.float32), str(path), warn)
+    return checked(_image(load_volume(path, warn), np.float32), str(path), warn)
 
 
-def read_labels(path: str | Path) -> Image:
+def read_labels(path: str | Path, warn: Warn = warnings.warn) -> Image:
     """A label map as an integer (1, D, H, W), in its own integer type where torch has it. Raises RegistrationError."""
-    volume = _load(path)
+    volume = load_volume(path, warn)
     values = sitk.GetArrayViewFromImage(volume)
     if values.dtype.kind == "f":
         if not np.array_equal(values, np.rint(values)):
@@ -42,19 +36,19 @@ def read_labels(path: str | Path) -> Image:
     return _image(volume, LABEL_TYPES.get(values.dtype, values.dtype))
 
 
-def read_grid(path: str | Path) -> Grid:
+def read_grid(path: str | Path, warn: Warn = warnings.warn) -> Grid:
     """The grid of a volume. Raises RegistrationError."""
-    return _image(_load(path), np.float32).grid
+    return _grid(load_volume(path, warn))
 
 
 def pixel_type(path: str | Path) -> type:
     """The numpy type of a file's voxels, for writing labels as they came. Raises RegistrationError."""
-    return sitk.GetArrayViewFromImage(_load(path)).dtype.type
+    return sitk.GetArrayViewFromImage(load_volume(path, lambda _: None)).dtype.type
 
 
 def read_mask(path: str | Path, grid: Grid, warn: Warn = warnings.warn) -> Image:
     """A mask (every value above 0 counts) as float32 0/1 on `grid`. Raises RegistrationError when it is empty."""
-    volume = _image(_load(path), np.float32)
+    volume = _image(load_volume(path, warn), np.float32)
     return resampled_mask(Image((torch.nan_to_num(volume.data) > 0).float(), volume.grid), grid, str(path), warn)
 
 
@@ -146,113 +140,11 @@ def _image(volume: sitk.Image, dtype: np.dtype | type) -> Image:
     ):  # numbers too large for float32 become infinite, which is checked
         values = np.array(values, dtype=dtype)
     data = torch.from_numpy(values if volume.GetNumberOfComponentsPerPixel() > 1 else values[..., None]).movedim(-1, 0)
-    direction = np.array(volume.GetDirection()).reshape(3, 3)
-    return Image(
-        data.contiguous(), Grid.from_parts(volume.GetSize(), volume.GetOrigin(), volume.GetSpacing(), direction)
-    )
+    return Image(data.contiguous(), _grid(volume))
 
 
-def _load(name: str | Path) -> sitk.Image:
-    """One scalar volume of a file or DICOM folder. Raises RegistrationError."""
-    path, number = _split_number(str(name))
-    if not path.exists():
-        raise RegistrationError(f"There is no file or folder {path}; check the path.")
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's own warnings would go to the terminal unasked
-    try:
-        if path.is_dir():
-            return _scalar(_series(path, number).Execute(), path, None)
-        return _load_file(path, number)
-    except MemoryError as error:
-        raise RegistrationError(f"{path} does not fit into memory; resample or crop it first.") from error
-    except (RuntimeError, OSError, ValueError) as error:
-        raise RegistrationError(
-            f"{path} cannot be read as an image ({_reason(error)}); convert it to NIfTI, NRRD or MHA."
-        ) from error
-
-
-def _load_file(path: Path, number: int | None) -> sitk.Image:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    size = list(reader.GetSize())
-    voxel = np.dtype(_numpy_type(reader.GetPixelID())).itemsize * reader.GetNumberOfComponents()
-    check_complete(path, voxel * int(np.prod([int(n) for n in size], dtype=object)))
-    if len(size) < 3:
-        raise RegistrationError(
-            f"{path} has {len(size)} dimensions; give a volume with 3, for DICOM the folder with all slices."
-        )
-    if len(size) > 4 and max(size[4:]) > 1:
-        raise RegistrationError(f"{path} has {len(size)} dimensions; give a volume with 3.")
-    if len(size) == 3:
-        return _scalar(reader.Execute(), path, number)
-    picked = _pick(path, number, size[3], "volumes") if size[3] > 1 else 0
-    reader.SetExtractIndex([0, 0, 0, picked, *[0] * (len(size) - 4)])
-    reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
-    return _scalar(reader.Execute(), path, number if size[3] == 1 else None)
-
-
-def _scalar(volume: sitk.Image, path: Path, number: int | None) -> sitk.Image:
-    """The volume itself, or the component of a vector volume that was picked."""
-    components = volume.GetNumberOfComponentsPerPixel()
-    if components > 1:
-        return sitk.VectorIndexSelectionCast(volume, _pick(path, number, components, "values per voxel"))
-    if number:
-        raise RegistrationError(f"{path} holds one volume only; leave out the @{number}.")
-    return volume
-
-
-def _series(path: Path, number: int | None) -> sitk.ImageSeriesReader:
-    names = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), uid) for uid in _series_ids(path)]
-    picked = _pick(path, number, len(names), "DICOM series", [len(n) for n in names]) if len(names) > 1 else 0
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(names[picked])
-    return reader
-
-
-def _series_ids(path: Path) -> tuple[str, ...]:
-    found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
-    if not found:
-        raise RegistrationError(f"The folder {path} holds no DICOM images; give the folder with the slices, or a file.")
-    return tuple(found)
-
-
-def _pick(path: Path, number: int | None, count: int, what: str, sizes: list[int] | None = None) -> int:
-    """The number that the user appended, if it is one of `count`; else a sentence that says how to append one."""
-    if number is not None and 0 <= number < count:
-        return number
-    detail = f" ({', '.join(f'@{i}: {n} slices' for i, n in enumerate(sizes[:10]))})" if sizes else ""
-    raise RegistrationError(
-        f"{path} holds {count} {what}{detail}; pick one by its number, {path}@0 to {path}@{count - 1}."
-    )
-
-
-def _split_number(name: str) -> tuple[Path, int | None]:
-    """`scan.nii.gz@3` → (scan.nii.gz, 3), unless a file has that very name."""
-    match = re.fullmatch(r"(.+)@(\d{1,6})", name)
-    if match and not Path(name).exists():
-        return Path(match[1]), int(match[2])
-    return Path(name), None
-
-
-def _numpy_type(pixel: int) -> type:
-    """The numpy type of a SimpleITK pixel type. Raises ValueError for types without one (complex, label maps)."""
-    one = (
-        sitk.Image([1, 1], pixel)
-        if "vector" not in sitk.GetPixelIDValueAsString(pixel)
-        else sitk.Image([1, 1], pixel, 2)
-    )
-    kind = sitk.GetArrayViewFromImage(one).dtype
-    if kind.kind not in "iuf":
-        raise ValueError("its voxels are not real numbers")
-    return kind.type
-
-
-def _reason(error: Exception) -> str:
-    """The last line of ITK's message without its source paths: short enough for one sentence."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return re.sub(r"^.*ERROR:\s*|\w+\(0x[0-9a-f]+\):\s*", "", lines[-1] if lines else type(error).__name__).rstrip(".")[
-        :160
-    ]
+def _grid(volume: sitk.Image) -> Grid:
+    return Grid.from_parts(volume.GetSize(), volume.GetOrigin(), volume.GetSpacing(), volume.GetDirection())
 
 
 def _write_error(path: Path, error: RuntimeError) -> Exception:
@@ -261,4 +153,4 @@ def _write_error(path: Path, error: RuntimeError) -> Exception:
     )
     if known:
         return RegistrationError(f"{path} cannot be written; end its name with .nii.gz, .nrrd or .mha.")
-    return OSError(f"{path} cannot be written ({_reason(error)})")
+    return OSError(f"{path} cannot be written ({reason(error)})")

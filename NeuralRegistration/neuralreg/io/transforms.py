@@ -8,11 +8,12 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..files import check_complete, replacing
+from ..files import replacing
 from ..image import Grid, Image
 from ..job import RegistrationError
 from ..transform import Affine, Composite, DisplacementField, Transform, VelocityField
 from .hdf5 import ItkTransform, write_itk_transforms
+from .headers import check_complete
 from .images import write_image
 
 FIELD_FILES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")

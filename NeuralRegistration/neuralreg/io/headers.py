@@ -1,0 +1,113 @@
+"""Headers that promise more than the file holds.
+
+SimpleITK reads a truncated NIfTI file as zeros and allocates whatever a header promises (checked with 2.5.7), so a file
+is measured before it is read.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..job import RegistrationError
+from . import nifti
+
+DEFLATE_RATIO = 1032  # the most that one byte of a deflate stream can hold
+CHUNK = 1 << 20
+TEXT_ENCODINGS = (b"ascii", b"text", b"txt", b"hex", b"bz2", b"bzip2")  # whose size does not tell how much they hold
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """Where the voxels of an image are stored: file, bytes before them, whether they are deflated."""
+
+    path: Path
+    offset: int
+    deflated: bool
+
+
+def check_complete(path: Path, promised: int) -> None:
+    """Raise RegistrationError unless the file holds the `promised` bytes of voxels; allocates nothing of that size."""
+    header = nifti.read_header(path) if path.name.lower().endswith(nifti.ENDINGS) else None
+    if header is not None:  # its own bits per voxel count, not ITK's pixel type, which is wider for rescaled files
+        voxels, promised = Voxels(header.data, 0, _is_gzip(header.data)), header.needed
+    else:
+        voxels = _voxels(path)
+    if voxels is None:
+        return
+    if not voxels.path.is_file():
+        missing = voxels.path.name
+        raise RegistrationError(
+            f"{path} says that its voxels are in {missing}, which is not there; put it beside the header."
+        )
+    stored = voxels.path.stat().st_size - voxels.offset
+    if voxels.deflated and stored * DEFLATE_RATIO >= promised:
+        stored = _inflated(voxels, promised)
+    if stored < promised:
+        raise RegistrationError(
+            f"{path} is incomplete or damaged: its header promises {_size(promised)} of voxels,"
+            f" the file holds {_size(stored)}; copy or convert it again."
+        )
+
+
+def _voxels(path: Path) -> Voxels | None:
+    """Where the voxels are, for the formats of which that is known."""
+    name = path.name.lower()
+    if name.endswith((".nrrd", ".nhdr")):
+        return _after_text(path, (b"data file:", b"datafile:"), b"encoding:", b"\n\n")
+    if name.endswith((".mha", ".mhd")):
+        return _after_text(path, (b"elementdatafile =",), b"compresseddata =", b"elementdatafile = local\n")
+    return Voxels(path, 0, True) if _is_gzip(path) else None
+
+
+def _after_text(path: Path, elsewhere: tuple[bytes, ...], encoding: bytes, end: bytes) -> Voxels | None:
+    """NRRD and MetaImage: lines of text, then the voxels, or the name of the file that has them."""
+    with path.open("rb") as file:
+        head = file.read(65536)
+    lower = head.lower()
+    stop = next((at + len(mark) for mark in (end, end.replace(b"\n", b"\r\n")) if (at := lower.find(mark)) >= 0), None)
+    text = lower[:stop]
+    lines = [line.strip() for line in text.splitlines()]
+    how = next((line[len(encoding) :].strip() for line in lines if line.startswith(encoding)), b"raw")
+    if how in TEXT_ENCODINGS or b"binarydata = false" in lines:
+        return None
+    deflated = how in (b"gzip", b"gz", b"true")
+    where = next((line for line in lines if line.startswith(elsewhere) and not line.endswith(b"= local")), None)
+    if where is None:
+        return Voxels(path, len(head) if stop is None else stop, deflated)
+    begin = lower.find(where) + len(next(key for key in elsewhere if where.startswith(key)))
+    name = head[begin : lower.find(where) + len(where)].decode("utf-8", "replace").strip()
+    several = name.split(" ")[0].upper() == "LIST" or "%" in name
+    return None if several else Voxels(path.parent / name, 0, deflated)
+
+
+def _inflated(voxels: Voxels, limit: int) -> int:
+    """How many bytes a gzip or zlib stream holds, hardly counting beyond `limit`; a wrong checksum is too few."""
+    count, inflate = 0, zlib.decompressobj(47)
+    with voxels.path.open("rb") as file:
+        file.seek(voxels.offset)
+        pending = file.read(CHUNK)
+        while pending and count <= limit:
+            try:
+                count += len(inflate.decompress(pending, CHUNK))
+            except zlib.error:
+                return min(count, limit - 1)
+            pending = inflate.unconsumed_tail
+            if inflate.eof:  # several gzip members in a row are one file (pigz, bgzip)
+                pending, inflate = inflate.unused_data, zlib.decompressobj(47)
+            pending = pending or file.read(CHUNK)
+    return count
+
+
+def _is_gzip(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _size(count: int) -> str:
+    if count >= 1e9:
+        return f"{count / 1e9:,.1f} GB"
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count:,} bytes"

@@ -1,0 +1,153 @@
+"""One scalar volume out of a file or a DICOM folder, as SimpleITK reads it, with what it keeps to itself said aloud.
+
+A volume inside a file with several is named by its number: `scan.nii.gz@3`, `dicom_folder@0` (counted from 0).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..job import RegistrationError
+from . import nifti
+from .headers import check_complete
+
+Warn = Callable[[str], object]
+
+UNEVEN = 0.1  # of the distance between slices; scanners round positions, a missing slice is 1.0
+
+
+def load_volume(name: str | Path, warn: Warn) -> sitk.Image:
+    """One scalar volume with three dimensions. Raises RegistrationError with one sentence where there is none."""
+    path, number = split_number(str(name))
+    if not path.exists():
+        raise RegistrationError(f"There is no file or folder {path}; check the path.")
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's own warnings would go to the terminal unasked
+    try:
+        if path.is_dir():
+            return _load_series(path, number)
+        return _load_file(path, number, warn)
+    except MemoryError as error:
+        raise RegistrationError(f"{path} does not fit into memory; resample or crop it first.") from error
+    except (RuntimeError, OSError, ValueError) as error:
+        if "orthonormal" in str(error):
+            raise RegistrationError(
+                f"The axes of {path} are not at right angles; resample it to a regular grid first."
+            ) from error
+        raise RegistrationError(
+            f"{path} cannot be read as an image ({reason(error)}); convert it to NIfTI, NRRD or MHA."
+        ) from error
+
+
+def split_number(name: str) -> tuple[Path, int | None]:
+    """`scan.nii.gz@3` → (scan.nii.gz, 3), unless a file has that very name."""
+    match = re.fullmatch(r"(.+)@(\d{1,6})", name)
+    if match and not Path(name).exists():
+        return Path(match[1]), int(match[2])
+    return Path(name), None
+
+
+def reason(error: Exception) -> str:
+    """The last line of ITK's message without its source paths: short enough for one sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1] if lines else type(error).__name__
+    return re.sub(r"^.*ERROR:\s*|\w+\(0x[0-9a-f]+\):\s*", "", last).rstrip(".")[:160]
+
+
+def _load_file(path: Path, number: int | None, warn: Warn) -> sitk.Image:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    size = list(reader.GetSize())
+    voxel = _voxel_type(reader.GetPixelID()).itemsize * reader.GetNumberOfComponents()
+    check_complete(path, voxel * int(np.prod([int(n) for n in size], dtype=object)))
+    if len(size) < 3:
+        raise RegistrationError(
+            f"{path} has {len(size)} dimensions; give a volume with 3, for DICOM the folder with all slices."
+        )
+    if len(size) > 4 and max(size[4:]) > 1:
+        raise RegistrationError(f"{path} has {len(size)} dimensions; give a volume with 3.")
+    picked = 0
+    if len(size) > 3:
+        picked, number = (_pick(path, number, size[3], "volumes"), None) if size[3] > 1 else (0, number)
+        reader.SetExtractIndex([0, 0, 0, picked, *[0] * (len(size) - 4)])
+        reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
+    volume = _scalar(reader.Execute(), path, number)
+    header = nifti.read_header(path) if path.name.lower().endswith(nifti.ENDINGS) else None
+    return volume if header is None else _as_stored(volume, header, picked, path, warn)
+
+
+def _as_stored(volume: sitk.Image, header: nifti.NiftiHeader, picked: int, path: Path, warn: Warn) -> sitk.Image:
+    """A NIfTI volume with its NaN put back, after saying what its header leaves open."""
+    for doubt in nifti.doubts(header):
+        warn(f"{path} {doubt}.")
+    wrong = nifti.not_numbers(header, picked) if header.shape[:3] == volume.GetSize() else None
+    if wrong is None:
+        return volume
+    values = sitk.GetArrayFromImage(volume)
+    values[wrong] = np.nan
+    restored = sitk.GetImageFromArray(values)
+    restored.CopyInformation(volume)
+    return restored
+
+
+def _scalar(volume: sitk.Image, path: Path, number: int | None) -> sitk.Image:
+    """The volume itself, or the component of a vector volume that was picked."""
+    components = volume.GetNumberOfComponentsPerPixel()
+    if components > 1:
+        return sitk.VectorIndexSelectionCast(volume, _pick(path, number, components, "values per voxel"))
+    if number:
+        raise RegistrationError(f"{path} holds one volume only; leave out the @{number}.")
+    return volume
+
+
+def _load_series(path: Path, number: int | None) -> sitk.Image:
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
+    if not series:
+        raise RegistrationError(f"The folder {path} holds no DICOM images; give the folder with the slices, or a file.")
+    names = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), uid) for uid in series]
+    picked = _pick(path, number, len(names), "DICOM series", [len(n) for n in names]) if len(names) > 1 else 0
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(names[picked])
+    reader.MetaDataDictionaryArrayUpdateOn()
+    volume = _scalar(reader.Execute(), path, None)
+    _check_slices(reader, len(names[picked]), volume, path)
+    return volume
+
+
+def _check_slices(reader: sitk.ImageSeriesReader, count: int, volume: sitk.Image, path: Path) -> None:
+    """ITK spreads the slices evenly between the first and the last: with one missing all distances would be wrong."""
+    tag = "0020|0032"  # Image Position (Patient)
+    if count < 3 or not all(reader.HasMetaDataKey(i, tag) for i in range(count)):
+        return
+    positions = np.array([[float(v) for v in reader.GetMetaData(i, tag).split("\\")] for i in range(count)])
+    steps = np.diff(positions @ np.array(volume.GetDirection()).reshape(3, 3)[:, 2])
+    if np.abs(steps - np.median(steps)).max() > UNEVEN * abs(np.median(steps)):
+        raise RegistrationError(
+            f"The slices in {path} are not evenly spaced: one may be missing or belong to another series;"
+            " export the series again or convert it to NIfTI with a DICOM converter."
+        )
+
+
+def _pick(path: Path, number: int | None, count: int, what: str, sizes: list[int] | None = None) -> int:
+    """The number that the user appended, if it is one of `count`; else a sentence that says how to append one."""
+    if number is not None and 0 <= number < count:
+        return number
+    detail = f" ({', '.join(f'@{i}: {n} slices' for i, n in enumerate(sizes[:10]))})" if sizes else ""
+    raise RegistrationError(
+        f"{path} holds {count} {what}{detail}; pick one by its number, {path}@0 to {path}@{count - 1}."
+    )
+
+
+def _voxel_type(pixel: int) -> np.dtype:
+    """The numpy type of a SimpleITK pixel type. Raises ValueError for complex numbers."""
+    vector = "vector" in sitk.GetPixelIDValueAsString(pixel)
+    one = sitk.Image([1, 1], pixel, 2) if vector else sitk.Image([1, 1], pixel)
+    kind = sitk.GetArrayViewFromImage(one).dtype
+    if kind.kind not in "iuf":
+        raise ValueError("its voxels are not real numbers")
+    return kind
