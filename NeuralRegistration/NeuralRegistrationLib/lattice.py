@@ -1,0 +1,99 @@
+"""The lattice of a volume node in world space (RAS mm), and resampling onto another lattice.
+
+A lattice is a vtkImageData with unit spacing and zero origin, and the 4×4 matrix (i, j, k) → RAS beside it.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import slicer
+import vtk
+
+ORTHOGONAL_WITHIN = 1e-4  # cosine between axes, above which a lattice counts as sheared (files cannot hold shear)
+SAMPLES_PER_AXIS = 9  # points per axis at which a bent volume is measured, so that bulges are not cut off
+
+
+def local_geometry(volume) -> np.ndarray:
+    """(4, 4) ijk → RAS of the node, without its parent transforms."""
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def world_from_local(node) -> tuple[np.ndarray | None, vtk.vtkGeneralTransform | None]:
+    """(matrix, None) when the parent transforms are linear, (None, general transform) when they bend, RAS to RAS."""
+    parent = node.GetParentTransformNode()
+    if parent is None:
+        return np.eye(4), None
+    if parent.IsTransformToWorldLinear():
+        matrix = vtk.vtkMatrix4x4()
+        parent.GetMatrixTransformToWorld(matrix)
+        return slicer.util.arrayFromVTKMatrix(matrix), None
+    general = vtk.vtkGeneralTransform()
+    parent.GetTransformToWorld(general)
+    return None, general
+
+
+def is_orthogonal(geometry: np.ndarray) -> bool:
+    """Whether the axes of an ijk → RAS matrix are at right angles."""
+    axes = geometry[:3, :3] / np.linalg.norm(geometry[:3, :3], axis=0)
+    return bool(np.abs(axes.T @ axes - np.eye(3)).max() < ORTHOGONAL_WITHIN)
+
+
+def in_world(image, geometry: np.ndarray, node, labels: bool, background: float = 0.0):
+    """(image, ijk → RAS) in world space of an image that lies under the parent transforms of `node`.
+
+    Linear parents only change the matrix; where they bend or shear, the image is resampled (nearest for labels).
+    """
+    matrix, general = world_from_local(node)
+    if matrix is not None and is_orthogonal(matrix @ geometry):
+        return image, matrix @ geometry
+    if general is None:
+        general = vtk.vtkGeneralTransform()
+        general.Concatenate(slicer.util.vtkMatrixFromArray(matrix))
+    target, size = _enclosing_lattice(image, geometry, general)
+    return _resample(image, geometry, general, target, size, labels, background), target
+
+
+def world_points(image, geometry: np.ndarray, general) -> np.ndarray:
+    """(n³, 3) RAS mm points in world space, spread over the volume, voxel borders included."""
+    steps = [np.linspace(-0.5, n - 0.5, SAMPLES_PER_AXIS) for n in image.GetDimensions()]
+    points = np.array(list(itertools.product(*steps)))
+    local = points @ geometry[:3, :3].T + geometry[:3, 3]
+    return local if general is None else np.array([general.TransformPoint(p) for p in local])
+
+
+def _enclosing_lattice(image, geometry, general) -> tuple[np.ndarray, np.ndarray]:
+    """(ijk → RAS, size) of an orthogonal lattice with the image's spacing that holds the whole bent image."""
+    spacing = np.linalg.norm(geometry[:3, :3], axis=0)
+    left, _, right = np.linalg.svd(geometry[:3, :3] / spacing)
+    axes = left @ right  # the nearest orthonormal axes
+    along = world_points(image, geometry, general) @ axes / spacing  # in voxels of the new lattice
+    low, high = along.min(axis=0), along.max(axis=0)
+    target = np.eye(4)
+    target[:3, :3] = axes * spacing
+    target[:3, 3] = target[:3, :3] @ (low + 0.5)
+    return target, np.maximum(np.ceil(high - low - 1e-3).astype(int), 1)
+
+
+def _resample(image, geometry, general, target, size, labels, background):
+    into_source = vtk.vtkGeneralTransform()  # output ijk → world → local RAS → input ijk
+    into_source.PostMultiply()
+    into_source.Concatenate(slicer.util.vtkMatrixFromArray(target))
+    into_source.Concatenate(general.GetInverse())
+    into_source.Concatenate(slicer.util.vtkMatrixFromArray(np.linalg.inv(geometry)))
+    reslice = vtk.vtkImageReslice()
+    reslice.SetInputData(image)
+    reslice.SetResliceTransform(into_source)
+    reslice.SetInterpolationMode(vtk.VTK_NEAREST_INTERPOLATION if labels else vtk.VTK_LINEAR_INTERPOLATION)
+    reslice.TransformInputSamplingOff()
+    reslice.AutoCropOutputOff()
+    reslice.SetOutputDimensionality(3)
+    reslice.SetOutputSpacing(1, 1, 1)
+    reslice.SetOutputOrigin(0, 0, 0)
+    reslice.SetOutputExtent(0, int(size[0]) - 1, 0, int(size[1]) - 1, 0, int(size[2]) - 1)
+    reslice.SetBackgroundLevel(background)
+    reslice.Update()
+    return reslice.GetOutput()

@@ -1,0 +1,20 @@
+"""MRML scene ⇄ files: what the rest of the Slicer side calls.
+
+Files are LPS and in world space: parent transforms are applied on the way out, Slicer converts on the way in.
+"""
+
+from .colours import jacobian_colours, show_jacobian
+from .scene_export import export_mask, export_transform, export_volume, volumes_overlap
+from .scene_load import LoadedRun, Outputs, load_run
+
+__all__ = [
+    "LoadedRun",
+    "Outputs",
+    "export_mask",
+    "export_transform",
+    "export_volume",
+    "jacobian_colours",
+    "load_run",
+    "show_jacobian",
+    "volumes_overlap",
+]

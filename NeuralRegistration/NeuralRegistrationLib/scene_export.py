@@ -1,0 +1,145 @@
+"""Volumes, masks and transforms of the scene → files in world space (LPS), as the core reads them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+from neuralreg.job import RegistrationError
+from vtk.util.numpy_support import vtk_to_numpy
+
+from .lattice import in_world, local_geometry, world_from_local, world_points
+
+
+def export_volume(volume, path: Path) -> str:
+    """Write a scalar volume with its parent transforms applied; returns the path as text.
+
+    Raises RegistrationError for an empty, vector or 4D volume, and when the file cannot be written.
+    """
+    image = _image_of(volume)
+    labels = volume.IsA("vtkMRMLLabelMapVolumeNode")
+    background = 0.0 if labels else volume.GetImageBackgroundScalarComponentAsDouble(0)
+    return _write(*in_world(image, local_geometry(volume), volume, labels, background), path)
+
+
+def export_mask(mask, reference, path: Path) -> str:
+    """Write a mask, 1 inside and 0 outside, on its own lattice: a label map, or all segments of a segmentation.
+
+    Raises RegistrationError when nothing is inside.
+    """
+    if mask.IsA("vtkMRMLSegmentationNode"):
+        image, geometry = _all_segments(mask, reference)
+    else:
+        image, geometry = _image_of(mask), local_geometry(mask)
+    inside = vtk.vtkImageThreshold()
+    inside.SetInputData(image)
+    inside.ThresholdByLower(0)
+    inside.SetInValue(0)
+    inside.SetOutValue(1)
+    inside.SetOutputScalarTypeToUnsignedChar()
+    inside.Update()
+    if inside.GetOutput().GetScalarRange()[1] == 0:
+        raise RegistrationError(f'The mask "{mask.GetName()}" is empty; draw something in it or choose none.')
+    return _write(*in_world(inside.GetOutput(), geometry, mask, labels=True), path)
+
+
+def export_transform(node, path: Path) -> str:
+    """Write a transform node with its parents as one ITK file (.h5), fixed → moving as ITK resamples.
+
+    Raises RegistrationError when the file cannot be written.
+    """
+    from_parent = vtk.vtkGeneralTransform()
+    node.GetTransformFromWorld(from_parent)
+    whole = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+    try:
+        whole.SetHideFromEditors(True)
+        whole.SetAndObserveTransformFromParent(from_parent)
+        if not slicer.util.saveNode(whole, str(path), {}):
+            raise RegistrationError(f'The transform "{node.GetName()}" could not be written to {path}; '
+                                    "check that the disk is not full.")
+        return str(path)
+    finally:
+        if whole.GetStorageNode() is not None:
+            slicer.mrmlScene.RemoveNode(whole.GetStorageNode())
+        slicer.mrmlScene.RemoveNode(whole)
+
+
+def volumes_overlap(fixed, moving) -> bool:
+    """Whether the boxes around two volumes meet in world space."""
+    boxes = []
+    for volume in (fixed, moving):
+        matrix, general = world_from_local(volume)
+        geometry = local_geometry(volume) if matrix is None else matrix @ local_geometry(volume)
+        points = world_points(_image_of(volume), geometry, general)
+        boxes.append((points.min(axis=0), points.max(axis=0)))
+    (low_a, high_a), (low_b, high_b) = boxes
+    return bool(np.all(high_a > low_b) and np.all(high_b > low_a))
+
+
+def _image_of(volume):
+    """The voxels of a volume node, checked."""
+    image = volume.GetImageData()
+    if image is None or image.GetNumberOfPoints() == 0:
+        raise RegistrationError(f'The volume "{volume.GetName()}" holds no image; load it again or choose another.')
+    components = image.GetNumberOfScalarComponents()
+    if components != 1:
+        raise RegistrationError(f'The volume "{volume.GetName()}" has {components} values per voxel; make a scalar '
+                                'volume of it first, with the module "Vector to Scalar Volume".')
+    return image
+
+
+def _all_segments(segmentation, reference) -> tuple[vtk.vtkImageData, np.ndarray]:
+    """(voxels, ijk → RAS) of all segments together, on the lattice on which they were drawn.
+
+    `reference` gives the lattice for segments that are surfaces only.
+    """
+    binary = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+    if not segmentation.GetSegmentation().ContainsRepresentation(binary):
+        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(reference)
+        segmentation.CreateBinaryLabelmapRepresentation()
+    merged = slicer.vtkOrientedImageData()
+    segmentation.GenerateMergedLabelmapForAllSegments(merged, slicer.vtkSegmentation.EXTENT_UNION_OF_SEGMENTS)
+    if merged.GetNumberOfPoints() == 0:
+        raise RegistrationError(f'The mask "{segmentation.GetName()}" is empty; draw something in it or choose none.')
+    matrix = vtk.vtkMatrix4x4()
+    merged.GetImageToWorldMatrix(matrix)
+    geometry = slicer.util.arrayFromVTKMatrix(matrix)
+    extent = merged.GetExtent()
+    geometry[:3, 3] += geometry[:3, :3] @ extent[::2]  # voxel (0, 0, 0) of what is written is the first of the extent
+    plain = vtk.vtkImageData()
+    plain.DeepCopy(merged)
+    plain.SetOrigin(0, 0, 0)
+    plain.SetSpacing(1, 1, 1)
+    plain.SetExtent(0, extent[1] - extent[0], 0, extent[3] - extent[2], 0, extent[5] - extent[4])
+    return plain, geometry
+
+
+def _write(image, geometry: np.ndarray, path: Path) -> str:
+    """Write voxels and lattice as one uncompressed NRRD file: read once and thrown away, time matters, not size.
+
+    Not through VTK's ITK writer: where the disk is full it throws through C++ and takes Slicer down.
+    """
+    array = vtk_to_numpy(image.GetPointData().GetScalars())
+    try:
+        with Path(path).open("wb") as file:
+            file.write(_nrrd_header(array.dtype, image.GetDimensions(), geometry))
+            file.write(array.data)
+    except OSError as error:
+        raise RegistrationError(f"The image could not be written to {path} ({error.strerror}); "
+                                "make room on that disk and try again.") from error
+    return str(path)
+
+
+def _nrrd_header(dtype: np.dtype, size: tuple[int, int, int], geometry: np.ndarray) -> bytes:
+    """The header of teem.sourceforge.net/nrrd/format.html, in ITK's space (LPS)."""
+    lps = np.diag([-1, -1, 1, 1]) @ geometry
+    vectors = ["({})".format(",".join(repr(float(x)) for x in column)) for column in lps[:3].T]
+    kind = {"f": "float" if dtype.itemsize == 4 else "double", "i": f"int{dtype.itemsize * 8}",
+            "u": f"uint{dtype.itemsize * 8}"}[dtype.kind]
+    lines = ["NRRD0005", f"type: {kind}", "dimension: 3", "space: left-posterior-superior",
+             f"sizes: {size[0]} {size[1]} {size[2]}", f"space directions: {' '.join(vectors[:3])}",
+             "kinds: domain domain domain", f"endian: {sys.byteorder}", "encoding: raw", f"space origin: {vectors[3]}"]
+    return ("\n".join(lines) + "\n\n").encode("ascii")

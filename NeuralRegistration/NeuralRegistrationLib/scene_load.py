@@ -1,0 +1,222 @@
+"""A finished run directory → nodes of the scene, all of them or none."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import slicer
+import vtk
+from neuralreg.job import INVERSE, JACOBIAN, RESULT, TRANSFORM, WARPED, RegistrationError, Result
+
+from .colours import show_jacobian
+
+INVERSE_TOLERANCE_MM = 1e-5  # Slicer's default of 0.01 mm is visible in points taken there and back
+
+CREATE, SKIP = "create", "skip"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where each result goes: CREATE a node, SKIP it, or into an existing node."""
+
+    transform: object = CREATE
+    inverse: object = CREATE
+    warped: object = CREATE
+    jacobian: object = CREATE
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """The nodes of a run (None where skipped), its subject-hierarchy folder, and what the run says of itself."""
+
+    name: str
+    folder: int
+    result: Result
+    table: object
+    transform: object = None
+    inverse: object = None
+    warped: object = None
+    jacobian: object = None
+
+    def nodes(self) -> list:
+        return [n for n in (self.transform, self.inverse, self.warped, self.jacobian, self.table) if n is not None]
+
+
+def load_run(run_dir: Path, fixed, moving, name: str, outputs: Outputs = Outputs()) -> LoadedRun:
+    """Load what a run wrote; when anything is missing or broken, the scene stays as it was.
+
+    Raises RegistrationError naming the file.
+    """
+    run_dir = Path(run_dir)
+    result = Result.load(run_dir / RESULT)
+    with _all_or_nothing():
+        new = {
+            "transform": _load(_load_transform, run_dir / TRANSFORM, name, outputs.transform),
+            "inverse": _load(_load_transform, run_dir / INVERSE, f"{name} inverse", outputs.inverse),
+            "warped": _load(_load_volume, run_dir / WARPED, f"{name} warped", outputs.warped),
+            "jacobian": _load(_load_volume, run_dir / JACOBIAN, f"{name} Jacobian", outputs.jacobian),
+        }
+        table = metrics_table(result, f"{name} metrics")
+        kept = {key: _into_existing(node, getattr(outputs, key)) for key, node in new.items()}
+        _reference(kept["transform"], fixed, moving)
+        _reference(kept["inverse"], moving, fixed)
+        if kept["warped"] is not None:
+            _copy_display(moving, kept["warped"])
+        if kept["jacobian"] is not None:
+            show_jacobian(kept["jacobian"])
+        nodes = [node for node in (*kept.values(), table) if node is not None]
+        return LoadedRun(name, folder_with(name, nodes), result, table, **kept)
+
+
+@contextmanager
+def _all_or_nothing():
+    """Take every node and folder that was added away again when the block fails."""
+    scene = slicer.mrmlScene
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    before = {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}
+    items_before = set(_items(hierarchy))
+    try:
+        yield
+    except BaseException:
+        added = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]
+        for node in [n for n in added if n.GetID() not in before]:
+            scene.RemoveNode(node)
+        for item in set(_items(hierarchy)) - items_before:
+            hierarchy.RemoveItem(item)
+        raise
+
+
+def _items(hierarchy) -> list[int]:
+    ids = vtk.vtkIdList()
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), ids, True)
+    return [ids.GetId(i) for i in range(ids.GetNumberOfIds())]
+
+
+def _load(loader, path: Path, name: str, output):
+    """The new node of one file, or None where it is not wanted."""
+    if output is SKIP:
+        return None
+    if not path.exists():
+        raise RegistrationError(f"The run left no {path.name}; run it again.")
+    try:
+        node = loader(path)
+    except RuntimeError as error:  # what slicer.util raises for an unreadable file
+        raise RegistrationError(f"Slicer cannot read {path.name} of the run; run it again.") from error
+    node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
+    _forget_file(node)
+    return node
+
+
+def _load_volume(path: Path):
+    return slicer.util.loadVolume(str(path), {"show": False})
+
+
+def _load_transform(path: Path):
+    node = slicer.util.loadNodeFromFile(str(path), "TransformFile", {})
+    interpolate_like_itk(node)
+    return node
+
+
+def interpolate_like_itk(node) -> None:
+    """Set displacement grids to linear (Slicer reads them as cubic, ITK is linear) and the inverse to 1e-5 mm."""
+    for part in _parts(node.GetTransformFromParent()):
+        if part.IsA("vtkOrientedGridTransform"):
+            part.SetInterpolationModeToLinear()
+        if hasattr(part, "SetInverseTolerance"):
+            part.SetInverseTolerance(INVERSE_TOLERANCE_MM)
+
+
+def _parts(transform) -> list:
+    """The simple transforms of which a transform is made."""
+    if not transform.IsA("vtkGeneralTransform"):
+        return [transform]
+    every = [transform.GetConcatenatedTransform(i) for i in range(transform.GetNumberOfConcatenatedTransforms())]
+    return [part for one in every for part in _parts(one)]
+
+
+def _forget_file(node) -> None:
+    """The run directory is temporary: the scene must not point into it when it is saved."""
+    storage = node.GetStorageNode()
+    if storage is not None:
+        node.SetAndObserveStorageNodeID(None)
+        slicer.mrmlScene.RemoveNode(storage)
+
+
+def _into_existing(node, output):
+    """Move what was loaded into the node that the user chose, or keep the new one."""
+    if node is None or output in (CREATE, SKIP):
+        return node
+    if node.IsA("vtkMRMLTransformNode"):
+        output.SetAndObserveTransformFromParent(node.GetTransformFromParent())
+    else:
+        output.SetAndObserveTransformNodeID(None)
+        output.CopyOrientation(node)
+        output.SetAndObserveImageData(node.GetImageData())
+        if node.GetDisplayNode() is not None:
+            slicer.mrmlScene.RemoveNode(node.GetDisplayNode())
+    slicer.mrmlScene.RemoveNode(node)
+    return output
+
+
+def _reference(transform, fixed, moving) -> None:
+    """Note on a transform node which volumes it joins; modules that show transforms use this."""
+    if transform is None:
+        return
+    transform.SetNodeReferenceID(transform.GetFixedNodeReferenceRole(), fixed.GetID() if fixed else None)
+    transform.SetNodeReferenceID(transform.GetMovingNodeReferenceRole(), moving.GetID() if moving else None)
+
+
+def _copy_display(source, target) -> None:
+    """Window, level and colours of the moving volume for its warped copy."""
+    target.CreateDefaultDisplayNodes()
+    if source is not None and source.GetDisplayNode() is not None:
+        target.GetDisplayNode().CopyContent(source.GetDisplayNode())
+        target.GetDisplayNode().SetAndObserveColorNodeID(source.GetDisplayNode().GetColorNodeID())
+
+
+def metrics_table(result: Result, name: str):
+    """A table node with one row per figure of a result."""
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", name)
+    rows = [("method", result.method), ("device", result.device), *flattened(result.metrics)]
+    rows += [(f"seconds {stage}", seconds) for stage, seconds in result.timings.items()]
+    table.SetUseColumnNameAsColumnHeader(True)
+    for title, values in (("Quantity", [row[0] for row in rows]), ("Value", [as_text(row[1]) for row in rows])):
+        column = table.AddColumn()
+        column.SetName(title)
+        column.SetNumberOfValues(len(values))
+        for index, value in enumerate(values):
+            column.SetValue(index, value)
+    table.SetLocked(True)
+    return table
+
+
+def flattened(values: dict, prefix: str = "") -> list[tuple[str, object]]:
+    """`{"a": {"b": 1}}` → [("a b", 1)], lists of figures left out of a table."""
+    rows = []
+    for key, value in values.items():
+        title = f"{prefix} {key}".strip().replace("_", " ")
+        if isinstance(value, dict):
+            rows += flattened(value, title)
+        elif not isinstance(value, (list, tuple)):
+            rows.append((title, value))
+    return rows
+
+
+def as_text(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def folder_with(name: str, nodes: list) -> int:
+    """A new subject-hierarchy folder that holds the nodes; returns its item."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), name)
+    hierarchy.SetItemAttribute(folder, "NeuralRegistration.Run", name)
+    for node in nodes:
+        item = hierarchy.GetItemByDataNode(node)
+        if item:
+            hierarchy.SetItemParent(item, folder)
+        else:  # without Slicer's window nobody has made an item for the node
+            hierarchy.CreateItem(folder, node)
+    return folder

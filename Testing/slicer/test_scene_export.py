@@ -1,0 +1,153 @@
+"""What leaves the scene lies where Slicer shows it: parent transforms applied, exactly where they are linear."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import slicer
+import vtk
+from fakerun import GRIDS, add_volume, as_sitk, blobs
+from neuralreg.job import RegistrationError
+from NeuralRegistrationLib import scene as exchange
+
+
+def linear_parent(matrix, name="parent"):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+    node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.asarray(matrix, dtype=float)))
+    return node
+
+
+RIGID = [[0.8, -0.6, 0, 4], [0.6, 0.8, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1]]
+SHEAR = [[1, 0.3, 0, 4], [0, 1, 0, -3], [0, 0.2, 1.1, 2], [0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+def test_voxels_and_lattice_are_exact(scene, tmp_path, grid, kind):
+    volume = add_volume("v", GRIDS[grid])
+    slicer.util.updateVolumeFromArray(volume, slicer.util.arrayFromVolume(volume).clip(0).astype(kind))
+    image = sitk.ReadImage(exchange.export_volume(volume, tmp_path / "v.nrrd"))
+    expected = as_sitk(volume)
+    assert np.array_equal(sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(expected))
+    for corner in ((0, 0, 0), (19, 0, 0), (0, 21, 0), (0, 0, 17)):
+        assert np.allclose(image.TransformIndexToPhysicalPoint(corner), expected.TransformIndexToPhysicalPoint(corner),
+                           atol=1e-6)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_linear_parents_only_move_the_lattice(scene, tmp_path, grid):
+    volume = add_volume("v", GRIDS[grid])
+    outer, inner = linear_parent(RIGID, "outer"), linear_parent(np.diag([1, 1, -1, 1]), "inner")
+    inner.SetAndObserveTransformNodeID(outer.GetID())
+    volume.SetAndObserveTransformNodeID(inner.GetID())
+    image = sitk.ReadImage(exchange.export_volume(volume, tmp_path / "v.nrrd"))
+    assert np.array_equal(sitk.GetArrayFromImage(image), slicer.util.arrayFromVolume(volume))
+    ras = np.array(RIGID) @ np.diag([1, 1, -1, 1]) @ GRIDS[grid] @ [5, 6, 7, 1]
+    assert np.allclose(image.TransformIndexToPhysicalPoint((5, 6, 7)), ras[:3] * [-1, -1, 1], atol=1e-5)
+
+
+def test_shear_is_resampled_not_straightened(scene, tmp_path):
+    """Files cannot hold sheared axes; the body must still lie where Slicer shows it."""
+    geometry = GRIDS["axial"]
+    volume = add_volume("v", geometry)
+    volume.SetAndObserveTransformNodeID(linear_parent(SHEAR).GetID())
+    image = sitk.ReadImage(exchange.export_volume(volume, tmp_path / "v.nrrd"))
+    assert mean_error_at_world_points(image, volume, np.array(SHEAR)) < 1.0
+
+
+def test_bent_parent_is_resampled(scene, tmp_path):
+    volume = add_volume("v", GRIDS["oblique"])
+    source, target = vtk.vtkPoints(), vtk.vtkPoints()
+    for point, moved in (((3, -4, 5), (6, -6, 6)), ((-30, 0, 0), (-30, 0, 0)), ((30, 0, 0), (30, 0, 0)),
+                         ((0, 30, 0), (0, 30, 0)), ((0, -30, 0), (0, -30, 0)), ((0, 0, 30), (0, 0, 30))):
+        source.InsertNextPoint(point)
+        target.InsertNextPoint(moved)
+    spline = vtk.vtkThinPlateSplineTransform()
+    spline.SetSourceLandmarks(source)
+    spline.SetTargetLandmarks(target)
+    spline.SetBasisToR()
+    node = scene.AddNewNodeByClass("vtkMRMLTransformNode", "bent")
+    node.SetAndObserveTransformToParent(spline)
+    volume.SetAndObserveTransformNodeID(node.GetID())
+    image = sitk.ReadImage(exchange.export_volume(volume, tmp_path / "v.nrrd"))
+    brightest = np.unravel_index(np.argmax(sitk.GetArrayFromImage(image)), image.GetSize()[::-1])
+    world = np.array(image.TransformIndexToPhysicalPoint([int(i) for i in brightest[::-1]])) * [-1, -1, 1]
+    assert np.linalg.norm(world - (6, -6, 6)) < 3.0  # one voxel
+
+
+def mean_error_at_world_points(image, volume, world_from_local):
+    """Mean grey-value difference between a file and the node's image at the same places in the world."""
+    moved = np.linalg.inv(world_from_local)
+    errors = []
+    for index in np.ndindex(*[max(n // 4, 1) for n in image.GetSize()]):
+        index = [i * 4 for i in index]
+        world = np.array(image.TransformIndexToPhysicalPoint(index)) * [-1, -1, 1]
+        errors.append(abs(image[index] - _body((moved @ [*world, 1])[:3])))
+    return float(np.mean(errors))
+
+
+def _body(ras):
+    geometry = np.eye(4)
+    geometry[:3, 3] = ras
+    return float(blobs(geometry, shape=(1, 1, 1))[0, 0, 0])
+
+
+@pytest.mark.parametrize("kind", ["labels", "surface"])
+def test_mask_from_segmentation_under_a_parent(scene, tmp_path, kind):
+    """A segmentation drawn on the volume, then both moved: resampled on the volume's grid it is what was drawn."""
+    volume, labels = add_volume("v", GRIDS["oblique"]), add_volume("labels", GRIDS["oblique"], label=True)
+    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mask")
+    slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(labels, segmentation)
+    if kind == "surface":
+        segmentation.CreateClosedSurfaceRepresentation()
+        segmentation.GetSegmentation().RemoveRepresentation("Binary labelmap")
+    expected = slicer.util.arrayFromVolume(labels)
+    parent = linear_parent(RIGID).GetID()
+    for node in (volume, segmentation):
+        node.SetAndObserveTransformNodeID(parent)
+    mask = sitk.ReadImage(exchange.export_mask(segmentation, volume, tmp_path / "m.nrrd"))
+    image = sitk.ReadImage(exchange.export_volume(volume, tmp_path / "v.nrrd"))
+    found = sitk.GetArrayFromImage(sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor))
+    differing = np.count_nonzero(found != expected)
+    assert differing == 0 if kind == "labels" else differing < 0.1 * expected.sum()
+
+
+def test_mask_from_label_map_is_binary(scene, tmp_path):
+    labels = add_volume("labels", GRIDS["flipped"], label=True)
+    expected = slicer.util.arrayFromVolume(labels).copy()
+    slicer.util.arrayFromVolume(labels)[:] *= 7
+    mask = sitk.ReadImage(exchange.export_mask(labels, labels, tmp_path / "m.nrrd"))
+    assert np.array_equal(sitk.GetArrayFromImage(mask), expected)
+
+
+def test_initial_transform_is_fixed_to_moving_with_parents(scene, tmp_path):
+    outer, inner = linear_parent(RIGID, "outer"), linear_parent(SHEAR, "inner")
+    inner.SetAndObserveTransformNodeID(outer.GetID())
+    nodes = scene.GetNumberOfNodes()
+    transform = sitk.ReadTransform(exchange.export_transform(inner, tmp_path / "t.h5"))
+    moving_from_fixed = np.linalg.inv(np.array(RIGID) @ np.array(SHEAR))
+    ras = (moving_from_fixed @ [5, 6, 7, 1])[:3]
+    assert np.allclose(np.array(transform.TransformPoint((-5.0, -6.0, 7.0))) * [-1, -1, 1], ras, atol=1e-6)
+    assert scene.GetNumberOfNodes() == nodes
+
+
+def test_overlap(scene):
+    fixed, moving = add_volume("f", GRIDS["axial"]), add_volume("m", GRIDS["oblique"])
+    assert exchange.volumes_overlap(fixed, moving)
+    far = np.eye(4)
+    far[:3, 3] = (500, 0, 0)
+    moving.SetAndObserveTransformNodeID(linear_parent(far).GetID())
+    assert not exchange.volumes_overlap(fixed, moving)
+
+
+def test_what_cannot_be_exported_is_a_sentence(scene, tmp_path):
+    empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing")
+    with pytest.raises(RegistrationError, match='"nothing" holds no image'):
+        exchange.export_volume(empty, tmp_path / "v.nrrd")
+    colour = slicer.util.addVolumeFromArray(np.zeros((4, 4, 4, 3), np.uint8), None, "rgb", "vtkMRMLVectorVolumeNode")
+    with pytest.raises(RegistrationError, match="3 values per voxel"):
+        exchange.export_volume(colour, tmp_path / "v.nrrd")
+    with pytest.raises(RegistrationError, match='"drawing" is empty'):
+        exchange.export_mask(scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawing"),
+                             add_volume("v", GRIDS["axial"]), tmp_path / "m.nrrd")
+    with pytest.raises(RegistrationError, match="could not be written"):
+        exchange.export_volume(add_volume("v", GRIDS["axial"]), tmp_path / "missing" / "v.nrrd")
