@@ -1,0 +1,146 @@
+"""The report: one page that needs nothing else, pictures the right way round, nothing executed that a name contains."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from neuralreg import report
+from neuralreg.evaluate import evaluate_run
+from neuralreg.job import JOB, WARPED, RegistrationError, RegistrationJob
+from neuralreg.phantom import rotation
+from neuralreg.report import charts, pictures
+from run_folder import write_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report")
+    write_run(path)
+    return path
+
+
+def test_one_self_contained_page_with_all_parts(folder):
+    evaluate_run(folder / "run", folder / "fixed_labels.nii.gz", folder / "moving_labels.nii.gz")
+    path = report.write_report(folder / "run")
+    page = path.read_text(encoding="utf-8")
+    assert path == folder / "run" / "report.html" and len(page) < 4e6
+    assert page.count('src="data:image/png;base64,') == page.count("<img") == 27
+    assert not re.search(r"https?://|<script|<link|@import|url\((?!#)", page)
+    for part in ("Checkerboard", "TG-132", "within limits", "Hausdorff", "not a medical device", "larger in moving"):
+        assert part in page
+    assert "compliant" not in page and "&lt;NaN&gt;" in page and "<NaN>" not in page
+    assert sorted(p.name for p in path.parent.iterdir() if "partial" in p.name) == []
+
+
+def test_a_run_that_was_not_evaluated_and_has_no_loss_gets_a_page_too(tmp_path):
+    write_run(tmp_path, loss=[], warnings=[], stopped_early=True)
+    page = report.write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "Course of the optimisation" not in page and "stopped by the user" in page and "Folded voxels" in page
+
+
+def test_names_from_users_are_text(tmp_path):
+    write_run(tmp_path, method="<script>alert(1)</script>", options={"<b>": "</style>"})
+    hostile = tmp_path / "<img src=x onerror=alert(1)>.nii.gz"
+    (tmp_path / "fixed.nii.gz").rename(hostile)
+    job = RegistrationJob.load(tmp_path / "run" / JOB)
+    dataclasses.replace(job, fixed=f"../{hostile.name}").save(tmp_path / "run" / JOB)
+    page = report.write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "<script" not in page and "<img src=x" not in page and page.count("</style>") == 1
+
+
+def test_missing_files_get_a_sentence(tmp_path):
+    with pytest.raises(RegistrationError, match="no job file"):
+        report.write_report(tmp_path)
+    write_run(tmp_path)
+    (tmp_path / "run" / WARPED).unlink()
+    with pytest.raises(RegistrationError, match="needed for the report"):
+        report.write_report(tmp_path / "run")
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_torch_is_not_needed(folder):
+    source = Path(report.__file__).parents[2]
+    code = f"import sys; sys.path.insert(0, {str(source)!r}); sys.modules['torch'] = None\n"
+    code += f"from neuralreg.report import write_report; write_report({str(folder / 'run')!r})"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_png_is_read_back_by_itk(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (17, 23, 4)).astype(np.uint8)
+    for channels in (3, 4):
+        (tmp_path / "a.png").write_bytes(pictures.png(picture[..., :channels]))
+        read = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.png")))
+        assert np.array_equal(read, picture[..., :channels])
+
+
+@pytest.mark.parametrize(
+    "direction",
+    [np.eye(3), np.diag([-1.0, -1.0, 1.0]), np.eye(3)[:, [2, 0, 1]], rotation([1, 2, 3], 12)],
+    ids=["LPS", "RAS", "permuted", "oblique"],
+)
+def test_slices_are_in_radiological_convention_however_the_volume_is_stored(direction):
+    size = np.array([40, 44, 48])
+    center = np.array([10.0, -20.0, 30.0])
+    volume = sitk.Image(size.tolist(), sitk.sitkFloat32)
+    volume.SetDirection(np.asarray(direction).ravel().tolist())
+    volume.SetOrigin((center - direction @ ((size - 1) / 2)).tolist())
+    k, j, i = np.indices(size[::-1])
+    points = np.stack((i, j, k), axis=-1) @ np.asarray(direction).T + np.array(volume.GetOrigin())
+    offset = points - center
+    # A body, and on its right, front and upper side a bright spot (L, P, S are the positive axes).
+    body = (np.linalg.norm(offset, axis=-1) < 18) * 0.5
+    body[np.linalg.norm(offset - [-9, -9, 9], axis=-1) < 11] = 1.0
+    filled = sitk.GetImageFromArray(body.astype(np.float32))
+    filled.CopyInformation(volume)
+    for plane, flip in zip(pictures.planes(filled), (False, True, True), strict=True):
+        shown = plane.cut(filled)
+        rows, columns = np.argwhere(shown > 0.6).mean(axis=0) / np.array(shown.shape)
+        assert plane.flipped == flip and columns < 0.45 and rows < 0.45, plane.name
+        assert max(shown.shape) == pytest.approx(pictures.LONGEST_SIDE, rel=0.1)
+
+
+def test_overlay_is_grey_where_images_agree_and_coloured_where_not():
+    fixed, moving = np.full((4, 4), 0.6), np.full((4, 4), 0.6)
+    moving[0], fixed[1] = 0.0, 0.0
+    shown = pictures.overlay(fixed, moving).astype(int)
+    assert (np.ptp(shown[2:], axis=-1) == 0).all()
+    assert (shown[0, :, 1] > shown[0, :, 0]).all() and (shown[1, :, 0] > shown[1, :, 1]).all()
+
+
+def test_jacobian_colours_are_centred_on_one_and_folds_stand_out():
+    jacobian = np.array([[1.0, 2.0, 0.5, -0.2, 1.0]])
+    body = np.array([[True, True, True, True, False]])
+    shown = pictures.jacobian_map(jacobian, body, 2.0)[0]
+    expected = [pictures.DIVERGING[2], pictures.DIVERGING[-1], pictures.DIVERGING[0], pictures.FOLD_COLOR]
+    assert [tuple(c) for c in shown[:4, :3].tolist()] == expected
+    assert shown[:, 3].tolist() == [255, 255, 255, 255, 0]
+
+
+def test_grid_lines_of_a_shift_are_straight_and_of_a_bend_are_not():
+    rows, columns = np.indices((60, 60)).astype(float)
+    straight = pictures.deformation_grid(np.zeros((60, 60)), np.stack((columns + 1.3, rows), axis=-1))
+    assert (straight.std(axis=0)[:, 0] > 0).any()
+    lines = (straight[..., 0] > 100).all(axis=0).sum()
+    bent = np.stack((columns + 5 * np.sin(rows / 9), rows), axis=-1)
+    assert lines > 5 and (pictures.deformation_grid(np.zeros((60, 60)), bent)[..., 0] > 100).all(axis=0).sum() == 0
+
+
+def test_only_the_bending_part_of_a_composite_is_drawn():
+    field = sitk.DisplacementFieldTransform(sitk.Image([4, 4, 4], sitk.sitkVectorFloat64, 3))
+    both = sitk.CompositeTransform([sitk.TranslationTransform(3, (5.0, 0.0, 0.0)), field])
+    assert pictures.deformable_part(both).TransformPoint((1.0, 1.0, 1.0)) == (1.0, 1.0, 1.0)
+    assert (
+        pictures.deformable_part(sitk.TranslationTransform(3, (5.0, 0.0, 0.0))).TransformPoint((0.0, 0.0, 0.0))[0] == 5
+    )
+    assert pictures.deformable_part(sitk.CompositeTransform([sitk.TranslationTransform(3, (5.0, 0.0, 0.0))])).IsLinear()
+
+
+def test_loss_curve_survives_what_a_run_may_hold():
+    assert charts.loss_curve([]) == "" and charts.loss_curve([[0, 0, 1.0]]) == ""
+    assert "nan" not in charts.loss_curve([[0, 0, 1.0], [0, 1, float("nan")], [0, 2, 1.0]])
+    assert charts.loss_curve([[0, i, -i] for i in range(5)] + [[2, 0, -3.0]]).count("<polyline") == 2
