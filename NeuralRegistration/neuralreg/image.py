@@ -77,10 +77,14 @@ class Grid:
     def points(self, first: int = 0, last: int | None = None) -> Tensor:  # -> (3, d, H, W) float64 LPS mm
         """World coordinates of the voxels in slices `first` to `last` (all of them by default)."""
         d, h, w = self.shape
-        z, y, x = (torch.arange(*r, dtype=torch.float64) for r in ((first, d if last is None else last), (0, h), (0, w)))
+        z, y, x = (
+            torch.arange(*r, dtype=torch.float64) for r in ((first, d if last is None else last), (0, h), (0, w))
+        )
         matrix = torch.from_numpy(self.world_from_index)
         out = matrix[:3, 3].view(3, 1, 1, 1)
-        for column, values in zip(range(3), (x.view(1, 1, 1, -1), y.view(1, 1, -1, 1), z.view(1, -1, 1, 1)), strict=True):
+        for column, values in zip(
+            range(3), (x.view(1, 1, 1, -1), y.view(1, 1, -1, 1), z.view(1, -1, 1, 1)), strict=True
+        ):
             out = out + matrix[:3, column].view(3, 1, 1, 1) * values
         return out
 
@@ -118,7 +122,9 @@ class Image:
 
     def __post_init__(self):
         if self.data.ndim != 4 or tuple(self.data.shape[1:]) != self.grid.shape:
-            raise ValueError(f"Image: data must be (C, {', '.join(map(str, self.grid.shape))}), got {tuple(self.data.shape)}")
+            raise ValueError(
+                f"Image: data must be (C, {', '.join(map(str, self.grid.shape))}), got {tuple(self.data.shape)}"
+            )
 
     def at(self, points: Tensor, mode: str = "bilinear", default: float = 0.0) -> Tensor:
         """Values at LPS points (3, d, h, w) in mm -> (C, d, h, w), `default` outside.
@@ -129,9 +135,15 @@ class Image:
         if mode == "nearest":
             index = torch.floor(index + 0.5)  # ITK rounds halves up, torch rounds them to even
         size = torch.tensor(self.grid.size, dtype=index.dtype, device=index.device).view(3, 1, 1, 1)
-        inside = ((index >= -0.5) & (index < size - 0.5)).all(0) if mode != "nearest" else ((index >= 0) & (index < size)).all(0)
+        inside = (
+            ((index >= -0.5) & (index < size - 0.5)).all(0)
+            if mode != "nearest"
+            else ((index >= 0) & (index < size)).all(0)
+        )
         values = sample(self.data[None].float(), index.float()[None].to(self.data.device), mode, "border")[0]
-        return torch.where(inside.to(values.device), values, torch.as_tensor(default, dtype=values.dtype, device=values.device))
+        return torch.where(
+            inside.to(values.device), values, torch.as_tensor(default, dtype=values.dtype, device=values.device)
+        )
 
 
 def apply_matrix(matrix: np.ndarray, points: Tensor) -> Tensor:

@@ -75,7 +75,12 @@ class RegistrationJob:
         for name in ("initial_transform", "fixed_mask", "moving_mask"):
             if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
                 raise RegistrationError(f'The job needs a path or nothing for "{name}"; got {getattr(self, name)!r}.')
-        for name, valid in (("preset", PRESETS), ("similarity", SIMILARITIES), ("affine", AFFINE_STAGES), ("device", DEVICES)):
+        for name, valid in (
+            ("preset", PRESETS),
+            ("similarity", SIMILARITIES),
+            ("affine", AFFINE_STAGES),
+            ("device", DEVICES),
+        ):
             object.__setattr__(self, name, choose(name, getattr(self, name), valid))
         for name in ("seed", "threads"):
             value = getattr(self, name)
@@ -153,7 +158,9 @@ class Result:
         try:
             return cls(**values)
         except TypeError as error:
-            raise RegistrationError(f"{path} is not the result of a registration ({error}); choose a run directory.") from error
+            raise RegistrationError(
+                f"{path} is not the result of a registration ({error}); choose a run directory."
+            ) from error
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -190,3 +197,23 @@ class Monitor:
         """Raise Cancelled when the run has been cancelled."""
         if self.cancelled():
             raise Cancelled
+
+
+class Part(Monitor):
+    """A part of a run, from fraction `start` to `end`: what it reports as 0 to 1 becomes that."""
+
+    def __init__(self, whole: Monitor, stage: str, start: float, end: float):
+        self.whole, self.stage, self.start, self.end = whole, stage, start, end
+
+    def report(self, progress: Progress) -> None:
+        fraction = self.start + (self.end - self.start) * min(max(progress.fraction, 0.0), 1.0)
+        self.whole.report(dataclasses.replace(progress, stage=self.stage, fraction=fraction))
+
+    def cancelled(self) -> bool:
+        return self.whole.cancelled()
+
+    def stop_and_keep(self) -> bool:
+        return self.whole.stop_and_keep()
+
+    def preview(self, warped: Any) -> None:
+        self.whole.preview(warped)

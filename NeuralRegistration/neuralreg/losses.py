@@ -74,7 +74,11 @@ class _LocalCorrelation(torch.autograd.Function):
         of_fixed, of_warped = 2 * slope, 2 * slope * ratio
         terms = torch.cat((of_fixed, of_warped, of_warped * mean_w - of_fixed * mean_f), dim=1)
         # The adjoint of a window that reaches further on one side (even sizes) is its mirror image.
-        spread = box_mean(terms.flip((2, 3, 4)), ctx.window).flip((2, 3, 4)) if ctx.window % 2 == 0 else box_mean(terms, ctx.window)
+        spread = (
+            box_mean(terms.flip((2, 3, 4)), ctx.window).flip((2, 3, 4))
+            if ctx.window % 2 == 0
+            else box_mean(terms, ctx.window)
+        )
         if ctx.stride > 1:
             spread = _block_spread(spread, fixed.shape[2:], ctx.stride)
         of_fixed, of_warped, constant = spread.split(1, dim=1)
@@ -84,7 +88,11 @@ class _LocalCorrelation(torch.autograd.Function):
 def _block_spread(values: Tensor, shape: tuple[int, ...], stride: int) -> Tensor:
     """Adjoint of `block_mean` onto a volume of `shape`."""
     counts = [
-        torch.tensor([min(stride, n - stride * i) for i in range(math.ceil(n / stride))], dtype=values.dtype, device=values.device)
+        torch.tensor(
+            [min(stride, n - stride * i) for i in range(math.ceil(n / stride))],
+            dtype=values.dtype,
+            device=values.device,
+        )
         for n in shape
     ]
     values = values / (counts[0][:, None, None] * counts[1][:, None] * counts[2])
@@ -141,7 +149,9 @@ def _joint_histogram(fixed: Tensor, warped: Tensor, weight: Tensor, bins: int) -
         share_f = weight * (1 - (position_f - low_f - step_f).abs())
         row = (low_f + step_f).long() * bins
         for step_w in (-1, 0, 1, 2):
-            joint = joint.index_add(0, row + (low_w + step_w).long(), share_f * _cubic_spline(position_w - low_w - step_w))
+            joint = joint.index_add(
+                0, row + (low_w + step_w).long(), share_f * _cubic_spline(position_w - low_w - step_w)
+            )
     return (joint / joint.sum().clamp_min(1e-12)).view(bins, bins)
 
 
@@ -154,7 +164,10 @@ def _cubic_spline(x: Tensor) -> Tensor:
 # Pairs of neighbours, at distance √2 of each other, among the six face neighbours of a voxel (Heinrich 2013).
 _MIND_SIX = ((0, 0, 1), (0, 0, -1), (0, 1, 0), (0, -1, 0), (1, 0, 0), (-1, 0, 0))
 _MIND_PAIRS = [
-    (a, b) for i, a in enumerate(_MIND_SIX) for b in _MIND_SIX[i + 1 :] if sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) == 2
+    (a, b)
+    for i, a in enumerate(_MIND_SIX)
+    for b in _MIND_SIX[i + 1 :]
+    if sum((p - q) ** 2 for p, q in zip(a, b, strict=True)) == 2
 ]
 
 
@@ -202,9 +215,17 @@ def dice(fixed: Tensor, warped: Tensor) -> Tensor:
     return 1 - (overlap[present] / total[present]).mean() if bool(present.any()) else fixed.new_zeros(())
 
 
-def smoothness(displacement: Tensor) -> Tensor:
-    """Mean of ‖∇u‖², the diffusion energy; u in voxels, so ∇u has no unit -> ()."""
-    return sum(displacement.diff(dim=dim).square().mean() for dim in (2, 3, 4))
+def smoothness(displacement: Tensor, spacing: Tensor | None = None) -> Tensor:
+    """Mean of ‖∇u‖², the diffusion energy; u in voxels -> (), without unit.
+
+    `spacing` (3,) in mm, x y z, makes the gradient that of millimetres on a lattice whose voxels are no cubes.
+    """
+    scale = displacement.new_ones(3) if spacing is None else spacing
+    energy = displacement.new_zeros(())
+    for dim, along in ((2, 2), (3, 1), (4, 0)):
+        mm_per_mm = displacement.diff(dim=dim) * (scale / scale[along]).view(1, 3, 1, 1, 1)
+        energy = energy + mm_per_mm.square().mean()
+    return energy
 
 
 def bending(displacement: Tensor) -> Tensor:

@@ -78,7 +78,9 @@ class DisplacementField(Transform):
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != (3, *self.grid.shape):
                 expected = (3, *self.grid.shape)
-                raise ValueError(f"DisplacementField: {name} must be {expected} for this grid, got {tuple(value.shape)}")
+                raise ValueError(
+                    f"DisplacementField: {name} must be {expected} for this grid, got {tuple(value.shape)}"
+                )
 
     @classmethod
     def from_voxels(cls, displacement_vox: Tensor, grid: Grid, inverse_vox: Tensor | None = None) -> DisplacementField:
@@ -96,11 +98,12 @@ class DisplacementField(Transform):
         return moved.reshape(shape)
 
     def inverse(self) -> DisplacementField:
-        """The inverse on the same grid: the known one, refined until it is one; else a numerical one."""
-        forward = self.to_voxels()
-        start = -forward if self.inverse_mm is None else _rotate(self.grid.index_from_world, self.inverse_mm)[None]
-        inverse_vox = sampling.invert(forward, start)
-        return DisplacementField(_rotate(self.grid.world_from_index, inverse_vox[0]), self.grid, self.mm)
+        """The inverse on the same grid: the known one, else a numerical one."""
+        inverse_mm = self.inverse_mm
+        if inverse_mm is None:
+            forward = self.to_voxels()
+            inverse_mm = _rotate(self.grid.world_from_index, sampling.invert(forward, -forward)[0])
+        return DisplacementField(inverse_mm, self.grid, self.mm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +117,7 @@ class VelocityField(Transform):
     def exp(self) -> DisplacementField:
         velocity_vox = _rotate(self.grid.index_from_world, self.mm)[None]
         forward, backward = (sampling.integrate(sign * velocity_vox, self.steps) for sign in (1.0, -1.0))
-        return DisplacementField.from_voxels(forward, self.grid, backward)
+        return DisplacementField.from_voxels(forward, self.grid, sampling.invert(forward, backward))
 
     def __call__(self, points: Tensor) -> Tensor:
         return self.exp()(points)

@@ -1,0 +1,63 @@
+"""Making sure, to the last voxel, that a displacement on a lattice is a diffeomorphism.
+
+exp(v) is one in the continuum; sampled on a lattice and read by trilinear interpolation it may still fold in a few cells. Those
+cells are found by the eight corner determinants and by the digital criterion, and smoothed away where they are.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .optimise import gaussian
+from .sampling import corner_determinants, determinant, jacobian_determinant
+
+MARGIN = 0.08  # smallest determinant allowed at a cell's corner; leaves room for float32 and for other lattices
+ROUNDS = 200
+
+
+def smallest_determinants(displacement: Tensor) -> Tensor:  # (1, 3, D, H, W) -> (1, 1, D-1, H-1, W-1)
+    """Smallest of each cell's corner determinants and of its two inner tetrahedra (Liu et al., IJCV 2024)."""
+    smallest = corner_determinants(displacement).amin(1, keepdim=True)
+    for inner in _inner_tetrahedra(displacement):
+        smallest = torch.minimum(smallest, inner)
+    return smallest
+
+
+def untangled(displacement: Tensor, margin: float = MARGIN) -> tuple[Tensor, int]:
+    """The displacement with every cell's determinants above `margin`, and how many cells had to be mended.
+
+    Smoothing acts around bad cells only, wider and stronger the longer they last; far away nothing changes.
+    (1, 3, D, H, W) in voxels -> the same.
+    """
+    bad = _bad_voxels(displacement, margin)
+    mended = int(bad.sum())
+    for round_ in range(ROUNDS):
+        if not bool(bad.any()):
+            return displacement, mended
+        reach = 1 + round_ // 20
+        near = F.max_pool3d(bad.float(), 2 * reach + 1, 1, reach)
+        share = gaussian(near, [0.7 * reach] * 3).clamp(0, 1)
+        displacement = displacement + share * (gaussian(displacement, [0.8 + 0.1 * reach] * 3) - displacement)
+        bad = _bad_voxels(displacement, margin)
+    return displacement, mended
+
+
+def _bad_voxels(displacement: Tensor, margin: float) -> Tensor:  # -> (1, 1, D, H, W) bool
+    cells = (smallest_determinants(displacement) <= margin).float()
+    at_corners = F.max_pool3d(F.pad(cells, [1] * 6), 2, 1) > 0
+    return at_corners | (jacobian_determinant(displacement)[:, None] <= margin)
+
+
+def _inner_tetrahedra(displacement: Tensor):
+    """Determinants (1, 1, …) of the tetrahedra through alternate corners of each cell; 2 for an unmoved cell."""
+    d, h, w = (n - 1 for n in displacement.shape[2:])
+
+    def corner(x, y, z):
+        offset = torch.tensor([x, y, z], dtype=displacement.dtype, device=displacement.device).view(1, 3, 1, 1, 1)
+        return displacement[:, :, z : z + d, y : y + h, x : x + w] + offset
+
+    for apex, ends in (((0, 0, 0), ((1, 1, 0), (0, 1, 1), (1, 0, 1))), ((1, 1, 1), ((0, 0, 1), (0, 1, 0), (1, 0, 0)))):
+        edges = [corner(*end) - corner(*apex) for end in ends]
+        yield determinant(torch.stack(edges, dim=2))[:, None]

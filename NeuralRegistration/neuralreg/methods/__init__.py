@@ -1,0 +1,92 @@
+"""The table of methods. Nothing here imports torch: Slicer's process draws its panel from it.
+
+A method is one file: a frozen dataclass whose fields are its options, called as `method(pair, similarity, device, monitor)`.
+Its `presets` give field values for "fast", "balanced" and "best"; what a field means stands in its metadata.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import typing
+from typing import Any
+
+from ..job import PRESETS, RegistrationError, choose
+
+METHODS = {"DNVF": "neuralreg.methods.dnvf:DNVF"}
+
+
+def option(default: Any, text: str, minimum: float | None = None, maximum: float | None = None) -> Any:
+    """A dataclass field with what the panel and the command line need to show and check it."""
+    return dataclasses.field(default=default, metadata={"help": text, "minimum": minimum, "maximum": maximum})
+
+
+def method_class(name: str) -> type:
+    """The class of a method. Raises RegistrationError with the nearest name for an unknown one."""
+    module, attribute = METHODS[choose("method", name, list(METHODS))].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def make_method(name: str, preset: str, options: dict[str, Any] | None = None) -> Any:
+    """A method with the values of a preset, then `options`. Raises RegistrationError for unknown or wrong options."""
+    cls = method_class(name)
+    values = dict(cls.presets[choose("preset", preset, PRESETS)])
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for given, value in (options or {}).items():
+        key = choose(f"option of {name}", given, list(fields))
+        values[key] = _checked(f'The option "{key}" of {name}', value, hints[key], fields[key].metadata)
+    return cls(**values)
+
+
+def describe() -> list[dict[str, Any]]:
+    """Every method with its one sentence, presets and options, for help texts and the panel."""
+    return [
+        {
+            "name": name,
+            "summary": method_class(name).summary,
+            "presets": method_class(name).presets,
+            "options": [
+                _describe(f, typing.get_type_hints(method_class(name))) for f in dataclasses.fields(method_class(name))
+            ],
+        }
+        for name in METHODS
+    ]
+
+
+def _describe(field: dataclasses.Field, hints: dict[str, Any]) -> dict[str, Any]:
+    hint = hints[field.name]
+    kind = (
+        "tuple"
+        if typing.get_origin(hint) is tuple
+        else "choice"
+        if typing.get_origin(hint) is typing.Literal
+        else hint.__name__
+    )
+    extra = {"choices": list(typing.get_args(hint))} if kind == "choice" else {}
+    return {"name": field.name, "type": kind, "default": field.default, **extra, **field.metadata}
+
+
+def _checked(what: str, value: Any, hint: Any, metadata: Any) -> Any:
+    """`value` as the type of the field, within its limits; JSON has no tuples, so lists are taken for them."""
+    if typing.get_origin(hint) is typing.Literal:
+        return choose(what[4:], value, list(typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple) or not value:
+            raise RegistrationError(f"{what} is a list of values; got {value!r}.")
+        return tuple(_checked(what, item, typing.get_args(hint)[0], metadata) for item in value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    fits = {
+        bool: isinstance(value, bool),
+        int: whole,
+        float: whole or isinstance(value, float),
+        str: isinstance(value, str),
+    }
+    if not fits.get(hint, False):
+        raise RegistrationError(f"{what} must be of type {hint.__name__}; got {value!r}.")
+    low, high = metadata.get("minimum"), metadata.get("maximum")
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        raise RegistrationError(
+            f"{what} must lie between {low} and {high if high is not None else 'any larger number'}; got {value!r}."
+        )
+    return hint(value)

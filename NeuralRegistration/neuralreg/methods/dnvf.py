@@ -1,0 +1,120 @@
+"""DNVF: a diffeomorphic map as the flow of an implicit neural velocity field, fitted to one pair.
+
+Han, Sun, Li, et al., "Diffeomorphic Image Registration with Neural Velocity Field", WACV 2023, arXiv 2202.12498.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..job import Monitor, RegistrationError
+from . import option
+
+if TYPE_CHECKING:
+    from ..optimise import Fit, Level
+    from ..preprocess import Pair
+
+
+@dataclass(frozen=True)
+class DNVF:
+    """One velocity network per stage; the stages' exponentials are chained. Lists have one entry per stage."""
+
+    summary: ClassVar[str] = "Fits a neural velocity field to this very pair: any anatomy, no training data, no folds."
+
+    image_factors: tuple[float, ...] = option((4.0, 2.0, 1.0), "image spacing of each stage, in working voxels", 1, 16)
+    velocity_factors: tuple[float, ...] = option(
+        (4.0, 3.0, 2.0), "spacing of the velocity lattice, in working voxels", 1, 32
+    )
+    iterations: tuple[int, ...] = option((60, 50, 20), "Adam iterations of each stage", 0, 10000)
+    windows: tuple[int, ...] = option((5, 5, 3), "width of the local correlation window, in strides", 2, 31)
+    strides: tuple[int, ...] = option((1, 1, 2), "voxels between two windows of the local correlation", 1, 4)
+    networks: tuple[str, ...] = option(("encoded",), "network of each stage: encoded or siren (the last entry repeats)")
+    smoothness: float = option(1.0, "weight of the smoothness of the displacement", 0, 1000)
+    folding: float = option(0.0, "weight of the penalty on folds", 0, 10000)
+    rate: float = option(0.05, "learning rate of the encoded network", 1e-6, 1)
+    siren_rate: float = option(1e-4, "learning rate of the siren network", 1e-7, 1)
+    smoothing: float = option(0.7, "Gaussian smoothing of the velocity, in voxels of its lattice", 0, 8)
+    squarings: int = option(4, "squarings when integrating the velocity during the optimisation", 1, 10)
+    features: int = option(4, "features per resolution of the encoded network", 1, 64)
+    hidden: int = option(16, "sine units of the encoded network", 1, 512)
+    siren_hidden: int = option(512, "sine units per layer of the siren network", 8, 1024)
+    siren_layers: int = option(5, "layers of the siren network", 2, 10)
+    omega: float = option(30.0, "frequency of the siren network", 0.1, 1000)
+
+    presets: ClassVar[dict[str, dict]] = {
+        "fast": {
+            "image_factors": (4.0, 2.0),
+            "velocity_factors": (4.0, 3.0),
+            "iterations": (60, 40),
+            "windows": (5, 5),
+            "strides": (1, 1),
+        },
+        "balanced": {},
+        "best": {
+            "image_factors": (4.0, 2.0, 2.0, 1.0),
+            "velocity_factors": (3.0, 3.0, 2.0, 2.0),
+            "iterations": (100, 100, 60, 40),
+            "windows": (5, 5, 5, 3),
+            "strides": (1, 1, 1, 2),
+            "networks": ("siren", "siren", "encoded", "encoded"),
+            "squarings": 7,
+        },
+    }
+
+    def __post_init__(self):
+        lengths = {
+            len(getattr(self, name))
+            for name in ("image_factors", "velocity_factors", "iterations", "windows", "strides")
+        }
+        if len(lengths) != 1:
+            raise RegistrationError(
+                "image_factors, velocity_factors, iterations, windows and strides need one entry per stage each; give lists of one length."
+            )
+        for network in self.networks:
+            if network not in ("encoded", "siren"):
+                raise RegistrationError(f'networks may be "encoded" or "siren"; got "{network}".')
+
+    def __call__(self, pair: Pair, similarity: str, device: str, monitor: Monitor) -> Fit:
+        """Fit the pair; the result's `chain` is aligned_from_fixed with its inverse, in voxels of the finest lattice."""
+        from ..optimise import Energy, Fit
+
+        energy = Energy(similarity, self.smoothness, self.folding)
+        fit = Fit(pair.images(device), energy, monitor, smoothing=self.smoothing, squarings=self.squarings)
+        stages = self._stages(fit)
+        total = sum(fit.cost(level) for _, levels in stages for level in levels)
+        done = 0.0
+        for kind, levels in stages:
+            fit.rate = self.siren_rate if kind == "siren" else self.rate
+            share = sum(fit.cost(level) for level in levels) / max(total, 1)
+            fit.stage(self._network(kind, fit.lattice(levels[-1].velocity)).to(device), levels, (done, done + share))
+            done += share
+            if fit.stopped:
+                break
+        return fit
+
+    def _stages(self, fit: Fit) -> list[tuple[str, list[Level]]]:
+        """(network, levels) of each stage; neighbouring siren stages are one network seen at several resolutions.
+
+        Levels too coarse for a small volume are left out, the last one excepted.
+        """
+        from ..optimise import Level
+
+        rows = zip(self.image_factors, self.velocity_factors, self.iterations, self.windows, self.strides, strict=True)
+        stages: list[tuple[str, list[Level]]] = []
+        for index, row in enumerate(rows):
+            level, kind = Level(*row), self.networks[min(index, len(self.networks) - 1)]
+            if fit.too_small(level) and index + 1 < len(self.image_factors):
+                continue
+            if kind == "siren" and stages and stages[-1][0] == "siren":
+                stages[-1][1].append(level)
+            else:
+                stages.append((kind, [level]))
+        return stages
+
+    def _network(self, kind: str, shape: tuple[int, int, int]):
+        from ..networks.siren import EncodedSiren, Siren
+
+        if kind == "siren":
+            return Siren(self.siren_hidden, self.siren_layers, self.omega)
+        return EncodedSiren(shape, self.features, self.hidden)

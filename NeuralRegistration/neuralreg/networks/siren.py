@@ -1,0 +1,82 @@
+"""Implicit velocity fields v_θ: R³ → R³, evaluated on any lattice. Tensors in and out.
+
+`Siren` is the network of DNVF (Han et al., WACV 2023, arXiv 2202.12498) with the initialisation of Sitzmann et al. 2020:
+f₀(x) = W₀x + b₀, fᵢ(x) = Wᵢ sin(x) + bᵢ on normalised coordinates. `EncodedSiren` puts a learned multi-resolution encoding of
+the position (as instant NGP does, Müller et al. 2022, on dense grids) in front of one sine layer: the same kind of field at a
+hundredth of the arithmetic, because what a deep network must learn of position is stored in the encoding.
+
+Both start at v = 0 (`Siren` nearly so) and return velocities in voxels of the lattice they are evaluated on.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+import itertools
+
+Shape = tuple[int, int, int]
+
+
+class Siren(nn.Module):
+    """A sine MLP of `layers` linear layers; x, y, z ∈ [−1, 1] -> velocity, scaled by `scale` of the lattice's longest side."""
+
+    def __init__(self, hidden: int = 512, layers: int = 5, omega: float = 30.0, scale: float = 0.1):
+        super().__init__()
+        widths = [3, *[hidden] * (layers - 1), 3]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
+        self.omega, self.scale = omega, scale
+        with torch.no_grad():
+            self.layers[0].weight.uniform_(-1 / 3, 1 / 3)
+            for layer in self.layers[1:]:
+                bound = math.sqrt(6 / layer.in_features) / omega
+                layer.weight.uniform_(-bound, bound)
+            # A velocity of zero to begin with; the layers below still differ, so gradients flow at once.
+            self.layers[-1].weight.mul_(1e-2)
+            self.layers[-1].bias.zero_()
+
+    def forward(self, shape: Shape) -> Tensor:  # -> (1, 3, D, H, W)
+        hidden = _coordinates(shape, self.layers[0].weight)
+        for layer in self.layers[:-1]:
+            hidden = torch.sin(self.omega * layer(hidden))
+        velocity = self.layers[-1](hidden).T.reshape(1, 3, *shape)
+        return velocity * (self.scale * max(shape) / 2)
+
+
+class EncodedSiren(nn.Module):
+    """One sine layer over learned features: `features` channels on lattices of 1, 1/2 and 1/4 of the resolution of `shape`.
+
+    With features and bias at zero the field starts at exactly zero, while the layers' random weights let gradients reach
+    every feature in the first step. Coarse features move large regions at once: the optimisation is coarse-to-fine by itself.
+    """
+
+    def __init__(self, shape: Shape, features: int = 4, hidden: int = 16, divisors: tuple[int, ...] = (1, 2, 4)):
+        super().__init__()
+        self.grids = nn.ParameterList(
+            torch.zeros(1, features, *(max(math.ceil((n - 1) / divisor) + 1, 2) for n in shape)) for divisor in divisors
+        )
+        self.sine = nn.Conv3d(features * len(divisors), hidden, 1)
+        self.out = nn.Conv3d(hidden, 3, 1, bias=False)
+        with torch.no_grad():
+            nn.init.zeros_(self.sine.bias)
+            for layer in (self.sine, self.out):
+                bound = math.sqrt(6 / layer.in_channels)
+                layer.weight.uniform_(-bound, bound)
+
+    def forward(self, shape: Shape) -> Tensor:  # -> (1, 3, D, H, W)
+        encoding = [
+            grid
+            if grid.shape[2:] == tuple(shape)
+            else F.interpolate(grid, size=shape, mode="trilinear", align_corners=True)
+            for grid in self.grids
+        ]
+        return self.out(torch.sin(self.sine(torch.cat(encoding, dim=1))))
+
+
+def _coordinates(shape: Shape, like: Tensor) -> Tensor:  # -> (D·H·W, 3) in [−1, 1], proportions kept
+    longest = max(max(shape) - 1, 1)
+    axes = [(torch.arange(n, dtype=like.dtype, device=like.device) * 2 - (n - 1)) / longest for n in shape]
+    z, y, x = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack((x, y, z), dim=-1).reshape(-1, 3)

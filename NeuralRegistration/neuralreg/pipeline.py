@@ -1,0 +1,219 @@
+"""The whole flow, left to right: volumes → working grid → affine → method → transform, warped volume, Jacobian, metrics."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import metrics, sampling
+from .affine import register_affine
+from .devices import choose_device, use_threads
+from .diffeomorphism import untangled
+from .image import Grid, Image, resample
+from .job import AFFINE_STAGES, SIMILARITIES, Monitor, Part, choose
+from .methods import make_method
+from .optimise import Fit
+from .preprocess import Pair, make_pair, working_grid
+from .transform import Affine, DisplacementField, Transform, jacobian_determinant
+
+MAX_VOXELS = 8_000_000  # of the working grid: 200³; larger volumes are registered on a coarser lattice
+SAME_CONTRAST = 0.5  # correlation after the affine stage from which two images count as one contrast
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """What a registration found. `transform` maps fixed to moving points in LPS mm and resamples the moving image."""
+
+    transform: Transform
+    inverse: Transform
+    warped: Image
+    jacobian: Image
+    metrics: dict[str, Any]
+    timings: dict[str, float]
+    loss: list[list[float]]
+    warnings: list[str]
+    device: str
+    device_reason: str
+    similarity: str
+    options: dict[str, Any]
+    grid: Grid
+    stopped_early: bool
+
+
+class _Deformable(Part):
+    """Progress of the method; its previews, bare tensors of the working grid, become images in space."""
+
+    def __init__(self, whole: Monitor, grid: Grid):
+        super().__init__(whole, "deformable", 0.17, 0.88)
+        self.grid = grid
+
+    def preview(self, warped: Any) -> None:
+        self.whole.preview(Image(warped[0].cpu(), self.grid.with_shape(tuple(warped.shape[2:]))))
+
+
+@dataclass
+class _Clock:
+    """Seconds per stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+
+def register(
+    fixed: Image,
+    moving: Image,
+    method: str = "DNVF",
+    *,
+    preset: str = "balanced",
+    similarity: str = "auto",
+    affine: str = "affine",
+    initial_transform: Transform | None = None,
+    fixed_mask: Image | None = None,
+    moving_mask: Image | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    threads: int = 0,
+    options: dict[str, Any] | None = None,
+    monitor: Monitor | None = None,
+) -> Registration:
+    """Register `moving` to `fixed`; see `RegistrationJob` for the settings. Masks are images that are > 0 where they count.
+
+    Raises RegistrationError with a sentence for input that cannot be registered, Cancelled when the monitor says so.
+    """
+    monitor, clock, warnings = monitor or Monitor(), _Clock(), []
+    choose("affine", affine, AFFINE_STAGES)
+    chosen = make_method(method, preset, options)
+    where, reason = choose_device(device)
+    use_threads(threads)
+    torch.manual_seed(seed)
+    with clock("affine"):
+        moving_from_aligned = _align(
+            fixed,
+            moving,
+            affine,
+            initial_transform,
+            fixed_mask,
+            moving_mask,
+            Part(monitor, "affine", 0.0, 0.15),
+            warnings,
+        )
+    with clock("prepare"):
+        grid = working_grid(fixed, MAX_VOXELS, fixed_mask)
+        _explain_grid(grid, fixed, warnings)
+        pair = make_pair(fixed, moving, moving_from_aligned, grid, fixed_mask, moving_mask)
+        compared = _similarity(similarity, pair, warnings)
+    with clock("deformable"):
+        fit, where, reason = _fit(chosen, pair, compared, where, reason, seed, _Deformable(monitor, grid), warnings)
+        aligned_from_fixed = _diffeomorphic(fit, grid)
+    with clock("outputs"):
+        monitor.check()
+        transform = moving_from_aligned @ aligned_from_fixed
+        inverse = aligned_from_fixed.inverse() @ moving_from_aligned.inverse()
+        warped = resample(moving, transform, fixed.grid, default=float(moving.data.min()))
+        jacobian = jacobian_determinant(transform, fixed.grid)
+    with clock("metrics"):
+        values = _metrics(fixed, moving, warped, jacobian, transform, inverse, fixed_mask)
+    return Registration(
+        transform, inverse, warped, jacobian, values, clock.seconds, fit.curve, warnings, where, reason, compared,
+        dataclasses.asdict(chosen), grid, fit.stopped,
+    )  # fmt: skip
+
+
+def _align(fixed, moving, kind, initial, fixed_mask, moving_mask, monitor, warnings) -> Transform:
+    """moving_from_aligned. A non-linear initial transform is composed as it is; a linear one starts the affine stage."""
+    if initial is not None and not isinstance(initial, Affine):
+        return (
+            initial
+            if kind == "none"
+            else _behind(initial, fixed, moving, kind, fixed_mask, moving_mask, monitor, warnings)
+        )
+    if kind == "none":
+        return initial or Affine.identity()
+    found = register_affine(
+        fixed, moving, kind, fixed_mask=fixed_mask, moving_mask=moving_mask, initial=initial, monitor=monitor
+    )
+    if found.warning:
+        warnings.append(found.warning)
+    return found.moving_from_aligned
+
+
+def _behind(initial, fixed, moving, kind, fixed_mask, moving_mask, monitor, warnings) -> Transform:
+    """The affine stage behind a deformation: it sees the moving image through it, and the two are composed."""
+    seen = resample(moving, initial, fixed.grid, default=float(moving.data.min()))
+    seen_mask = None if moving_mask is None else resample(moving_mask, initial, fixed.grid, "nearest")
+    found = register_affine(
+        fixed, seen, kind, fixed_mask=fixed_mask, moving_mask=seen_mask, initial=Affine.identity(), monitor=monitor
+    )
+    if found.warning:
+        warnings.append(found.warning)
+    return initial @ found.moving_from_aligned
+
+
+def _explain_grid(grid: Grid, fixed: Image, warnings: list[str]) -> None:
+    if grid.spacing.min() > fixed.grid.spacing.min() * 1.05:
+        spacing = " × ".join(f"{s:.2f}" for s in grid.spacing)
+        warnings.append(
+            f"The fixed volume is large: it was registered at {spacing} mm; transform and outputs cover all of it."
+        )
+
+
+def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> str:
+    """The similarity to use; "auto" takes local correlation for one contrast and MIND for two."""
+    wanted = choose("similarity", wanted, SIMILARITIES)
+    if wanted != "auto":
+        return wanted
+    fixed, moving = pair.fixed.data[0], pair.moving.data[0]
+    body = (fixed > 0.05) & (moving > 0.05)
+    if body.sum() < 1000 or metrics.ncc(fixed, moving, body) >= SAME_CONTRAST:
+        return "lncc"
+    warnings.append("The two volumes look like different contrasts: MIND is used instead of local correlation.")
+    return "mind"
+
+
+def _fit(method, pair, similarity, where, reason, seed, monitor, warnings) -> tuple[Fit, str, str]:
+    """Run the method; when a GPU has too little memory, once more on the CPU, and say so."""
+    try:
+        torch.manual_seed(seed)
+        return method(pair, similarity, where, monitor), where, reason
+    except torch.cuda.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        warnings.append(
+            "The GPU has too little free memory for this pair: the CPU was used; close other programs or use --preset fast."
+        )
+        torch.manual_seed(seed)
+        return method(pair, similarity, "cpu", monitor), "cpu", "The GPU ran out of memory."
+
+
+def _diffeomorphic(fit: Fit, grid: Grid) -> DisplacementField:
+    """aligned_from_fixed without folds, with an inverse that is one to the last digits."""
+    if fit.chain.forward is None:
+        still = torch.zeros(1, 3, *(min(n, 4) for n in grid.shape))
+        return DisplacementField.from_voxels(still, grid.with_shape(tuple(still.shape[2:])), still)
+    forward, _ = untangled(fit.chain.forward.cpu())
+    inverse = sampling.invert(forward, fit.chain.inverse.cpu())
+    return DisplacementField.from_voxels(forward, grid.with_shape(tuple(forward.shape[2:])), inverse)
+
+
+def _metrics(fixed, moving, warped, jacobian, transform, inverse, fixed_mask) -> dict[str, Any]:
+    mask = metrics.body_mask(fixed) if fixed_mask is None else fixed_mask.data[0] > 0
+    before = resample(moving, Affine.identity(), fixed.grid, default=float(moving.data.min()))
+    mean, largest = metrics.inverse_consistency_mm(transform, inverse, fixed.grid, mask)
+    return {
+        **metrics.agreement(fixed, before, warped, mask),
+        **metrics.regularity(transform, jacobian, mask),
+        "inverse_consistency_mean_mm": mean,
+        "inverse_consistency_max_mm": largest,
+        "largest_voxel_mm": float(np.max(fixed.grid.spacing)),
+    }

@@ -1,0 +1,162 @@
+"""From two volumes to a pair of tensors on one working grid: lattice, intensities, weights.
+
+The working grid follows the fixed volume's own axes in canonical order, so neither the storage order of the voxels nor the
+orientation of the patient in the world changes what the methods see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .image import Grid, Image, canonical, resample
+from .job import RegistrationError
+from .optimise import Images
+from .transform import Transform
+
+HU_AIR, HU_BONE = -1000.0, 700.0
+MARGIN_VOXELS = 10  # room around the body in which the field falls to zero
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """What a method registers: both images in [0, 1] on the working grid, already linearly aligned; weights in [0, 1].
+
+    A weight is None where every voxel of the grid counts.
+    """
+
+    fixed: Image
+    moving: Image
+    fixed_weight: Image | None = None
+    moving_weight: Image | None = None
+
+    @property
+    def grid(self) -> Grid:
+        return self.fixed.grid
+
+    def images(self, device: str) -> Images:
+        """The pair as tensors (1, 1, D, H, W) on a device."""
+        parts = (self.fixed, self.moving, self.fixed_weight, self.moving_weight)
+        tensors = (None if part is None else part.data[None].to(device) for part in parts)
+        return Images(*tensors, tuple(self.grid.spacing))
+
+
+def working_grid(fixed: Image, max_voxels: int, mask: Image | None = None) -> Grid:
+    """The lattice on which a pair is registered: the fixed volume's, cropped to the body, coarsened to `max_voxels`.
+
+    A margin of MARGIN_VOXELS beyond the body (beyond the volume too, where the body is cut off) lets the field reach zero
+    at the border. `mask`, where given, is kept inside as well.
+    """
+    image = canonical(fixed)
+    low, high = _content_box(image.data[0])
+    if mask is not None:
+        low_mask, high_mask = _nonzero_box(canonical(mask).data[0])
+        low, high = np.minimum(low, low_mask), np.maximum(high, high_mask)
+    spacing = image.grid.spacing
+    target = spacing.min()
+    box = (high - low) * spacing
+    while _voxels(box, np.maximum(spacing, target)) > max_voxels:
+        target *= 1.05
+    new_spacing = np.where(spacing * 1.02 >= target, spacing, target)
+    margin = np.ceil(MARGIN_VOXELS * max(target, spacing.min()) / spacing).astype(int)
+    cropped = image.grid.cropped(low - margin, high + margin)
+    if np.array_equal(new_spacing, spacing):
+        return cropped
+    size = np.round((np.array(cropped.size) - 1) * spacing / new_spacing).astype(int) + 1
+    return cropped.with_shape(tuple(size[::-1]))
+
+
+def _voxels(box_mm: np.ndarray, spacing: np.ndarray) -> float:
+    return float(np.prod(box_mm / spacing + 2 * MARGIN_VOXELS))
+
+
+def _content_box(data: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """First index and last + 1 (x, y, z) of the voxels brighter than the background."""
+    low, high = intensity_range(data)
+    return _nonzero_box(data > low + 0.04 * (high - low))
+
+
+def _nonzero_box(content: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    content = content > 0
+    low, high = [], []
+    for dim in (2, 1, 0):
+        others = [d for d in range(3) if d != dim]
+        # A few stray voxels (noise, a table) must not keep half of an empty volume.
+        filled = torch.nonzero(content.sum(others) > 1e-3 * content.sum() / content.shape[dim]).flatten()
+        low.append(int(filled[0]) if len(filled) else 0)
+        high.append(int(filled[-1]) + 1 if len(filled) else content.shape[dim])
+    return np.array(low), np.array(high)
+
+
+def intensity_range(data: torch.Tensor) -> tuple[float, float]:
+    """Values that become 0 and 1: air and bone for CT; background and the 99.5th percentile of the rest elsewhere."""
+    values = data.flatten()
+    values = values[:: max(1, values.numel() // 500_000)].sort().values
+    at = lambda q: float(values[min(int(q * len(values)), len(values) - 1)])  # noqa: E731
+    if at(0.02) <= -500:  # Hounsfield units; values below air are padding
+        return HU_AIR, HU_BONE
+    low, top = at(0.005), at(0.995)
+    body = values[values > low + 0.02 * (top - low)]
+    return low, float(body[min(int(0.995 * len(body)), len(body) - 1)]) if len(body) else top
+
+
+def normalised(image: Image) -> Image:
+    """Intensities mapped linearly to [0, 1] by `intensity_range`, a little headroom kept above; NaN and Inf become 0."""
+    low, high = intensity_range(torch.nan_to_num(image.data[0], nan=0.0, posinf=0.0, neginf=0.0))
+    data = torch.nan_to_num(image.data[:1].float(), nan=low, posinf=low, neginf=low)
+    return Image(((data - low) / max(high - low, 1e-12)).clamp(0.0, 1.2), image.grid)
+
+
+def make_pair(
+    fixed: Image,
+    moving: Image,
+    moving_from_fixed: Transform,
+    grid: Grid,
+    fixed_mask: Image | None = None,
+    moving_mask: Image | None = None,
+) -> Pair:
+    """Both volumes on the working grid, the moving one through its linear (or initial) alignment.
+
+    Raises RegistrationError when the volumes do not share any space under that alignment.
+    """
+    stay = lambda points: points  # noqa: E731
+    fixed_part = _read(normalised(fixed), stay, grid)
+    moving_part = _read(normalised(moving), moving_from_fixed, grid)
+    fixed_weight = _view(fixed, fixed_mask, stay, grid)
+    moving_weight = _view(moving, moving_mask, moving_from_fixed, grid)
+    shared = fixed_weight.data * moving_weight.data
+    if float(shared.sum()) < 64:
+        raise RegistrationError(
+            "The volumes do not overlap in physical space; centre them, or switch on the affine stage, which does it."
+        )
+    return Pair(fixed_part, moving_part, _unless_full(fixed_weight), _unless_full(moving_weight))
+
+
+def _read(image: Image, image_from_grid, grid: Grid) -> Image:
+    """`image` on the grid; smoothed first where the grid is much coarser, lest detail turn into noise."""
+    factors = np.floor(grid.spacing.min() / image.grid.spacing + 0.3).astype(int)
+    if factors.max() > 1:
+        image = shrunk(image, np.maximum(factors, 1))
+    return resample(image, image_from_grid, grid)
+
+
+def shrunk(image: Image, factors: np.ndarray) -> Image:
+    """Means over blocks of `factors` (x, y, z) voxels."""
+    kernel = tuple(int(min(f, n)) for f, n in zip(factors[::-1], image.grid.shape, strict=True))
+    data = torch.nn.functional.avg_pool3d(image.data[None], kernel, kernel)[0]
+    matrix = image.grid.world_from_index.copy()
+    matrix[:3, 3] += matrix[:3, :3] @ ((np.array(kernel[::-1]) - 1) / 2)
+    matrix[:3, :3] = matrix[:3, :3] * np.array(kernel[::-1])
+    return Image(data, Grid(tuple(data.shape[1:]), matrix))
+
+
+def _view(image: Image, mask: Image | None, image_from_grid, grid: Grid) -> Image:
+    """1 where the image (and its mask) is seen from the grid, 0 elsewhere."""
+    inside = mask if mask is not None else Image(torch.ones_like(image.data[:1], dtype=torch.float32), image.grid)
+    return resample(Image((inside.data[:1] > 0).float(), inside.grid), image_from_grid, grid, "nearest")
+
+
+def _unless_full(weight: Image) -> Image | None:
+    return None if bool((weight.data > 0).all()) else weight
