@@ -4,11 +4,13 @@ SimpleITK stores displacement fields as float64 only, twice the size, and its HD
 segmentation fault when the disk is full. The layout below is the oldest one of the HDF5 specification (version 0
 superblock, symbol-table groups, contiguous data), which every reader knows:
 https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html
+Behind the end that the file states follows a checksum of it, because the HDF5 library may crash on a damaged file.
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +18,8 @@ from typing import BinaryIO
 import numpy as np
 
 SUPERBLOCK, NOWHERE, LEAF_K, NODE_K = 96, 2**64 - 1, 32, 16
+SIGNATURE, CHECKSUM = b"\x89HDF\r\n\x1a\n", b"crc32:nr"
+CHUNK = 1 << 22
 DATASPACE, DATATYPE, LAYOUT, SYMBOL_TABLE = 0x1, 0x3, 0x8, 0x11
 FLOAT32 = struct.pack("<B3sIHHBBBBI", 0x11, b"\x20\x1f\x00", 4, 0, 32, 23, 8, 0, 23, 127)
 FLOAT64 = struct.pack("<B3sIHHBBBBI", 0x11, b"\x20\x3f\x00", 8, 0, 64, 52, 11, 0, 52, 1023)
@@ -35,7 +39,6 @@ def write_itk_transforms(path: Path, transforms: list[ItkTransform]) -> None:
     """Write /TransformGroup/0, 1, … as ITK's HDF5TransformIO does. Raises OSError."""
     with Path(path).open("wb") as file:
         out = _Writer(file)
-        out.put(bytes(SUPERBLOCK))
         texts = out.texts([t.kind for t in transforms])
         groups = {}
         for number, transform in enumerate(transforms):
@@ -48,17 +51,39 @@ def write_itk_transforms(path: Path, transforms: list[ItkTransform]) -> None:
         out.superblock(*root)
 
 
+def damaged(path: Path) -> bool:
+    """Whether this is no HDF5 file, or one with a checksum that it does not match."""
+    with Path(path).open("rb") as file:
+        head = file.read(SUPERBLOCK)
+        if not head.startswith(SIGNATURE):
+            return True
+        end = file.seek(0, 2) - len(CHECKSUM) - 4
+        file.seek(max(end, 0))
+        trailer = file.read()
+        if not trailer.startswith(CHECKSUM):
+            return False  # somebody else's file
+        file.seek(SUPERBLOCK)
+        checksum, left = 0, end - SUPERBLOCK
+        while left > 0:
+            block = file.read(min(CHUNK, left))
+            checksum, left = zlib.crc32(block, checksum), left - len(block)
+        return trailer[len(CHECKSUM) :] != struct.pack("<I", zlib.crc32(head, checksum))
+
+
 class _Writer:
     """Appends blocks to a file; each method returns the address of what it wrote."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
-        self.end = 0
+        self.file.write(bytes(SUPERBLOCK))
+        self.end = SUPERBLOCK
+        self.checksum = 0
 
     def put(self, block: bytes | memoryview) -> int:
         address, size = self.end, len(block)
-        self.file.write(block)
-        self.file.write(bytes(-size % 8))
+        for part in (block, bytes(-size % 8)):
+            self.file.write(part)
+            self.checksum = zlib.crc32(part, self.checksum)
         self.end += size + -size % 8
         return address
 
@@ -103,9 +128,10 @@ class _Writer:
 
     def superblock(self, root: int, tree: int, heap: int) -> None:
         """The head of the file is written last: a file cut short is no HDF5 file."""
-        head = b"\x89HDF\r\n\x1a\n" + struct.pack("<8BHHI", 0, 0, 0, 0, 0, 8, 8, 0, LEAF_K, NODE_K, 0)
+        head = SIGNATURE + struct.pack("<8BHHI", 0, 0, 0, 0, 0, 8, 8, 0, LEAF_K, NODE_K, 0)
         head += struct.pack("<QQQQ", 0, NOWHERE, self.end, NOWHERE)
         head += struct.pack("<QQIIQQ", 0, root, 1, 0, tree, heap)
+        self.file.write(CHECKSUM + struct.pack("<I", zlib.crc32(head, self.checksum)))
         self.file.seek(0)
         self.file.write(head)
 

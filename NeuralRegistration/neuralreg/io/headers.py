@@ -27,6 +27,22 @@ class Voxels:
     deflated: bool
 
 
+def check_header(path: Path) -> None:
+    """Raise RegistrationError for a header that would crash the reader: MetaIO reserves room for ten dimensions."""
+    if not path.name.lower().endswith((".mha", ".mhd")):
+        return
+    with path.open("rb") as file:
+        lines = file.read(CHUNK).splitlines()
+    for line in lines:
+        name, _, value = line.partition(b"=")
+        if name.strip() == b"NDims" and not (value.strip().isdigit() and 1 <= int(value) <= 10):
+            raise RegistrationError(
+                f"{path} is damaged: its header states no possible number of dimensions; copy it again."
+            )
+        if name.strip() == b"ElementDataFile":
+            return
+
+
 def check_complete(path: Path, promised: int) -> None:
     """Raise RegistrationError unless the file holds the `promised` bytes of voxels; allocates nothing of that size."""
     header = nifti.read_header(path) if path.name.lower().endswith(nifti.ENDINGS) else None

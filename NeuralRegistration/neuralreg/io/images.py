@@ -135,16 +135,19 @@ def from_sitk(volume: sitk.Image) -> Image:
 
 def _image(volume: sitk.Image, dtype: np.dtype | type) -> Image:
     values = sitk.GetArrayViewFromImage(volume)
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # numbers too large for float32 become infinite, which is checked
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold becomes infinite, which is checked
         values = np.array(values, dtype=dtype)
     data = torch.from_numpy(values if volume.GetNumberOfComponentsPerPixel() > 1 else values[..., None]).movedim(-1, 0)
     return Image(data.contiguous(), _grid(volume))
 
 
 def _grid(volume: sitk.Image) -> Grid:
-    return Grid.from_parts(volume.GetSize(), volume.GetOrigin(), volume.GetSpacing(), volume.GetDirection())
+    try:
+        return Grid.from_parts(volume.GetSize(), volume.GetOrigin(), volume.GetSpacing(), volume.GetDirection())
+    except ValueError as error:
+        raise RegistrationError(
+            "An image has no usable position, voxel size or orientation in its header; correct it or convert it again."
+        ) from error
 
 
 def _write_error(path: Path, error: RuntimeError) -> Exception:

@@ -12,8 +12,8 @@ from ..files import replacing
 from ..image import Grid, Image
 from ..job import RegistrationError
 from ..transform import Affine, Composite, DisplacementField, Transform, VelocityField
-from .hdf5 import ItkTransform, write_itk_transforms
-from .headers import check_complete
+from .hdf5 import ItkTransform, damaged, write_itk_transforms
+from .headers import check_complete, check_header
 from .images import write_image
 
 FIELD_FILES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
@@ -32,8 +32,8 @@ def read_transform(path: str | Path) -> Transform:
     try:
         if path.name.lower().endswith(FIELD_FILES):
             return _read_field(path)
-        if path.suffix.lower() in HDF5_FILES and path.open("rb").read(4) != b"\x89HDF":
-            raise ValueError("it is not an HDF5 file")
+        if path.suffix.lower() in HDF5_FILES and damaged(path):
+            raise ValueError("the file is damaged or no HDF5 file")
         return from_sitk_transform(sitk.ReadTransform(str(path)))
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[-1].split("ERROR:")[-1].strip().rstrip(".")[:160]
@@ -106,6 +106,7 @@ def _read_field(path: Path) -> DisplacementField:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    check_header(path)
     reader.ReadImageInformation()
     if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 3:
         raise ValueError("a displacement field is a volume with 3 values per voxel")

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from ..job import RegistrationError
 from . import nifti
-from .headers import check_complete
+from .headers import check_complete, check_header
 
 Warn = Callable[[str], object]
 
@@ -61,6 +61,7 @@ def reason(error: Exception) -> str:
 def _load_file(path: Path, number: int | None, warn: Warn) -> sitk.Image:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
+    check_header(path)
     reader.ReadImageInformation()
     size = list(reader.GetSize())
     voxel = _voxel_type(reader.GetPixelID()).itemsize * reader.GetNumberOfComponents()
