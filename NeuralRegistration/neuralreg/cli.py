@@ -23,6 +23,7 @@ COMMANDS = (
     apply.add_apply,
     inspect.add_evaluate,
     inspect.add_report,
+    inspect.add_methods,
 )
 USER_ERROR, CANCELLED = 2, 130
 

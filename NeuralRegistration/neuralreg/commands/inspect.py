@@ -61,3 +61,44 @@ def _report(options: argparse.Namespace) -> None:
     from ..report import write_report
 
     print(write_report(Path(options.run)))
+
+
+def add_methods(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "methods",
+        _methods,
+        "list the methods with their options and defaults, and the device that was found",
+        "The options are given to `register` as --option KEY=VALUE; lists are written with commas.",
+        "  neuralreg methods\n"
+        "  neuralreg methods --json\n"
+        "  neuralreg register fixed.nii.gz moving.nii.gz -o result --method DNVF --option smoothness=2\n",
+    )
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+
+
+def _methods(options: argparse.Namespace) -> None:
+    from ..devices import choose_device
+    from ..methods import describe
+
+    methods = describe()
+    device, why = choose_device("auto")
+    if options.json:
+        print(json.dumps({"methods": methods, "device": device, "device_reason": why}, indent=2))
+        return
+    for method in methods:
+        print(f"{method['name']}: {method['summary']}")
+        for option in method["options"]:
+            print(f"  {option['name']:<18} {_as_typed(option['default']):<14} {option.get('help', '')}")
+        for preset, values in method["presets"].items():
+            changed = "  ".join(f"{name}={_as_typed(value)}" for name, value in values.items())
+            print(f"  preset {preset:<11} {changed or 'the defaults above'}")
+        print()
+    print(f"Device: {device} ({why})")
+
+
+def _as_typed(value: Any) -> str:
+    """A value as one would write it after --option KEY=."""
+    if isinstance(value, tuple | list):
+        return ",".join(_as_typed(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
