@@ -13,7 +13,7 @@ import sys
 from types import FrameType
 
 from . import __version__
-from .commands import apply, inspect, register
+from .commands import apply, demo, inspect, register
 from .job import Cancelled, RegistrationError
 
 COMMANDS = (
@@ -23,6 +23,7 @@ COMMANDS = (
     apply.add_apply,
     inspect.add_evaluate,
     inspect.add_report,
+    demo.add_demo,
     inspect.add_methods,
 )
 USER_ERROR, CANCELLED = 2, 130

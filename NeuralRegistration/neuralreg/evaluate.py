@@ -68,7 +68,8 @@ def _image_measurements(
     mask = (
         io.read_mask(run_dir / job.fixed_mask, fixed.grid).data[0] > 0 if job.fixed_mask else metrics.body_mask(fixed)
     )
-    before = resample(io.read_image(run_dir / job.moving), Affine.identity(), fixed.grid)
+    moving = io.read_image(run_dir / job.moving)
+    before = resample(moving, Affine.identity(), fixed.grid, default=float(moving.data.min()))
     mean, largest = metrics.inverse_consistency_mm(transform, inverse, fixed.grid, mask)
     return {
         **metrics.agreement(fixed, before, warped, mask),

@@ -1,0 +1,62 @@
+"""`demo`: a registration from nothing to a report, to see that everything works."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+from ..job import PRESETS, Progress, RegistrationJob
+from ..monitor import FileMonitor, Show, bar
+from .shared import add_command
+
+
+def add_demo(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "demo",
+        _demo,
+        "register a sample pair and write its report",
+        "The pair: Slicer's MRBrainTumor1 and 2 where they can be downloaded, else a brain-like phantom with a known "
+        "deformation. The last line printed is the path of the report.",
+        "  neuralreg demo\n  neuralreg demo -o try --no-browser --offline\n",
+    )
+    parser.add_argument("-o", "--output", default="demo", metavar="DIR", help="folder for everything (default: demo)")
+    parser.add_argument("--preset", default="balanced", metavar="|".join(PRESETS), help="default: balanced")
+    parser.add_argument("--offline", action="store_true", help="use the phantom, download nothing")
+    parser.add_argument("--no-browser", action="store_true", help="write the report, do not open it")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from ..evaluate import evaluate_run, format_table
+    from ..report import write_report
+    from ..run import run
+    from ..samples import sample_pair
+
+    folder = Path(options.output).absolute()
+    sample = sample_pair(folder, offline=options.offline)
+    print(sample.note, flush=True)
+    job = RegistrationJob(str(sample.fixed), str(sample.moving), str(folder / "result"), preset=options.preset)
+    result = run(job, FileMonitor(Path(job.output), bar() if sys.stderr.isatty() else _stages()), overwrite=True)
+    for warning in result.warnings:
+        print(f"note: {warning}")
+    evaluation = evaluate_run(Path(job.output), sample.fixed_labels, sample.moving_labels, sample.landmarks)
+    print(format_table(evaluation))
+    report = write_report(Path(job.output))
+    if not options.no_browser:
+        webbrowser.open(report.as_uri())
+    print(f"\nRegistered in {result.timings['total']:.0f} s on {result.device}. The report:\n{report}")
+
+
+def _stages() -> Show:
+    """A line for each new stage, for logs."""
+    seen: set[str] = set()
+
+    def show(progress: Progress) -> None:
+        if progress.stage not in seen:
+            seen.add(progress.stage)
+            print(f"{progress.stage} …", flush=True)
+
+    return show

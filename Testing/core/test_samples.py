@@ -1,0 +1,70 @@
+"""The sample pair: checksums, the cache, and a demo that works without a network."""
+
+import hashlib
+import io as streams
+import time
+
+import pytest
+from neuralreg import io, samples
+from neuralreg.evaluate import read_landmarks
+
+
+@pytest.fixture
+def net(monkeypatch):
+    """Two files and a server that counts what it is asked."""
+    contents = [b"first volume" * 1000, b"second volume" * 1000]
+    digests = [hashlib.sha256(c).hexdigest() for c in contents]
+    monkeypatch.setattr(samples, "BRAIN_TUMOR_1", ("one.nrrd", digests[0]))
+    monkeypatch.setattr(samples, "BRAIN_TUMOR_2", ("two.nrrd", digests[1]))
+    asked = []
+
+    def connect(url):
+        asked.append(url)
+        return streams.BytesIO(contents[digests.index(url.removeprefix(samples.URL))])
+
+    return connect, asked
+
+
+def test_downloads_are_checked_and_kept(net, tmp_path):
+    connect, asked = net
+    first = samples.sample_pair(tmp_path / "demo", tmp_path / "cache", connect=connect)
+    second = samples.sample_pair(tmp_path / "demo", tmp_path / "cache", connect=connect)
+    assert first == second and len(asked) == 2
+    assert first.moving.read_bytes().startswith(b"second") and first.landmarks is None
+    first.fixed.write_bytes(b"damaged")
+    samples.sample_pair(tmp_path / "demo", tmp_path / "cache", connect=connect)
+    assert len(asked) == 3 and first.fixed.read_bytes().startswith(b"first")
+
+
+@pytest.mark.parametrize("fault", ["offline", "changed", "silent", "endless"])
+def test_without_the_files_the_phantom_is_registered(fault, net, tmp_path, monkeypatch):
+    monkeypatch.setattr(samples, "ANSWER_WITHIN", 0.2)
+    monkeypatch.setattr(samples, "LARGEST_FILE", 1 << 17)
+    monkeypatch.setattr(samples, "demo_phantom", lambda spacing: make_small(6.0))
+
+    def connect(url):
+        if fault == "offline":
+            raise OSError("no route to host")
+        if fault == "silent":
+            time.sleep(1)
+        return streams.BytesIO(b"x" * (1 << 20 if fault == "endless" else 5))
+
+    found = samples.sample_pair(tmp_path / "demo", tmp_path / "cache", connect=connect)
+    assert "phantom" in found.note and "could not be downloaded" in found.note
+    assert not (tmp_path / "cache").exists()
+    fixed, labels = io.read_image(found.fixed), io.read_labels(found.fixed_labels)
+    assert fixed.grid.same_as(labels.grid) and labels.data.max() == 8
+    points = read_landmarks(found.landmarks)
+    assert points[0].shape == points[1].shape == (3, 50)
+
+
+def make_small(spacing_mm):
+    from neuralreg.phantom import demo_phantom
+
+    return demo_phantom(spacing_mm)
+
+
+def test_offline_asks_nobody(net, tmp_path, monkeypatch):
+    connect, asked = net
+    monkeypatch.setattr(samples, "demo_phantom", lambda spacing: make_small(6.0))
+    assert "no download" in samples.sample_pair(tmp_path, tmp_path, offline=True, connect=connect).note and not asked
