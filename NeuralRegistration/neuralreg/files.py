@@ -26,11 +26,10 @@ def check_written(path: Path, needed: int) -> None:
     """Raise OSError (no space left) unless a file just written holds `needed` bytes, decompressed if it is gzip."""
     with path.open("rb") as file:
         gzip = file.read(2) == b"\x1f\x8b"
-        file.seek(0, os.SEEK_END)
-        stored = file.tell()
-        if gzip and stored > 4:  # a complete gzip file ends with the size of its content
-            file.seek(-4, os.SEEK_END)
-            stored = struct.unpack("<I", file.read(4))[0]
-            needed %= 2**32
-    if stored < needed:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 4, 0))
+        trailer = file.read()
+    # A complete gzip file ends with the size of its content, modulo 2³².
+    whole = trailer == struct.pack("<I", needed % 2**32) if gzip else size >= needed
+    if not whole:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -1,0 +1,232 @@
+"""Files ⇄ types, with SimpleITK as the oracle."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from geometry import DIRECTIONS, TURN, affine, field_on, grid_of, image_on, points_in, transform_on
+from neuralreg import io
+from neuralreg.image import Grid, Image
+from neuralreg.job import RegistrationError
+from neuralreg.transform import Affine, Composite, DisplacementField, VelocityField
+
+KINDS = list(DIRECTIONS)
+
+
+def itk_points(transform: sitk.Transform, points: torch.Tensor) -> np.ndarray:
+    return np.array([transform.TransformPoint(p) for p in points.T.tolist()]).T
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_image_keeps_values_and_place(tmp_path, kind, ending, recwarn):
+    image = image_on(grid_of(kind))
+    io.write_image(image, tmp_path / f"a{ending}")
+    back = io.read_image(tmp_path / f"a{ending}")
+    assert torch.equal(back.data, image.data)
+    assert back.grid.same_as(image.grid, 1e-4)
+    assert not recwarn.list  # a header that we wrote leaves nothing open
+    oracle = sitk.ReadImage(str(tmp_path / f"a{ending}"))
+    index = (3, 5, 7)
+    assert oracle.GetPixel(index) == image.data[0, 7, 5, 3]
+    mine = image.grid.world_from_index @ np.array([*index, 1.0])
+    np.testing.assert_allclose(oracle.TransformIndexToPhysicalPoint(index), mine[:3], atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32])
+def test_labels_keep_their_type_of_number(tmp_path, dtype):
+    grid = grid_of("LPS")
+    values = torch.arange(np.prod(grid.shape)).reshape(1, *grid.shape) % 200
+    io.write_image(Image(values, grid), tmp_path / "labels.nii.gz", dtype)
+    back = io.read_labels(tmp_path / "labels.nii.gz")
+    assert not back.data.is_floating_point()
+    assert torch.equal(back.data.long(), values)
+    assert io.pixel_type(tmp_path / "labels.nii.gz") == dtype
+
+
+def test_fractions_are_no_labels(tmp_path):
+    io.write_image(image_on(grid_of("LPS")), tmp_path / "a.nrrd")
+    with pytest.raises(RegistrationError, match="no label map"):
+        io.read_labels(tmp_path / "a.nrrd")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sitk_image_and_back(kind):
+    image = image_on(grid_of(kind))
+    back = io.from_sitk(io.to_sitk(image))
+    assert torch.equal(back.data, image.data)
+    assert back.grid.same_as(image.grid, 1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_written_transform_is_the_same_map_for_itk(tmp_path, kind):
+    grid = grid_of(kind)
+    transform, points = transform_on(grid), points_in(grid)
+    io.write_transform(transform, tmp_path / "t.h5")
+    oracle = sitk.ReadTransform(str(tmp_path / "t.h5"))
+    assert oracle.GetName() == "CompositeTransform"
+    np.testing.assert_allclose(itk_points(oracle, points), transform(points), atol=1e-4)
+    np.testing.assert_allclose(io.read_transform(tmp_path / "t.h5")(points), transform(points), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_transform_written_by_itk_is_the_same_map_here(tmp_path, kind):
+    grid = grid_of(kind)
+    points = points_in(grid)
+    field = sitk.DisplacementFieldTransform(sitk.Cast(_field_image(field_on(grid)), sitk.sitkVectorFloat64))
+    linear = sitk.Euler3DTransform((1, 2, 3), 0.1, -0.2, 0.3, (4, 5, 6))
+    shift = sitk.TranslationTransform(3, (1, 2, 3))
+    composite = sitk.CompositeTransform([linear, field, shift])
+    sitk.WriteTransform(composite, str(tmp_path / "t.h5"))
+    expected = itk_points(composite, points)
+    np.testing.assert_allclose(io.read_transform(tmp_path / "t.h5")(points), expected, atol=1e-4)
+    nested = sitk.CompositeTransform([sitk.CompositeTransform([linear, field]), shift])
+    np.testing.assert_allclose(io.from_sitk_transform(nested)(points), expected, atol=1e-4)
+
+
+def _field_image(field: DisplacementField) -> sitk.Image:
+    return io.to_sitk(Image(field.mm, field.grid))
+
+
+def test_affine_after_field_and_field_after_affine_differ(tmp_path):
+    """Otherwise the tests above would not notice a swapped order."""
+    grid = grid_of("LPS")
+    points = points_in(grid)
+    other = field_on(grid) @ affine()
+    assert (transform_on(grid)(points) - other(points)).abs().max() > 0.5
+    io.write_transform(other, tmp_path / "t.h5")
+    np.testing.assert_allclose(itk_points(sitk.ReadTransform(str(tmp_path / "t.h5")), points), other(points), atol=1e-4)
+
+
+@pytest.mark.parametrize("ending", [".tfm", ".txt", ".mat", ".h5"])
+@pytest.mark.parametrize(
+    "linear",
+    [
+        sitk.Euler3DTransform((1, 2, 3), 0.1, -0.2, 0.3, (4, 5, 6)),
+        sitk.VersorRigid3DTransform((1.0, 0.0, 0.0), 0.4, (4, 5, 6), (1, 2, 3)),
+        sitk.Similarity3DTransform(1.2, (0.0, 1.0, 0.0), 0.3, (4, 5, 6), (1, 2, 3)),
+        sitk.AffineTransform(TURN.reshape(-1).tolist(), (4, 5, 6), (7, 8, 9)),
+        sitk.TranslationTransform(3, (1, 2, 3)),
+    ],
+    ids=lambda t: t.GetName(),
+)
+def test_every_linear_transform_of_itk(tmp_path, linear, ending):
+    points = points_in(grid_of("LPS"))
+    sitk.WriteTransform(linear, str(tmp_path / f"t{ending}"))
+    read = io.read_transform(tmp_path / f"t{ending}")
+    assert isinstance(read, Affine)
+    np.testing.assert_allclose(read(points), itk_points(linear, points), atol=1e-9)
+    io.write_transform(read, tmp_path / f"back{ending}")
+    np.testing.assert_allclose(itk_points(sitk.ReadTransform(str(tmp_path / f"back{ending}")), points), read(points), atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha", ".h5"])
+def test_single_field(tmp_path, kind, ending):
+    grid = grid_of(kind)
+    field, points = field_on(grid), points_in(grid)
+    io.write_transform(field, tmp_path / f"u{ending}")
+    read = io.read_transform(tmp_path / f"u{ending}")
+    assert isinstance(read, DisplacementField)
+    np.testing.assert_allclose(read(points), field(points), atol=1e-4)
+    if ending != ".h5":
+        oracle = sitk.DisplacementFieldTransform(sitk.ReadImage(str(tmp_path / f"u{ending}"), sitk.sitkVectorFloat64))
+        np.testing.assert_allclose(itk_points(oracle, points), field(points), atol=1e-4)
+
+
+def test_velocity_field_is_written_as_its_exponential(tmp_path):
+    grid = grid_of("LPS")
+    velocity, points = VelocityField(field_on(grid).mm, grid), points_in(grid)
+    io.write_transform(velocity, tmp_path / "t.h5")
+    np.testing.assert_allclose(itk_points(sitk.ReadTransform(str(tmp_path / "t.h5")), points), velocity(points), atol=1e-4)
+
+
+def test_long_chain_keeps_its_order(tmp_path):
+    """Group names are sorted as text in the file: "10" comes before "2"."""
+    shift = np.eye(4)
+    shift[:3, 3] = (1, 0, 0)
+    chain = Composite(tuple(affine() if i % 3 else Affine(shift) for i in range(12)))
+    points = points_in(grid_of("LPS"))
+    io.write_transform(chain, tmp_path / "t.h5")
+    np.testing.assert_allclose(itk_points(sitk.ReadTransform(str(tmp_path / "t.h5")), points), chain(points), rtol=1e-9)
+
+
+def test_fields_are_stored_as_float32(tmp_path):
+    grid = grid_of("LPS", (40, 40, 40))
+    io.write_transform(transform_on(grid), tmp_path / "t.h5")
+    assert (tmp_path / "t.h5").stat().st_size < 1.05 * 40**3 * 3 * 4
+
+
+def test_bspline_transform_is_refused_with_a_sentence(tmp_path):
+    spline = sitk.BSplineTransformInitializer(io.to_sitk(image_on(grid_of("LPS"))), [3, 3, 3])
+    sitk.WriteTransform(spline, str(tmp_path / "t.tfm"))
+    with pytest.raises(RegistrationError, match="displacement field"):
+        io.read_transform(tmp_path / "t.tfm")
+
+
+@pytest.mark.parametrize("change", ["cut", "flip"])
+def test_damaged_transform_is_a_sentence_and_no_crash(tmp_path, change):
+    io.write_transform(transform_on(grid_of("LPS")), tmp_path / "t.h5")
+    data = bytearray((tmp_path / "t.h5").read_bytes())
+    if change == "cut":
+        del data[len(data) // 2 :]
+    else:
+        data[120] ^= 0xFF
+    (tmp_path / "t.h5").write_bytes(data)
+    with pytest.raises(RegistrationError, match="cannot be read as a transform"):
+        io.read_transform(tmp_path / "t.h5")
+
+
+def test_mask_on_another_grid_is_resampled_and_said():
+    whole = grid_of("LPS", (20, 20, 20))
+    part = Grid.from_parts((10, 20, 20), whole.origin, whole.spacing)
+    said = []
+    mask = io.resampled_mask(Image(torch.ones(1, *part.shape), part), whole, "m.nii", said.append)
+    assert mask.grid is whole
+    assert mask.data[0, :, :, :10].all() and not mask.data[0, :, :, 10:].any()
+    assert len(said) == 1 and "another grid" in said[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_not_a_number_becomes_background_with_a_warning(tmp_path, kind):
+    image = image_on(grid_of(kind))
+    image.data[0, 2:4] = float("nan")
+    image.data[0, 5, 5, 5] = float("inf")
+    image.data[0, 6, 6, 6] = -50.0  # the background: NIfTI's own library would say 0
+    for ending in (".nii.gz", ".nrrd"):
+        io.write_image(image, tmp_path / f"a{ending}")
+        said = []
+        back = io.read_image(tmp_path / f"a{ending}", said.append)
+        assert len(said) == 1 and "background" in said[0]
+        assert (back.data[0, 2:4] == -50.0).all() and back.data[0, 5, 5, 5] == -50.0
+        kept = torch.isfinite(image.data)
+        assert torch.equal(back.data[kept], image.data[kept])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a file to stand in for a full disk")
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha", "t.h5"])
+def test_full_disk_is_an_error_and_leaves_nothing(tmp_path, name):
+    code = f"""
+import resource, torch
+from neuralreg import io
+from neuralreg.image import Grid, Image
+from neuralreg.transform import DisplacementField
+grid = Grid.from_parts((40, 40, 40))
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+try:
+    if "{name}" == "t.h5":
+        io.write_transform(DisplacementField(torch.rand(3, 40, 40, 40), grid), "{name}")
+    else:
+        io.write_image(Image(torch.rand(1, 40, 40, 40), grid), "{name}")
+except OSError as error:
+    print("OSError")
+"""
+    path = [p for p in sys.path if p.endswith("NeuralRegistration")][0]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert done.stdout == "OSError\n" and done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
