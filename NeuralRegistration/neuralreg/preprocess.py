@@ -7,6 +7,7 @@ orientation of the patient in the world changes what the methods see.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ import torch
 from .image import Grid, Image, canonical, resample
 from .job import RegistrationError
 from .optimise import Images
-from .transform import Transform
+
+if TYPE_CHECKING:
+    from .transform import Transform
 
 HU_AIR, HU_BONE = -1000.0, 700.0
 MARGIN_VOXELS = 10  # room around the body in which the field falls to zero

@@ -54,7 +54,13 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     else:
         begin = chance.randrange(len(data))
         end = min(len(data), begin + chance.randrange(1, 400))
-        data = data[:begin] if how == "cut" else data[:end] + data[begin:] if how == "double" else data[:begin] + data[end:]
+        data = (
+            data[:begin]
+            if how == "cut"
+            else data[:end] + data[begin:]
+            if how == "double"
+            else data[:begin] + data[end:]
+        )
     return bytes(data)
 
 

@@ -5,7 +5,9 @@ import torch
 from neuralreg.image import Grid, Image
 from neuralreg.transform import Affine, Composite, DisplacementField
 
-TURN = np.array([[0.8, -0.6, 0.0], [0.48, 0.64, -0.6], [0.36, 0.48, 0.8]])  # 3-4-5 triangles: a rotation to the last digit
+TURN = np.array(
+    [[0.8, -0.6, 0.0], [0.48, 0.64, -0.6], [0.36, 0.48, 0.8]]
+)  # 3-4-5 triangles: a rotation to the last digit
 DIRECTIONS = {
     "LPS": np.eye(3),
     "RAS": np.diag([-1.0, -1.0, 1.0]),

@@ -120,7 +120,9 @@ def test_every_linear_transform_of_itk(tmp_path, linear, ending):
     assert isinstance(read, Affine)
     np.testing.assert_allclose(read(points), itk_points(linear, points), atol=1e-9)
     io.write_transform(read, tmp_path / f"back{ending}")
-    np.testing.assert_allclose(itk_points(sitk.ReadTransform(str(tmp_path / f"back{ending}")), points), read(points), atol=1e-9)
+    np.testing.assert_allclose(
+        itk_points(sitk.ReadTransform(str(tmp_path / f"back{ending}")), points), read(points), atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -141,7 +143,9 @@ def test_velocity_field_is_written_as_its_exponential(tmp_path):
     grid = grid_of("LPS")
     velocity, points = VelocityField(field_on(grid).mm, grid), points_in(grid)
     io.write_transform(velocity, tmp_path / "t.h5")
-    np.testing.assert_allclose(itk_points(sitk.ReadTransform(str(tmp_path / "t.h5")), points), velocity(points), atol=1e-4)
+    np.testing.assert_allclose(
+        itk_points(sitk.ReadTransform(str(tmp_path / "t.h5")), points), velocity(points), atol=1e-4
+    )
 
 
 def test_long_chain_keeps_its_order(tmp_path):
@@ -206,7 +210,9 @@ def test_not_a_number_becomes_background_with_a_warning(tmp_path, kind):
         assert torch.equal(back.data[kept], image.data[kept])
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a file to stand in for a full disk")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows has no limit on the size of a file to stand in for a full disk"
+)
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.nii", "a.nrrd", "a.mha", "t.h5"])
 def test_full_disk_is_an_error_and_leaves_nothing(tmp_path, name):
     code = f"""
@@ -226,7 +232,11 @@ except OSError as error:
 """
     path = [p for p in sys.path if p.endswith("NeuralRegistration")][0]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
     )
     assert done.stdout == "OSError\n" and done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -35,12 +35,15 @@ def test_csv(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("system", "sign"), [("# CoordinateSystem = LPS\n", 1), ("# CoordinateSystem = RAS\n", -1), ("# CoordinateSystem = 0\n", -1), ("", -1)]
+    ("system", "sign"),
+    [("# CoordinateSystem = LPS\n", 1), ("# CoordinateSystem = RAS\n", -1), ("# CoordinateSystem = 0\n", -1), ("", -1)],
 )
 def test_fcsv(tmp_path, system, sign):
     rows = "".join(f"vtk_{i},{sign * x},{sign * y},{z},0,0,0,1,1,1,0,F-{i},,\n" for i, (x, y, z) in enumerate(LPS))
     head = "# Markups fiducial file version = 4.11\n" + system
-    points = check(tmp_path / "p.fcsv", head + "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n" + rows)
+    points = check(
+        tmp_path / "p.fcsv", head + "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n" + rows
+    )
     assert points.labels == ("F-0", "F-1")
 
 
@@ -49,7 +52,11 @@ def test_markups_json(tmp_path, system, sign):
     positions = [[sign * x, sign * y, z] for x, y, z in LPS]
     control = [{"id": str(i), "label": f"F-{i}", "position": p} for i, p in enumerate(positions)]
     control.insert(1, {"id": "9", "label": "not placed", "position": [0, 0, 0], "positionStatus": "undefined"})
-    document = {"markups": [{"type": "Fiducial", "coordinateSystem": system, "controlPoints": control, "display": {"opacity": 0.5}}]}
+    document = {
+        "markups": [
+            {"type": "Fiducial", "coordinateSystem": system, "controlPoints": control, "display": {"opacity": 0.5}}
+        ]
+    }
     points = check(tmp_path / "p.mrk.json", json.dumps(document))
     write_points(points.moved(points.lps + 1), tmp_path / "q.mrk.json")
     written = json.loads((tmp_path / "q.mrk.json").read_text())["markups"][0]

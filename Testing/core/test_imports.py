@@ -1,0 +1,148 @@
+"""Who may import whom: the table of the architecture, read from the source. A new module gets its line in FLOORS."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from neuralreg.methods import METHODS
+
+ROOT = Path(__file__).resolve().parents[2] / "NeuralRegistration"
+CORE = ROOT / "neuralreg"
+
+# A module uses lower floors only. `job` (the contract) is open to everybody.
+FLOORS = {
+    1: {"job", "sampling", "losses", "weights", "networks", "files", "usage", "workspace", "devices", "qa"},
+    2: {"image", "optimise", "feedforward"},
+    3: {"transform", "preprocess", "affine_search", "diffeomorphism"},
+    4: {"io", "affine", "metrics", "methods", "points", "phantom"},
+    5: {"pipeline", "run", "api", "apply", "monitor", "samples", "evaluate", "report", "train", "training"},
+    6: {"cli", "commands", "__main__", "__init__"},
+}
+# Front doors that stand on the same floor as what they open.
+DOORS = {"run": {"pipeline"}, "api": {"pipeline"}, "train": {"training"}}
+THIRD_PARTY = {"torch", "numpy", "SimpleITK"}
+STANDARD_LIBRARY_ONLY = {"job", "files", "workspace", "usage", "qa", "cli", "commands", "__init__", "__main__"}
+SLICER_MAY_USE = {"neuralreg.job", "neuralreg.methods"}
+
+
+def modules(folder: Path = CORE) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.py"))
+
+
+def imports(path: Path, package: tuple[str, ...]) -> set[str]:
+    """Full names of the modules that a file imports, wherever in the file, but not those for type checkers only."""
+    found = set()
+    for node in _executed(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            name = ".".join(part for part in (base, node.module) if part)
+            found |= {name} if node.module else {f"{name}.{alias.name}" for alias in node.names}
+    return found
+
+
+def _executed(node: ast.AST):
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            yield from (n for part in child.orelse for n in ast.walk(part))
+            continue
+        yield child
+        yield from _executed(child)
+
+
+def core_imports(module: str) -> set[str]:
+    package = ("neuralreg", *Path(module).parent.parts)
+    return imports(CORE / module, package)
+
+
+def top(name: str) -> str:
+    """`neuralreg.io.images` → `io`; names that the package itself defines (its version) → `__init__`."""
+    parts = name.split(".")
+    known = len(parts) > 1 and ((CORE / parts[1]).is_dir() or (CORE / f"{parts[1]}.py").exists())
+    return parts[1] if known else "__init__"
+
+
+def floor_of(name: str) -> int:
+    floor = next((number for number, names in FLOORS.items() if name in names), None)
+    assert floor is not None, f"neuralreg/{name} stands on no floor: give it a line in FLOORS"
+    return floor
+
+
+@pytest.mark.parametrize("module", modules())
+def test_only_lower_floors_are_used(module):
+    own = Path(module).parts[0].removesuffix(".py")
+    for name in core_imports(module):
+        if not name.startswith("neuralreg"):
+            continue
+        used = top(name)
+        if used in (own, "job", "__init__") or used in DOORS.get(own, ()):
+            continue
+        assert floor_of(used) < floor_of(own) or floor_of(own) == 6, f"{module} must not use {used}"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_only_the_agreed_packages_are_used(module):
+    own = Path(module).parts[0].removesuffix(".py")
+    outside = {name.split(".")[0] for name in core_imports(module)} - set(sys.stdlib_module_names) - {"neuralreg"}
+    if own in STANDARD_LIBRARY_ONLY or module in (str(Path("methods/__init__.py")), str(Path("commands/__init__.py"))):
+        outside -= {"torch"} if own == "commands" else set()  # inside functions, after the arguments were understood
+        assert not outside, f"{module} uses {outside}; it belongs to the standard library only"
+    assert outside <= THIRD_PARTY, f"{module} uses {outside - THIRD_PARTY}"
+
+
+def test_networks_stand_alone_and_methods_do_not_know_each_other():
+    methods = {target.split(":")[0] for target in METHODS.values()}
+    for module in modules():
+        name = "neuralreg." + module.removesuffix(".py").replace("\\", ".").replace("/", ".")
+        used = core_imports(module)
+        if name in methods:
+            assert not used & (methods - {name}), f"{module} uses another method"
+        if name.startswith("neuralreg.networks."):
+            assert not {u for u in used if u.startswith("neuralreg")}, f"{module} must be readable by itself"
+
+
+def test_there_are_no_circles():
+    graph = {}
+    for module in modules():
+        own = Path(module).parts[0].removesuffix(".py")
+        used = {top(name) for name in core_imports(module) if name.startswith("neuralreg")}
+        graph.setdefault(own, set()).update(used - {own, "__init__"})
+    while graph:
+        free = {name for name, used in graph.items() if not used & graph.keys()}
+        assert free, f"these modules import each other in a circle: {sorted(graph)}"
+        graph = {name: used for name, used in graph.items() if name not in free}
+
+
+def slicer_modules() -> list[str]:
+    folder = ROOT / "NeuralRegistrationLib"
+    return modules(folder) if folder.exists() else []
+
+
+@pytest.mark.parametrize("module", slicer_modules())
+def test_slicer_side_never_uses_torch_and_little_of_the_core(module):
+    path = ROOT / "NeuralRegistrationLib" / module
+    used = imports(path, ("NeuralRegistrationLib", *Path(module).parent.parts))
+    assert not {name for name in used if name.split(".")[0] == "torch"}
+    core = {name for name in used if name.split(".")[0] == "neuralreg"}
+    assert core <= SLICER_MAY_USE, f"{module} uses {core - SLICER_MAY_USE}"
+
+
+@pytest.mark.parametrize(
+    "name", ["neuralreg", "neuralreg.job", "neuralreg.methods", "neuralreg.cli", "neuralreg.workspace"]
+)
+def test_importing_costs_nothing(name):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {name}; print(*{{'torch', 'SimpleITK', 'numpy'}} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_public_names_are_there():
+    import neuralreg
+
+    for name in neuralreg.__all__:
+        assert getattr(neuralreg, name) is not None
+    with pytest.raises(AttributeError):
+        neuralreg.registre  # noqa: B018
