@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .transform import Affine, Transform
 
 EVALUATION = "evaluation.json"
 LABEL_COLUMNS = 4
+LINE = 100  # characters of a line on the terminal
 
 
 def evaluate_run(
@@ -43,11 +45,11 @@ def evaluate_run(
     values = _image_measurements(run_dir, job, fixed, transform, inverse)
     evaluation = {"run": str(run_dir), "method": result.method, "preset": job.preset, "measurements": values}
     if fixed_labels is not None:
-        labels = _label_measurements(io.read_labels(fixed_labels), io.read_labels(moving_labels), transform)
+        labels = label_measurements(io.read_labels(fixed_labels), io.read_labels(moving_labels), transform)
         values.update(labels.pop("means"))
         evaluation["labels"] = labels
     if landmarks is not None:
-        errors = _landmark_errors(landmarks, transform)
+        errors = landmark_errors(landmarks, transform)
         values.update(errors.pop("means"))
         evaluation["landmarks"] = errors
     evaluation["qa"] = [dataclasses.asdict(c) for c in qa.read(values, float(fixed.grid.spacing.max()))]
@@ -86,7 +88,7 @@ def _read_map(path: Path) -> Image:
     return io.from_sitk(sitk.ReadImage(str(path)))
 
 
-def _label_measurements(fixed: Image, moving: Image, transform: Transform) -> dict[str, Any]:
+def label_measurements(fixed: Image, moving: Image, transform: Transform) -> dict[str, Any]:
     """Dice before and after and HD95, on the grid of the fixed labels, for the labels that both maps have."""
     before, after = (resample(moving, t, fixed.grid, "nearest").data[0] for t in (Affine.identity(), transform))
     common = sorted(_present(fixed) & _present(moving))
@@ -108,7 +110,7 @@ def _present(labels: Image) -> set[int]:
     return {int(v) for v in torch.unique(labels.data).tolist()} - {0}
 
 
-def _landmark_errors(path: str | Path, transform: Transform) -> dict[str, Any]:
+def landmark_errors(path: str | Path, transform: Transform) -> dict[str, Any]:
     fixed, moving = read_landmarks(path)
     errors, before = metrics.tre(transform, fixed, moving), metrics.tre(Affine.identity(), fixed, moving)
     means = {
@@ -160,11 +162,10 @@ def format_table(evaluation: dict[str, Any]) -> str:
     """The evaluation as text for a terminal: the traffic lights with their rules, the measurements, Dice per label."""
     lines = [f"{evaluation['method']} ({evaluation['preset']}) · {evaluation['run']}", ""]
     width = max((len(c["name"]) for c in evaluation["qa"]), default=0)
-    lines += [
-        f"{c['light'].upper():6} {c['name']:{width}}  {c['value']}\n{'':{width + 8}} {c['rule']}"
-        for c in evaluation["qa"]
-    ]
-    lines += ["", evaluation["qa_note"], ""]
+    for check in evaluation["qa"]:
+        lines.append(f"{check['light'].upper():6} {check['name']:{width}}  {check['value']}")
+        lines += textwrap.wrap(check["rule"], LINE, initial_indent=" " * 7, subsequent_indent=" " * 7)
+    lines += ["", *textwrap.wrap(evaluation["qa_note"], LINE), ""]
     values = evaluation["measurements"]
     width = max(len(name) for name in values)
     lines += [f"{name:{width}}  {value:.5g}" for name, value in values.items()]

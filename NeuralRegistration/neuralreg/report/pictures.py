@@ -70,7 +70,8 @@ def planes(fixed: sitk.Image) -> list[Plane]:
         ("Sagittal", (1, 2, 0), True, ("A", "P", "S", "I")),
     ):
         start = np.array(low, dtype=float)
-        start[c] = (low[c] + high[c]) / 2
+        # A little off the middle for the sagittal plane, which would otherwise run between the hemispheres.
+        start[c] = low[c] + (high[c] - low[c]) * (0.43 if c == 0 else 0.5)
         count = [max(2, round((high[axis] - low[axis]) * spacing[axis] / pixel)) for axis in (a, b)]
         lattice = sitk.Image([*count, 1], sitk.sitkUInt8)
         lattice.SetOrigin(oriented.TransformContinuousIndexToPhysicalPoint(start.tolist()))

@@ -1,0 +1,62 @@
+"""The pairs of the data sets: which files belong together."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Files of one registration task; labels, masks and landmarks where the data set has them."""
+
+    dataset: str
+    name: str
+    fixed: Path
+    moving: Path
+    fixed_labels: Path | None = None
+    moving_labels: Path | None = None
+    fixed_mask: Path | None = None
+    moving_mask: Path | None = None
+    landmarks: Path | None = None
+
+
+def brain_labelled(folder: Path) -> list[Pair]:
+    """All directed pairs of the labelled brains."""
+    subjects = sorted(path.name.removesuffix("_labels.nii.gz") for path in folder.glob("*_labels.nii.gz"))
+    image, labels = (lambda s: folder / f"{s}_T1w_brain.nii.gz"), (lambda s: folder / f"{s}_labels.nii.gz")
+    return [
+        Pair("brain_labelled", f"{a}-{b}", image(a), image(b), labels(a), labels(b))
+        for a, b in itertools.permutations(subjects, 2)
+    ]
+
+
+def lung_ct(folder: Path) -> list[Pair]:
+    """The breathing pair; the landmarks lead from baseline to follow-up, so baseline is fixed."""
+    if not (folder / "baseline_ct.mha").is_file():
+        return []
+    pair = Pair(
+        "lung_ct", "baseline-followup", folder / "baseline_ct.mha", folder / "followup_ct.mha",
+        fixed_mask=folder / "baseline_mask.mha", moving_mask=folder / "followup_mask.mha",
+        landmarks=folder / "landmarks.csv",
+    )  # fmt: skip
+    return [pair]
+
+
+DATASETS: dict[str, Callable[[Path], list[Pair]]] = {"brain_labelled": brain_labelled, "lung_ct": lung_ct}
+
+
+def pairs_of(data: Path, datasets: list[str], count: int | None = None) -> list[Pair]:
+    """The pairs of some data sets below a folder, at most `count` of each, spread over the set. Raises SystemExit."""
+    found = []
+    for name in datasets:
+        if name not in DATASETS:
+            raise SystemExit(f"There is no data set {name}; choose among {', '.join(DATASETS)}.")
+        pairs = DATASETS[name](data / name)
+        if not pairs:
+            raise SystemExit(f"{data / name} holds no pairs; give the folder that contains {name} with --data.")
+        step = 1 if count is None else max(1, len(pairs) // count)
+        found += pairs[::step][:count]
+    return found
