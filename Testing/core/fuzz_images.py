@@ -1,4 +1,4 @@
-"""Mutated image and transform files, each read once: `python fuzz_images.py FOLDER COUNT SEED` prints what became of them.
+"""Mutated images, transforms and point files, each read once: `python fuzz_images.py FOLDER COUNT SEED` counts the ends.
 
 A process of its own, with little memory to allocate, because a reader that crashes or swallows gigabytes must be seen.
 """
@@ -40,7 +40,7 @@ def write_originals(folder: Path) -> None:
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
-    """A few bytes changed (half of the time in the header), a piece cut off, doubled or taken out, or numbers in text blown up."""
+    """Bytes changed (mostly in the header), a piece cut off, doubled or taken out, or the numbers of a text blown up."""
     data = bytearray(data)
     how = chance.choice(("bytes", "bytes", "header", "header", "header", "cut", "double", "hole", "digits"))
     if how in ("bytes", "header"):

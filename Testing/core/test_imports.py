@@ -134,7 +134,8 @@ def test_slicer_side_never_uses_torch_and_little_of_the_core(module):
     "name", ["neuralreg", "neuralreg.job", "neuralreg.methods", "neuralreg.cli", "neuralreg.workspace"]
 )
 def test_importing_costs_nothing(name):
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {name}; print(*{{'torch', 'SimpleITK', 'numpy'}} & sys.modules.keys())"
+    heavy = {"torch", "SimpleITK", "numpy"}
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {name}; print(*{heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

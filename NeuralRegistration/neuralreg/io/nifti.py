@@ -38,7 +38,7 @@ class NiftiHeader:
 
 
 def read_header(path: Path) -> NiftiHeader | None:
-    """The header of a .nii(.gz) or a .hdr/.img pair; None when it is none of version 1 or 2."""
+    """The header of a .nii(.gz) or a .hdr/.img pair; None when it is none of version 1 (ITK reads no other)."""
     name = path.name.lower()
     header = path
     if name.endswith((".img", ".img.gz")):
@@ -48,23 +48,19 @@ def read_header(path: Path) -> NiftiHeader | None:
     with header.open("rb") as file:
         head = file.read(65536)
     if head[:2] == b"\x1f\x8b":
-        head = zlib.decompressobj(31).decompress(head, 540)
+        head = zlib.decompressobj(31).decompress(head, 348)
     if len(head) < 348:
         return None
-    order = next((o for o in "<>" if struct.unpack(o + "i", head[:4])[0] in (348, 540)), None)
-    return None if order is None else _parsed(head.ljust(540, b"\0"), order, header)
+    order = next((o for o in "<>" if struct.unpack(o + "i", head[:4])[0] == 348), None)
+    return None if order is None else _parsed(head, order, header)
 
 
 def _parsed(head: bytes, order: str, header: Path) -> NiftiHeader:
     def at(place: int, kind: str) -> tuple:
         return struct.unpack_from(order + kind, head, place)
 
-    if at(0, "i")[0] == 348:
-        dims, (datatype, bits), (begin,) = at(40, "8h"), at(70, "2h"), at(108, "f")
-        pixdim, codes, quaternion, rows = at(76, "8f"), at(252, "2h"), at(256, "6f"), at(280, "12f")
-    else:
-        dims, (datatype, bits), (begin,) = at(16, "8q"), at(12, "2h"), at(168, "q")
-        pixdim, codes, quaternion, rows = at(104, "8d"), at(344, "2i"), at(352, "6d"), at(400, "12d")
+    dims, (datatype, bits), (begin,) = at(40, "8h"), at(70, "2h"), at(108, "f")
+    pixdim, codes, quaternion, rows = at(76, "8f"), at(252, "2h"), at(256, "6f"), at(280, "12f")
     data = header
     if header.name.lower().endswith(".hdr"):
         pair = [header.with_suffix(end) for end in (".img", ".img.gz")]

@@ -55,6 +55,8 @@ def reason(error: Exception) -> str:
     """The last line of ITK's message without its source paths: short enough for one sentence."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     last = lines[-1] if lines else type(error).__name__
+    if "Unable to determine ImageIO" in last:
+        return "the file is damaged or of an unknown type"
     return re.sub(r"^.*ERROR:\s*|\w+\(0x[0-9a-f]+\):\s*", "", last).rstrip(".")[:160]
 
 

@@ -1,0 +1,244 @@
+"""Whatever is wrong with a file: one sentence that says what to do, and nothing allocated for a header's promises."""
+
+import gzip
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from child import python
+from geometry import grid_of, image_on
+from neuralreg import io
+from neuralreg.image import Grid, Image
+from neuralreg.job import RegistrationError
+
+
+def fails(path, *words: str, read=io.read_image) -> None:
+    with pytest.raises(RegistrationError) as raised:
+        read(path)
+    sentence = str(raised.value)
+    assert "\n" not in sentence and sentence.endswith(".")
+    for word in words:
+        assert word in sentence, sentence
+
+
+def stack(count: int) -> sitk.Image:
+    return sitk.JoinSeries([io.to_sitk(image_on(grid_of("LPS"), seed)) for seed in range(count)])
+
+
+def test_missing_unreadable_empty(tmp_path):
+    fails(tmp_path / "none.nii", "There is no file", "none.nii")
+    fails(tmp_path, "no DICOM images")
+    for name in ("a.nii", "a.nii.gz", "a.nrrd", "a.mha", "a.txt"):
+        (tmp_path / name).write_bytes(b"")
+        fails(tmp_path / name, "cannot be read")
+        (tmp_path / name).write_bytes(b"nonsense" * 100)
+        fails(tmp_path / name, "cannot be read")
+
+
+def test_not_three_dimensional(tmp_path):
+    sitk.WriteImage(io.to_sitk(image_on(grid_of("LPS")))[:, :, 3], str(tmp_path / "flat.mha"))
+    fails(tmp_path / "flat.mha", "2 dimensions")
+
+
+def test_four_dimensions_name_the_volume_to_pick(tmp_path):
+    sitk.WriteImage(stack(4), str(tmp_path / "many.nii.gz"))
+    fails(tmp_path / "many.nii.gz", "4 volumes", "many.nii.gz@0", "many.nii.gz@3")
+    fails(f"{tmp_path / 'many.nii.gz'}@4", "4 volumes")
+    picked = io.read_image(f"{tmp_path / 'many.nii.gz'}@2")
+    assert torch.equal(picked.data, image_on(grid_of("LPS"), 2).data)
+
+
+def test_four_dimensions_with_one_volume_are_fine(tmp_path):
+    sitk.WriteImage(stack(1), str(tmp_path / "one.nii.gz"))
+    assert torch.equal(io.read_image(tmp_path / "one.nii.gz").data, image_on(grid_of("LPS"), 0).data)
+    assert io.read_image(tmp_path / "one.nii.gz").grid.same_as(grid_of("LPS"))
+
+
+def test_vector_volume_names_the_component_to_pick(tmp_path):
+    volume = sitk.Compose([io.to_sitk(image_on(grid_of("LPS"), seed)) for seed in range(3)])
+    sitk.WriteImage(volume, str(tmp_path / "rgb.nrrd"))
+    fails(tmp_path / "rgb.nrrd", "3 values per voxel", "rgb.nrrd@0")
+    assert torch.equal(io.read_image(f"{tmp_path / 'rgb.nrrd'}@1").data, image_on(grid_of("LPS"), 1).data)
+
+
+def test_constant_small_complex_and_all_nan(tmp_path):
+    grid = grid_of("LPS")
+    io.write_image(Image(torch.full((1, *grid.shape), 7.0), grid), tmp_path / "same.nii")
+    fails(tmp_path / "same.nii", "same value")
+    io.write_image(image_on(grid_of("LPS", (20, 20, 7))), tmp_path / "thin.nii")
+    fails(tmp_path / "thin.nii", "20 × 20 × 7", "at least 8")
+    io.write_image(Image(torch.full((1, *grid.shape), float("nan")), grid), tmp_path / "nan.nrrd")
+    fails(tmp_path / "nan.nrrd", "no number")
+    sitk.WriteImage(sitk.Image([9, 9, 9], sitk.sitkComplexFloat32), str(tmp_path / "complex.nii"))
+    fails(tmp_path / "complex.nii", "real numbers")
+
+
+def test_masks(tmp_path):
+    grid = grid_of("LPS")
+    io.write_image(Image(torch.zeros(1, *grid.shape), grid), tmp_path / "empty.nii")
+    fails(tmp_path / "empty.nii", "is empty", read=lambda path: io.read_mask(path, grid))
+    far = Grid.from_parts(grid.size, grid.origin + 1000, grid.spacing)
+    io.write_image(Image(torch.ones(1, *grid.shape), far), tmp_path / "far.nii")
+    fails(tmp_path / "far.nii", "does not overlap", read=lambda path: io.read_mask(path, grid, lambda _: None))
+
+
+def test_sheared_axes(tmp_path):
+    io.write_image(image_on(grid_of("LPS")), tmp_path / "a.nii")
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    struct.pack_into("<hh", data, 252, 0, 2)  # sform only
+    struct.pack_into("<12f", data, 280, 1, 0.3, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0)
+    (tmp_path / "a.nii").write_bytes(data)
+    fails(tmp_path / "a.nii", "not at right angles")
+
+
+def test_two_orientations_in_one_header_are_said(tmp_path):
+    io.write_image(image_on(grid_of("RAS")), tmp_path / "a.nii")
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    rows = list(struct.unpack_from("<12f", data, 280))
+    rows[3] += 40
+    struct.pack_into("<12f", data, 280, *rows)
+    (tmp_path / "a.nii").write_bytes(data)
+    said = []
+    io.read_image(tmp_path / "a.nii", said.append)
+    assert len(said) == 1 and "two orientations" in said[0] and "40.0 mm" in said[0]
+
+
+@pytest.fixture
+def nothing_is_read(monkeypatch):
+    """SimpleITK allocates what a header promises as soon as it is asked for voxels: it must not be asked."""
+
+    def forbidden(reader):
+        raise AssertionError("the voxels were read")
+
+    monkeypatch.setattr(sitk.ImageFileReader, "Execute", forbidden)
+
+
+LIES = {
+    "a.nii": lambda data: data[:40] + struct.pack("<8h", 3, 2000, 2000, 500, 1, 1, 1, 1) + data[56:],
+    "a.nii.gz": lambda data: gzip.compress(LIES["a.nii"](gzip.decompress(data))),
+    "a.mha": lambda data: data.replace(b"DimSize = 14 12 10", b"DimSize = 2000 2000 500"),
+    "a.nrrd": lambda data: data.replace(b"sizes: 14 12 10", b"sizes: 2000 2000 500"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_header_that_promises_gigabytes(tmp_path, name, nothing_is_read):
+    io.write_image(image_on(grid_of("LPS")), tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    lie = LIES[name](data)
+    assert lie != data
+    (tmp_path / name).write_bytes(lie)
+    fails(tmp_path / name, "incomplete or damaged", "8.0 GB")
+
+
+@pytest.mark.parametrize("name", LIES)
+@pytest.mark.parametrize("compressed", [True, False])
+def test_truncated_file(tmp_path, name, compressed, nothing_is_read):
+    """SimpleITK reads a truncated NIfTI file without a word."""
+    sitk.WriteImage(io.to_sitk(image_on(grid_of("LPS"))), str(tmp_path / name), compressed)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
+    fails(tmp_path / name, "incomplete or damaged")
+
+
+def test_damaged_compressed_body(tmp_path, nothing_is_read):
+    io.write_image(image_on(grid_of("LPS", (60, 60, 60))), tmp_path / "a.nii.gz")
+    data = bytearray((tmp_path / "a.nii.gz").read_bytes())
+    data[-40] ^= 0xFF
+    (tmp_path / "a.nii.gz").write_bytes(data)
+    fails(tmp_path / "a.nii.gz", "incomplete or damaged")
+
+
+def test_header_without_its_voxels(tmp_path):
+    sitk.WriteImage(io.to_sitk(image_on(grid_of("LPS"))), str(tmp_path / "a.mhd"))
+    assert torch.equal(io.read_image(tmp_path / "a.mhd").data, image_on(grid_of("LPS")).data)
+    (tmp_path / "a.raw").unlink()
+    fails(tmp_path / "a.mhd", "a.raw", "is not there")
+
+
+@pytest.mark.parametrize("name", ["a.mhd", "a.nhdr", "a.hdr", "a.txt", "a"])
+def test_file_types_that_are_not_written(tmp_path, name):
+    """Of a pair of files one could be left behind."""
+    fails(tmp_path / name, ".nii.gz, .nrrd or .mha", read=lambda path: io.write_image(image_on(grid_of("LPS")), path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_dicom(folder: Path, volume: sitk.Image, series: int, skip: int | None = None) -> None:
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    folder.mkdir(exist_ok=True)
+    for k in range(volume.GetDepth()):
+        if k == skip:
+            continue
+        piece = volume[:, :, k]
+        position = volume.TransformIndexToPhysicalPoint((0, 0, k))
+        for tag, value in {
+            "0008|0060": "CT",
+            "0020|000d": "1.2.3.4",
+            "0020|000e": f"1.2.3.4.{series}",
+            "0020|0032": "\\".join(map(str, position)),
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0020|0013": str(k),
+        }.items():
+            piece.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{series}_{k}.dcm"))
+        writer.Execute(piece)
+
+
+@pytest.fixture(scope="module")
+def dicom(tmp_path_factory) -> Path:
+    """Folders: `one` series, `two` series, a series with a slice `missing`."""
+    folder = tmp_path_factory.mktemp("dicom")
+    volume = sitk.Cast(io.to_sitk(image_on(grid_of("LPS"))), sitk.sitkInt16)
+    write_dicom(folder / "one", volume, 1)
+    write_dicom(folder / "two", volume, 1)
+    write_dicom(folder / "two", volume + 100, 2)
+    write_dicom(folder / "missing", volume, 1, skip=4)
+    return folder
+
+
+def test_dicom_folder(dicom):
+    image = io.read_image(dicom / "one")
+    assert torch.equal(image.data, image_on(grid_of("LPS")).data.short().float())
+    assert image.grid.same_as(grid_of("LPS"))
+
+
+def test_dicom_traps(dicom):
+    fails(dicom / "two", "2 DICOM series", "@0: 10 slices", "two@1")
+    difference = io.read_image(f"{dicom / 'two'}@1").data - io.read_image(f"{dicom / 'two'}@0").data
+    assert (difference.abs() == 100).all()
+    fails(dicom / "missing", "not evenly spaced")
+    fails(dicom / "one" / "1_3.dcm", "give the folder with all slices")
+
+
+def test_names_with_spaces_accents_links(tmp_path):
+    folder = tmp_path / "Jürgen's scans – 日本"
+    folder.mkdir()
+    image = image_on(grid_of("LPS"))
+    io.write_image(image, folder / "a b@2.nii.gz")  # a name that looks like a picked volume is a name first
+    assert torch.equal(io.read_image(folder / "a b@2.nii.gz").data, image.data)
+    if sys.platform != "win32":
+        (tmp_path / "link.nii.gz").symlink_to(folder / "a b@2.nii.gz")
+        assert torch.equal(io.read_image(tmp_path / "link.nii.gz").data, image.data)
+
+
+def test_numbers_beyond_float32_are_background(tmp_path):
+    values = np.random.default_rng(0).random((10, 12, 14))
+    values[3, 3, 3] = 1e300
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / "a.nrrd"))
+    said = []
+    assert torch.isfinite(io.read_image(tmp_path / "a.nrrd", said.append).data).all()
+    assert len(said) == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit on memory is Linux's")
+def test_fuzz(tmp_path):
+    """1000 mutated files of ten types: read or refused with a sentence, quickly and in little memory, never a crash."""
+    fuzz = Path(__file__).with_name("fuzz_images.py")
+    done = python(fuzz.read_text(encoding="utf-8"), tmp_path, "1000", "1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("1000 files")
