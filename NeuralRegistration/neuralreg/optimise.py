@@ -20,7 +20,7 @@ from .job import Monitor, Progress
 Shape = tuple[int, int, int]
 Similarity = Callable[..., Tensor]  # (fixed, warped, weight, window=…, stride=…) -> ()
 
-BORDER_VOXELS = 3  # of the velocity lattice, over which velocities fall to zero
+BORDER_VOXELS = 2  # of the velocity lattice, over which velocities fall to zero
 FINAL_SQUARINGS = 7
 CHECK_EVERY = 5  # iterations between two looks at the loss: each look makes a GPU wait
 PLATEAU_CHECKS, PLATEAU_GAIN = 4, 1e-3
@@ -115,6 +115,15 @@ def gaussian(values: Tensor, sigmas) -> Tensor:
         padded = F.pad(values, padding, mode="replicate")
         values = F.conv3d(padded, kernel.view(1, 1, *size).expand(channels, 1, *size), groups=channels)
     return values
+
+
+def dilated(mask: Tensor, radius: int) -> Tensor:
+    """A mask (B, 1, D, H, W) widened by a cube of `radius` voxels, one axis after another."""
+    for axis in range(3):
+        size, padding = [1, 1, 1], [0, 0, 0]
+        size[axis], padding[axis] = 2 * radius + 1, radius
+        mask = F.max_pool3d(mask, tuple(size), 1, tuple(padding))
+    return mask
 
 
 def border_window(shape: Shape, like: Tensor) -> Tensor:  # -> (1, 1, D, H, W)
@@ -247,15 +256,14 @@ class _Step:
     spacing: Tensor
 
     def __post_init__(self):
-        self.points = sampling.identity(tuple(self.images.fixed.shape[2:]), self.images.fixed)
-        content = F.max_pool3d((self.images.fixed > 0.02).float(), 5, 1, 2)  # where nothing is, nothing is compared
+        content = dilated((self.images.fixed > 0.02).float(), 2)  # where nothing is, nothing is compared
         seen = self.images.fixed_weight
         self.weight = content if seen is None else content * seen
 
     def __call__(self, residual: Tensor) -> tuple[Tensor, Tensor]:
         displacement = residual if self.before is None else sampling.compose(self.before, residual)
         fine = sampling.resize_displacement(displacement, tuple(self.images.fixed.shape[2:]))
-        warped = sampling.sample(self.images.moving, self.points + fine)
+        warped = sampling.warp(self.images.moving, fine)
         loss = self.energy.compare(self.images.fixed, warped, self._weight(fine), self.level)
         return loss + self.energy.regularise(displacement, self.spacing), warped.detach()
 
@@ -263,4 +271,4 @@ class _Step:
         if self.images.moving_weight is None:
             return self.weight
         with torch.no_grad():
-            return self.weight * sampling.sample(self.images.moving_weight, self.points + displacement)
+            return self.weight * sampling.warp(self.images.moving_weight, displacement)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .transform import Transform
 
 HU_AIR, HU_BONE = -1000.0, 700.0
-MARGIN_VOXELS = 10  # room around the body in which the field falls to zero
+MARGIN_VOXELS = 6  # room around the body in which the field falls to zero
 
 
 @dataclass(frozen=True, eq=False)

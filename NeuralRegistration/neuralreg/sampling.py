@@ -23,10 +23,21 @@ def sample(image: Tensor, coordinates: Tensor, mode: str = "bilinear", outside: 
 
     mode: "bilinear" (trilinear in 3D) or "nearest". outside: "zeros", or "border" for the nearest border value.
     """
-    size = torch.tensor(image.shape[:1:-1], dtype=coordinates.dtype, device=coordinates.device)
-    scale = (2.0 / (size - 1).clamp(min=1)).view(1, 3, 1, 1, 1)
-    grid = (coordinates * scale - 1.0).permute(0, 2, 3, 4, 1)
-    return _grid_sample(image, grid, mode, outside)
+    scale = _normalising_scale(image, coordinates)
+    return _grid_sample(image, (coordinates * scale - 1.0).permute(0, 2, 3, 4, 1), mode, outside)
+
+
+def warp(image: Tensor, displacement: Tensor, mode: str = "bilinear", outside: str = "zeros") -> Tensor:
+    """`image ∘ (id + displacement)` for a displacement on the image's own lattice -> (B, C, D, H, W)."""
+    scale = _normalising_scale(image, displacement)
+    base = identity(displacement.shape[2:], displacement) * scale - 1.0
+    return _grid_sample(image, torch.addcmul(base, displacement, scale).permute(0, 2, 3, 4, 1), mode, outside)
+
+
+def _normalising_scale(image: Tensor, like: Tensor) -> Tensor:
+    """2 / (size − 1) along x, y, z: voxel coordinates times this, minus 1, run from −1 to 1 between corner voxels."""
+    size = torch.tensor(image.shape[:1:-1], dtype=like.dtype, device=like.device)
+    return (2.0 / (size - 1).clamp(min=1)).view(1, 3, 1, 1, 1)
 
 
 def _grid_sample(image: Tensor, grid: Tensor, mode: str, outside: str) -> Tensor:
@@ -46,11 +57,6 @@ def _grid_sample(image: Tensor, grid: Tensor, mode: str, outside: str) -> Tensor
         return warped
     rest = F.grid_sample(image, grid[:, whole:], mode=mode, padding_mode=outside, align_corners=True)
     return torch.cat((warped, rest), dim=2)
-
-
-def warp(image: Tensor, displacement: Tensor, mode: str = "bilinear", outside: str = "zeros") -> Tensor:
-    """`image ∘ (id + displacement)` for a displacement on the image's own lattice -> (B, C, D, H, W)."""
-    return sample(image, identity(displacement.shape[2:], displacement) + displacement, mode, outside)
 
 
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
@@ -78,7 +84,7 @@ def resize_displacement(displacement: Tensor, shape: tuple[int, int, int]) -> Te
     old, new = displacement.shape[:1:-1], tuple(shape)[::-1]
     factors = [(n - 1) / max(o - 1, 1) for o, n in zip(old, new, strict=True)]
     scale = torch.tensor(factors, dtype=displacement.dtype, device=displacement.device).view(1, 3, 1, 1, 1)
-    return resize(displacement, shape) * scale
+    return resize(displacement * scale, shape)
 
 
 def jacobian_matrix(displacement: Tensor) -> Tensor:  # (B, 3, D, H, W) -> (B, 3, 3, D, H, W)

@@ -1,0 +1,168 @@
+"""Every loss against a plain float64 reference, its gradient against finite differences."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from neuralreg import losses
+from scipy.ndimage import uniform_filter
+
+SHAPE = (9, 10, 11)
+
+
+@pytest.fixture
+def images():
+    random = torch.Generator().manual_seed(0)
+    fixed, warped = (torch.rand(1, 1, *SHAPE, generator=random, dtype=torch.float64) for _ in range(2))
+    weight = (torch.rand(1, 1, *SHAPE, generator=random) > 0.3).double()
+    return fixed, 0.6 * warped + 0.4 * fixed, weight
+
+
+def finite_difference(loss, warped, voxel, step=1e-5):
+    values = []
+    for sign in (1, -1):
+        moved = warped.clone()
+        moved[(0, 0, *voxel)] += sign * step
+        values.append(float(loss(moved)))
+    return (values[0] - values[1]) / (2 * step)
+
+
+@pytest.mark.parametrize("name", list(losses.SIMILARITIES))
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gradients_equal_finite_differences(images, name, weighted):
+    fixed, warped, weight = images
+    loss = lambda w: losses.SIMILARITIES[name](fixed, w, weight if weighted else None)  # noqa: E731
+    warped = warped.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(loss(warped), warped)
+    scale = float(gradient.abs().max())
+    for voxel in [(4, 5, 5), (0, 0, 0), (8, 9, 10), (2, 7, 1)]:
+        assert float(gradient[(0, 0, *voxel)]) == pytest.approx(
+            finite_difference(loss, warped.detach(), voxel), rel=1e-4, abs=1e-5 * scale
+        )
+
+
+@pytest.mark.parametrize(("window", "stride"), [(5, 1), (9, 1), (3, 2), (2, 2), (4, 1), (3, 3)])
+def test_analytic_lncc_gradient_equals_autograd(images, window, stride):
+    fixed, warped, weight = images
+    warped = warped.clone().requires_grad_(True)
+    value = losses.lncc(fixed, warped, weight, window, stride)
+    plain = plain_lncc(fixed, warped, weight, window, stride)
+    assert float(value) == pytest.approx(float(plain), rel=1e-9)
+    (got,), (expected,) = torch.autograd.grad(value, warped), torch.autograd.grad(plain, warped)
+    assert torch.allclose(got, expected, rtol=1e-7, atol=1e-12)
+
+
+def plain_lncc(fixed, warped, weight, window, stride):
+    """The same formula from pooling and autograd alone."""
+    before = window // 2
+    pad = [before, window - 1 - before] * 3
+
+    def mean(x):
+        x = torch.nn.functional.avg_pool3d(x, stride, stride, ceil_mode=True, count_include_pad=False)
+        return torch.nn.functional.avg_pool3d(torch.nn.functional.pad(x, pad), window, 1)
+
+    fixed, warped = fixed - fixed.mean(), warped - fixed.mean()
+    f, w = mean(fixed), mean(warped)
+    a = mean(fixed**2) - f**2 + losses.VARIANCE_FLOOR
+    b = mean(warped**2) - w**2 + losses.VARIANCE_FLOOR
+    share = torch.nn.functional.avg_pool3d(weight, stride, stride, ceil_mode=True, count_include_pad=False)
+    return -((mean(fixed * warped) - f * w) ** 2 / (a * b) * share / share.sum()).sum()
+
+
+def test_lncc_equals_scipy_windows_inside(images):
+    fixed, warped, _ = images
+    inner = torch.zeros(1, 1, *SHAPE, dtype=torch.float64)
+    inner[..., 2:-2, 2:-2, 2:-2] = 1
+    f, w = fixed[0, 0].numpy(), warped[0, 0].numpy()
+    mean = lambda x: uniform_filter(x, 5)  # noqa: E731
+    cov = mean(f * w) - mean(f) * mean(w)
+    var = [mean(x * x) - mean(x) ** 2 + losses.VARIANCE_FLOOR for x in (f, w)]
+    expected = -(cov**2 / (var[0] * var[1]))[2:-2, 2:-2, 2:-2].mean()
+    assert float(losses.lncc(fixed, warped, inner, window=5)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_lncc_does_not_see_local_brightness_or_contrast(images):
+    fixed, _, _ = images
+    ramp = torch.linspace(0.9, 1.1, SHAPE[2], dtype=torch.float64)
+    assert losses.lncc(fixed, fixed * ramp, window=3) < -0.97
+    assert losses.lncc(fixed, 1 - fixed, window=3) < -0.99
+
+
+@pytest.mark.parametrize("name", list(losses.SIMILARITIES))
+@pytest.mark.parametrize("value", ["zeros", "flat", "huge"])
+def test_no_nan_from_flat_or_huge_images(name, value):
+    fixed = torch.zeros(1, 1, 8, 8, 8) if value == "zeros" else torch.full((1, 1, 8, 8, 8), 1.0 if value == "flat" else 1e6)
+    warped = fixed.clone().requires_grad_(True)
+    loss = losses.SIMILARITIES[name](fixed, warped)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(warped.grad).all()
+
+
+@pytest.mark.parametrize("name", list(losses.SIMILARITIES))
+def test_alignment_scores_better_than_a_shift(name):
+    random = torch.Generator().manual_seed(1)
+    image = losses.box_mean(torch.rand(1, 1, 20, 20, 20, generator=random), 3)
+    image = (image - image.min()) / (image.max() - image.min())
+    loss = losses.SIMILARITIES[name]
+    assert loss(image, image) < loss(image, image.roll(2, -1)) - 0.01 * abs(float(loss(image, image)))
+
+
+def test_global_correlation_and_mse_equal_numpy(images):
+    fixed, warped, _ = images
+    f, w = fixed.numpy().ravel(), warped.numpy().ravel()
+    assert float(losses.ncc(fixed, warped)) == pytest.approx(-(np.corrcoef(f, w)[0, 1] ** 2), rel=1e-6)
+    assert float(losses.mse(fixed, warped)) == pytest.approx(((f - w) ** 2).mean())
+
+
+def test_mutual_information_knows_its_extremes():
+    random = torch.Generator().manual_seed(2)
+    image = torch.rand(1, 1, 24, 24, 24, generator=random, dtype=torch.float64)
+    other = torch.rand(1, 1, 24, 24, 24, generator=random, dtype=torch.float64)
+    assert -0.06 < float(losses.mi(image, other)) < 0  # independent: nearly nothing in common
+    inverted = float(losses.mi(image, 1 - image))
+    assert inverted == pytest.approx(float(losses.mi(image, image)), rel=0.05)  # the sign of the contrast does not matter
+    assert inverted < -1.5
+    assert -2.0 < float(losses.mi(image, image, normalised=True)) < -1.3
+
+
+def test_joint_histogram_is_a_probability_with_the_right_means():
+    random = torch.Generator().manual_seed(3)
+    fixed, warped = torch.rand(2, 5000, generator=random, dtype=torch.float64)
+    joint = losses._joint_histogram(fixed, warped, torch.ones(5000, dtype=torch.float64), 32)
+    assert float(joint.sum()) == pytest.approx(1)
+    bins = torch.arange(32, dtype=torch.float64)
+    assert float((joint.sum(1) * bins).sum()) == pytest.approx(float(fixed.mean() * 31))
+    assert float((joint.sum(0) * bins).sum()) == pytest.approx(float(warped.mean() * 28 + 1.5))
+
+
+def test_mind_compares_the_twelve_pairs_of_neighbours_at_root_two():
+    assert len(losses._MIND_PAIRS) == 12
+    assert {math.dist(a, b) for a, b in losses._MIND_PAIRS} == {math.sqrt(2)}
+
+
+def test_mind_does_not_see_inverted_contrast():
+    random = torch.Generator().manual_seed(4)
+    image = torch.rand(1, 1, 16, 16, 16, generator=random)
+    assert float(losses.mind(image, 1 - image)) < 1e-9
+    assert float(losses.mind(image, image.roll(1, -1))) > 1e-2
+
+
+def test_smoothness_and_bending_of_known_fields():
+    x = torch.arange(10.0).expand(8, 9, 10)
+    linear = torch.zeros(1, 3, 8, 9, 10)
+    linear[0, 1] = 0.5 * x  # ∂u_y/∂x = 0.5
+    assert float(losses.smoothness(linear)) == pytest.approx(0.25 / 3)
+    assert float(losses.bending(linear)) == pytest.approx(0)
+    spacing = torch.tensor([2.0, 1.0, 1.0])  # in mm: u_y is half as steep along x
+    assert float(losses.smoothness(linear, spacing)) == pytest.approx(0.0625 / 3)
+
+
+def test_folding_counts_what_is_below_the_margin_only():
+    assert float(losses.folding(torch.tensor([2.0, 0.5, -1.0, -3.0]))) == pytest.approx(1.0)
+
+
+def test_dice_of_half_overlap():
+    fixed, warped = torch.zeros(1, 2, 4, 4, 4), torch.zeros(1, 2, 4, 4, 4)
+    fixed[0, 0, :2], warped[0, 0, 1:3] = 1, 1
+    assert float(losses.dice(fixed, warped)) == pytest.approx(0.5)
