@@ -1,0 +1,235 @@
+"""The linear stage: brings two images together from about 40 mm and 25° apart, in any contrast, on any two grids.
+
+Centres and start rotations, compared by mutual information → the best few refined as rigid motions → local correlation
+from coarse to fine, rigid and then affine. All points lie on lattices that follow the fixed image: nothing is random.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .affine_search import (
+    Level,
+    Volume,
+    averaged,
+    descend,
+    evaluate,
+    local_correlation,
+    make_level,
+    mutual_information,
+)
+from .image import Image, canonical, resample
+from .job import Monitor, Progress, choose
+from .transform import Affine
+
+LEVEL_POINTS = (9_000, 30_000, 100_000)  # points in the box around the fixed object: 7.2, 4.8 and 3.2 mm for a brain
+START_ANGLE = np.deg2rad(22.0)
+REFINED_STARTS, FINALISTS = 8, 3
+WORTH = 1e-5  # a gain in similarity below this is rounding
+
+
+@dataclass(frozen=True)
+class AffineResult:
+    """Where the stage arrived. Similarities are mean squared local correlations, 0 to 1, at the stage's finest level:
+    before at `initial` (else as the files place the images), after at the result."""
+
+    moving_from_aligned: Affine
+    similarity_before: float
+    similarity_after: float
+    warning: str | None = None
+
+
+def register_affine(
+    fixed: Image,
+    moving: Image,
+    kind: str = "affine",
+    *,
+    fixed_mask: Image | None = None,
+    moving_mask: Image | None = None,
+    initial: Affine | None = None,
+    device: str | torch.device = "cpu",
+    monitor: Monitor | None = None,
+) -> AffineResult:
+    """The "rigid" or "affine" map from `fixed` to `moving` that makes them most alike, never worse than its start.
+
+    Masks (> 0 counts) restrict what is compared. `initial` (moving_from_fixed) replaces the search for a start.
+    Raises RegistrationError for an unknown `kind`, Cancelled when the monitor says so.
+    """
+    kind, monitor = choose("affine stage", kind, ("rigid", "affine")), monitor or Monitor()
+    pair = _Pair.prepare(fixed, moving, fixed_mask, moving_mask, device)
+    levels = pair.levels()
+    _report(monitor, 0.1)
+    references = [np.eye(4), pair.centred()] if initial is None else [initial.matrix]
+    start = _start(pair, levels, monitor) if initial is None else initial.matrix
+    matrix, _ = descend(local_correlation, levels[1], start, "rigid", origin=start)
+    for number, level in enumerate(levels[1:], 1):
+        _report(monitor, 0.4 + 0.2 * number)
+        matrix, _ = descend(local_correlation, level, matrix, kind, origin=start)
+    _report(monitor, 1.0)
+    return _never_worse(levels[-1], matrix, references)
+
+
+def _report(monitor: Monitor, fraction: float) -> None:
+    monitor.check()
+    monitor.report(Progress("affine", fraction))
+
+
+def _never_worse(level: Level, matrix: np.ndarray, references: list[np.ndarray]) -> AffineResult:
+    """The result, or the best of the starts where the search did not improve on it."""
+    before = [-evaluate(local_correlation, level, reference) for reference in references]
+    after = -evaluate(local_correlation, level, matrix)
+    best = int(np.argmax(before))
+    if after > before[best] + WORTH:
+        return AffineResult(Affine(matrix), before[0], after)
+    warning = "The linear alignment found nothing better than its start; the start was kept."
+    return AffineResult(Affine(references[best]), before[0], before[best], warning)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Both images for the search, the box (low, high: fixed indices x, y, z) around the fixed object, and centres."""
+
+    fixed: Volume
+    moving: Volume
+    box: tuple[np.ndarray, np.ndarray]
+    objects: tuple[np.ndarray, np.ndarray]  # centres of mass, LPS mm
+    grids: tuple[np.ndarray, np.ndarray]  # centres of the fields of view, LPS mm
+
+    @classmethod
+    def prepare(cls, fixed, moving, fixed_mask, moving_mask, device) -> _Pair:
+        field_mm = np.array(fixed.grid.size) * fixed.grid.spacing
+        spacing = 0.6 * (np.prod(field_mm) / LEVEL_POINTS[-1]) ** (1 / 3)
+        f, m = _volume(fixed, fixed_mask, spacing, device), _volume(moving, moving_mask, spacing, device)
+        # One mask alone would shift the centre of one object only.
+        by_mask = fixed_mask is not None and moving_mask is not None
+        masses = [v.inside if by_mask else _contrast(v) for v in (f, m)]
+        box = _box(f.inside if fixed_mask is not None else masses[0])
+        objects = _center_of_mass(f, masses[0]), _center_of_mass(m, masses[1])
+        return cls(f, m, box, objects, (fixed.grid.center, moving.grid.center))
+
+    def levels(self) -> list[Level]:
+        low, high = self.box
+        volume_mm = np.prod((high - low + 1) * self.fixed.grid.spacing)
+        finest = float(self.fixed.grid.spacing.min())
+        spacings = [max((volume_mm / n) ** (1 / 3), finest) for n in LEVEL_POINTS]
+        return [make_level(self.fixed.coarser(0.8 * s), self.moving, s, *self._box_at(0.8 * s)) for s in spacings]
+
+    def _box_at(self, spacing: float) -> tuple[np.ndarray, np.ndarray]:
+        """The box in indices of the fixed image averaged to `spacing`."""
+        grid = self.fixed.coarser(spacing).grid
+        corners = [self.fixed.grid.world_from_index @ np.append(end, 1.0) for end in self.box]
+        return tuple((grid.index_from_world @ corner)[:3] for corner in corners)
+
+    def centred(self, rotation: np.ndarray | None = None) -> np.ndarray:
+        return _about(self.objects[0], self.objects[1], np.eye(3) if rotation is None else rotation)
+
+    def starts(self) -> list[np.ndarray]:
+        """Rotations about the axes of the fixed grid, with centres of mass or of the fields of view brought together,
+        or with the images where their files place them."""
+        u, _, v = np.linalg.svd(self.fixed.grid.direction)  # a sheared lattice has no rotation of its own: the nearest
+        axes = u @ v
+        centres = [self.objects, self.grids, (self.objects[0], self.objects[0])]
+        return [_about(*pair, axes @ turn @ axes.T) for pair in centres for turn in _rotations()]
+
+
+def _about(fixed_point: np.ndarray, moving_point: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotation, moving_point - rotation @ fixed_point
+    return matrix
+
+
+def _rotations() -> list[np.ndarray]:
+    """No rotation first, then START_ANGLE about each axis, edge and corner direction of a cube: 27 in all."""
+    turns = sorted(itertools.product((-1.0, 0.0, 1.0), repeat=3), key=lambda turn: np.abs(turn).sum())
+    out = []
+    for turn in turns:
+        x, y, z = np.array(turn) * START_ANGLE / max(np.linalg.norm(turn), 1.0)
+        cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
+        out.append(torch.linalg.matrix_exp(cross).numpy())
+    return out
+
+
+def _start(pair: _Pair, levels: list[Level], monitor: Monitor) -> np.ndarray:
+    """The most promising rigid start: many compared, some refined, the finalists judged by local correlation."""
+    starts = pair.starts()
+    costs = [evaluate(mutual_information, levels[0], start) for start in starts]
+    refined = []
+    for index in np.argsort(costs, kind="stable")[:REFINED_STARTS]:
+        monitor.check()
+        refined.append(descend(mutual_information, levels[0], starts[index], "rigid", 15))
+    _report(monitor, 0.4)
+    refined.sort(key=lambda found: found[1])
+    finalists = [descend(local_correlation, levels[0], found[0], "rigid") for found in refined[:FINALISTS]]
+    return min(finalists, key=lambda found: evaluate(local_correlation, levels[1], found[0]))[0]
+
+
+def _volume(image: Image, mask: Image | None, spacing: float, device) -> Volume:
+    """The first channel of an image averaged towards `spacing` mm, intensities mapped to [0, 1], NaN as background."""
+    image = canonical(image)
+    data = image.data[:1].to(device).float()
+    if not bool(torch.isfinite(data.sum())):
+        finite = data[torch.isfinite(data)]
+        data = torch.nan_to_num(data, *[float(finite.min()) if finite.numel() else 0.0] * 3)
+    if mask is None:
+        values, grid = averaged(data[None], image.grid, spacing)
+        inside = torch.ones_like(values)
+    else:
+        full = (resample(mask, lambda points: points, image.grid, "nearest").data[:1] > 0).float().to(device)
+        values, grid = averaged((data * full)[None], image.grid, spacing)
+        inside, _ = averaged(full[None], image.grid, spacing)
+        values = values / inside.clamp(min=1e-6)
+    known = values[inside > 0.5]
+    low, high = _intensity_range((known if known.numel() else values).cpu().numpy().ravel())
+    values = ((values - low) / max(high - low, 1e-12)).clamp(0, 1)
+    return Volume(torch.cat((values * inside, inside), dim=1), grid)
+
+
+def _intensity_range(values: np.ndarray) -> tuple[float, float]:
+    """Robust minimum and maximum, without the value far below all others that scanners write outside their bore."""
+    low, high = _percentiles(values)
+    bore = values <= values.min() + 0.005 * (high - values.min())
+    if bore.mean() > 0.001 and not bore.all():
+        above, _ = _percentiles(values[~bore])
+        low = above if above - low > 0.15 * (high - low) else low
+    return low, high
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    ranks = [round(p * (values.size - 1)) for p in (0.005, 0.995)]
+    low, high = np.partition(values, ranks)[ranks]
+    return float(low), float(high)
+
+
+def _contrast(volume: Volume) -> Tensor:  # -> (D, H, W)
+    """How far each voxel is from the background, which is the median over the faces of the field of view."""
+    v = volume.values
+    faces = torch.cat([v[[0, -1]].flatten(), v[:, [0, -1]].flatten(), v[:, :, [0, -1]].flatten()])
+    return (v - faces.median()).abs() * volume.inside
+
+
+def _center_of_mass(volume: Volume, mass: Tensor) -> np.ndarray:  # -> (3,) LPS mm
+    mass = mass.double().cpu()
+    total = float(mass.sum())
+    if total < 1e-6:
+        return volume.grid.center
+    sums = [mass.sum((0, 1)), mass.sum((0, 2)), mass.sum((1, 2))]
+    index = [float(s @ torch.arange(len(s), dtype=torch.float64)) / total for s in sums]
+    return volume.grid.world_from_index[:3, :3] @ index + volume.grid.origin
+
+
+def _box(mass: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and highest index (x, y, z) at which there is something; the whole image where there is nothing."""
+    there = mass > 0.1
+    if not bool(there.any()):
+        there = torch.ones_like(there)
+    ends = []
+    for profile in (there.any(0).any(0), there.any(0).any(1), there.any(1).any(1)):
+        index = torch.nonzero(profile).flatten()
+        ends.append((float(index[0]), float(index[-1])))
+    low, high = np.array(ends).T
+    return low, high
