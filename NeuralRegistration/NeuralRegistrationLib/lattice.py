@@ -65,6 +65,14 @@ def world_points(image, geometry: np.ndarray, general) -> np.ndarray:
     return local if general is None else np.array([general.TransformPoint(p) for p in local])
 
 
+def world_bounds(volume) -> tuple[np.ndarray, np.ndarray]:
+    """(lowest, highest) RAS mm of the box around a volume in world space."""
+    matrix, general = world_from_local(volume)
+    geometry = local_geometry(volume) if matrix is None else matrix @ local_geometry(volume)
+    points = world_points(volume.GetImageData(), geometry, general)
+    return points.min(axis=0), points.max(axis=0)
+
+
 def _enclosing_lattice(image, geometry, general) -> tuple[np.ndarray, np.ndarray]:
     """(ijk → RAS, size) of an orthogonal lattice with the image's spacing that holds the whole bent image."""
     spacing = np.linalg.norm(geometry[:3, :3], axis=0)

@@ -4,17 +4,21 @@ Files are LPS and in world space: parent transforms are applied on the way out, 
 """
 
 from .colours import jacobian_colours, show_jacobian
+from .results import Run, runs
 from .scene_export import export_mask, export_transform, export_volume, volumes_overlap
-from .scene_load import LoadedRun, Outputs, load_run
+from .scene_load import CREATE, SKIP, Outputs, load_run
 
 __all__ = [
-    "LoadedRun",
+    "CREATE",
+    "SKIP",
     "Outputs",
+    "Run",
     "export_mask",
     "export_transform",
     "export_volume",
     "jacobian_colours",
     "load_run",
+    "runs",
     "show_jacobian",
     "volumes_overlap",
 ]

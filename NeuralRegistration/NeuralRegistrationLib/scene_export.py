@@ -11,7 +11,7 @@ import vtk
 from neuralreg.job import RegistrationError
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .lattice import in_world, local_geometry, world_from_local, world_points
+from .lattice import in_world, local_geometry, world_bounds
 
 
 def export_volume(volume, path: Path) -> str:
@@ -31,7 +31,7 @@ def export_mask(mask, reference, path: Path) -> str:
     Raises RegistrationError when nothing is inside.
     """
     if mask.IsA("vtkMRMLSegmentationNode"):
-        image, geometry = _all_segments(mask, reference)
+        image, geometry = _merged(mask, reference)
     else:
         image, geometry = _image_of(mask), local_geometry(mask)
     inside = vtk.vtkImageThreshold()
@@ -69,13 +69,9 @@ def export_transform(node, path: Path) -> str:
 
 def volumes_overlap(fixed, moving) -> bool:
     """Whether the boxes around two volumes meet in world space."""
-    boxes = []
     for volume in (fixed, moving):
-        matrix, general = world_from_local(volume)
-        geometry = local_geometry(volume) if matrix is None else matrix @ local_geometry(volume)
-        points = world_points(_image_of(volume), geometry, general)
-        boxes.append((points.min(axis=0), points.max(axis=0)))
-    (low_a, high_a), (low_b, high_b) = boxes
+        _image_of(volume)
+    (low_a, high_a), (low_b, high_b) = world_bounds(fixed), world_bounds(moving)
     return bool(np.all(high_a > low_b) and np.all(high_b > low_a))
 
 
@@ -91,8 +87,14 @@ def _image_of(volume):
     return image
 
 
-def _all_segments(segmentation, reference) -> tuple[vtk.vtkImageData, np.ndarray]:
-    """(voxels, ijk → RAS) of all segments together, on the lattice on which they were drawn.
+def export_segments(segmentation, segment_ids: list[str], reference, path: Path) -> str:
+    """Write some segments as one label map, numbered 1, 2, … in the order given; returns the path as text."""
+    image, geometry = _merged(segmentation, reference, segment_ids)
+    return _write(*in_world(image, geometry, segmentation, labels=True), path)
+
+
+def _merged(segmentation, reference, segment_ids: list[str] | None = None) -> tuple[vtk.vtkImageData, np.ndarray]:
+    """(voxels, ijk → RAS) of segments together (all of them by default), on the lattice on which they were drawn.
 
     `reference` gives the lattice for segments that are surfaces only.
     """
@@ -100,17 +102,26 @@ def _all_segments(segmentation, reference) -> tuple[vtk.vtkImageData, np.ndarray
     if not segmentation.GetSegmentation().ContainsRepresentation(binary):
         segmentation.SetReferenceImageGeometryParameterFromVolumeNode(reference)
         segmentation.CreateBinaryLabelmapRepresentation()
+    ids = vtk.vtkStringArray()
+    for segment_id in segment_ids if segment_ids is not None else segmentation.GetSegmentation().GetSegmentIDs():
+        ids.InsertNextValue(segment_id)
     merged = slicer.vtkOrientedImageData()
-    segmentation.GenerateMergedLabelmapForAllSegments(merged, slicer.vtkSegmentation.EXTENT_UNION_OF_SEGMENTS)
+    extent = slicer.vtkSegmentation.EXTENT_UNION_OF_SEGMENTS
+    segmentation.GenerateMergedLabelmapForAllSegments(merged, extent, None, ids)
     if merged.GetNumberOfPoints() == 0:
         raise RegistrationError(f'The mask "{segmentation.GetName()}" is empty; draw something in it or choose none.')
+    return _plain(merged)
+
+
+def _plain(oriented) -> tuple[vtk.vtkImageData, np.ndarray]:
+    """(voxels, ijk → RAS) of a vtkOrientedImageData: first voxel at index 0, spacing and origin in the matrix only."""
     matrix = vtk.vtkMatrix4x4()
-    merged.GetImageToWorldMatrix(matrix)
+    oriented.GetImageToWorldMatrix(matrix)
     geometry = slicer.util.arrayFromVTKMatrix(matrix)
-    extent = merged.GetExtent()
-    geometry[:3, 3] += geometry[:3, :3] @ extent[::2]  # voxel (0, 0, 0) of what is written is the first of the extent
+    extent = oriented.GetExtent()
+    geometry[:3, 3] += geometry[:3, :3] @ extent[::2]
     plain = vtk.vtkImageData()
-    plain.DeepCopy(merged)
+    plain.DeepCopy(oriented)
     plain.SetOrigin(0, 0, 0)
     plain.SetSpacing(1, 1, 1)
     plain.SetExtent(0, extent[1] - extent[0], 0, extent[3] - extent[2], 0, extent[5] - extent[4])

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import slicer
-import vtk
 from neuralreg.job import INVERSE, JACOBIAN, RESULT, TRANSFORM, WARPED, RegistrationError, Result
 
+from . import results
 from .colours import show_jacobian
+from .results import Run
 
 INVERSE_TOLERANCE_MM = 1e-5  # Slicer's default of 0.01 mm is visible in points taken there and back
 
@@ -27,24 +28,7 @@ class Outputs:
     jacobian: object = CREATE
 
 
-@dataclass(frozen=True)
-class LoadedRun:
-    """The nodes of a run (None where skipped), its subject-hierarchy folder, and what the run says of itself."""
-
-    name: str
-    folder: int
-    result: Result
-    table: object
-    transform: object = None
-    inverse: object = None
-    warped: object = None
-    jacobian: object = None
-
-    def nodes(self) -> list:
-        return [n for n in (self.transform, self.inverse, self.warped, self.jacobian, self.table) if n is not None]
-
-
-def load_run(run_dir: Path, fixed, moving, name: str, outputs: Outputs = Outputs()) -> LoadedRun:
+def load_run(run_dir: Path, fixed, moving, name: str, outputs: Outputs = Outputs()) -> Run:
     """Load what a run wrote; when anything is missing or broken, the scene stays as it was.
 
     Raises RegistrationError naming the file.
@@ -58,7 +42,6 @@ def load_run(run_dir: Path, fixed, moving, name: str, outputs: Outputs = Outputs
             "warped": _load(_load_volume, run_dir / WARPED, f"{name} warped", outputs.warped),
             "jacobian": _load(_load_volume, run_dir / JACOBIAN, f"{name} Jacobian", outputs.jacobian),
         }
-        table = metrics_table(result, f"{name} metrics")
         kept = {key: _into_existing(node, getattr(outputs, key)) for key, node in new.items()}
         _reference(kept["transform"], fixed, moving)
         _reference(kept["inverse"], moving, fixed)
@@ -66,8 +49,10 @@ def load_run(run_dir: Path, fixed, moving, name: str, outputs: Outputs = Outputs
             _copy_display(moving, kept["warped"])
         if kept["jacobian"] is not None:
             show_jacobian(kept["jacobian"])
-        nodes = [node for node in (*kept.values(), table) if node is not None]
-        return LoadedRun(name, folder_with(name, nodes), result, table, **kept)
+        table = results.add_table(name, result, fixed=fixed, moving=moving, **kept)
+        run = results.run_of(table)
+        results.add_folder(run)
+        return run
 
 
 @contextmanager
@@ -76,22 +61,16 @@ def _all_or_nothing():
     scene = slicer.mrmlScene
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     before = {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}
-    items_before = set(_items(hierarchy))
+    items_before = set(results.items(hierarchy))
     try:
         yield
     except BaseException:
         added = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]
         for node in [n for n in added if n.GetID() not in before]:
             scene.RemoveNode(node)
-        for item in set(_items(hierarchy)) - items_before:
+        for item in set(results.items(hierarchy)) - items_before:
             hierarchy.RemoveItem(item)
         raise
-
-
-def _items(hierarchy) -> list[int]:
-    ids = vtk.vtkIdList()
-    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), ids, True)
-    return [ids.GetId(i) for i in range(ids.GetNumberOfIds())]
 
 
 def _load(loader, path: Path, name: str, output):
@@ -174,49 +153,3 @@ def _copy_display(source, target) -> None:
     if source is not None and source.GetDisplayNode() is not None:
         target.GetDisplayNode().CopyContent(source.GetDisplayNode())
         target.GetDisplayNode().SetAndObserveColorNodeID(source.GetDisplayNode().GetColorNodeID())
-
-
-def metrics_table(result: Result, name: str):
-    """A table node with one row per figure of a result."""
-    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", name)
-    rows = [("method", result.method), ("device", result.device), *flattened(result.metrics)]
-    rows += [(f"seconds {stage}", seconds) for stage, seconds in result.timings.items()]
-    table.SetUseColumnNameAsColumnHeader(True)
-    for title, values in (("Quantity", [row[0] for row in rows]), ("Value", [as_text(row[1]) for row in rows])):
-        column = table.AddColumn()
-        column.SetName(title)
-        column.SetNumberOfValues(len(values))
-        for index, value in enumerate(values):
-            column.SetValue(index, value)
-    table.SetLocked(True)
-    return table
-
-
-def flattened(values: dict, prefix: str = "") -> list[tuple[str, object]]:
-    """`{"a": {"b": 1}}` → [("a b", 1)], lists of figures left out of a table."""
-    rows = []
-    for key, value in values.items():
-        title = f"{prefix} {key}".strip().replace("_", " ")
-        if isinstance(value, dict):
-            rows += flattened(value, title)
-        elif not isinstance(value, (list, tuple)):
-            rows.append((title, value))
-    return rows
-
-
-def as_text(value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def folder_with(name: str, nodes: list) -> int:
-    """A new subject-hierarchy folder that holds the nodes; returns its item."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), name)
-    hierarchy.SetItemAttribute(folder, "NeuralRegistration.Run", name)
-    for node in nodes:
-        item = hierarchy.GetItemByDataNode(node)
-        if item:
-            hierarchy.SetItemParent(item, folder)
-        else:  # without Slicer's window nobody has made an item for the node
-            hierarchy.CreateItem(folder, node)
-    return folder

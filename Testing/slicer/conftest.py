@@ -88,3 +88,32 @@ def wait(slot_errors):
             time.sleep(0.005)
 
     return until
+
+
+@pytest.fixture
+def fake_worker(monkeypatch):
+    """The panel's child is a small program without torch that behaves as the command line does (fakechild.py)."""
+    from NeuralRegistrationLib import worker
+
+    child = Path(__file__).with_name("fakechild.py")
+    monkeypatch.setattr(worker, "serve_command", lambda: [worker.python_executable(), str(child)])
+    return monkeypatch
+
+
+@pytest.fixture
+def module(scene):
+    """The panel, shown; its worker is the real one unless the test also asks for `fake_worker` first."""
+    if IN_SLICER:
+        slicer.util.selectModule("Welcome" if hasattr(slicer.modules, "welcome") else "Data")
+        slicer.util.selectModule("NeuralRegistration")
+        yield slicer.util.getModuleWidget("NeuralRegistration")
+        slicer.util.getModuleWidget("NeuralRegistration").logic.close()
+        return
+    from harness.start import load_module
+
+    widget = load_module(MODULE_FILE)[2]
+    yield widget
+    widget.cleanup()
+    widget.parent.setMRMLScene(None)
+    widget.parent.deleteLater()
+    slicer.app.processEvents()

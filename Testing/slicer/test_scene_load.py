@@ -8,9 +8,8 @@ import SimpleITK as sitk
 import slicer
 from fakerun import GRIDS, add_volume, as_sitk, composite, write_run
 from neuralreg.job import INVERSE, JACOBIAN, RESULT, TRANSFORM, WARPED, RegistrationError
-from NeuralRegistrationLib import colours
-from NeuralRegistrationLib.scene import Outputs, load_run
-from NeuralRegistrationLib.scene_load import SKIP
+from NeuralRegistrationLib import colours, results
+from NeuralRegistrationLib.scene import SKIP, Outputs, load_run
 from vtk.util.numpy_support import vtk_to_numpy
 
 
@@ -65,11 +64,11 @@ def test_everything_is_named_referenced_and_in_one_folder(pair, run):
     inverse = loaded.inverse
     assert inverse.GetNodeReference(inverse.GetFixedNodeReferenceRole()) is moving
     assert loaded.warped.GetDisplayNode().GetWindowLevelMin() == pytest.approx(11)
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    assert hierarchy.GetItemName(loaded.folder) == "moving to fixed DNVF"
-    assert len(loaded.nodes()) == 5
-    for one in loaded.nodes():
-        assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(one)) == loaded.folder
+    folder, tree = results.folder_of(loaded), results.hierarchy()
+    assert tree.GetItemName(folder) == "moving to fixed DNVF"
+    assert len(loaded.outputs()) == 5
+    for one in loaded.outputs():
+        assert tree.GetItemParent(tree.GetItemByDataNode(one)) == folder
         assert one.GetStorageNode() is None  # the run directory is temporary
 
 

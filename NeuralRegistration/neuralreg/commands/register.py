@@ -126,10 +126,11 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from ..devices import choose_device
     from ..run import load_job
 
     show = _shower(options.progress)
-    show(Progress("ready", 0.0))
+    show(Progress("ready", 0.0, message=": ".join(choose_device("auto"))))  # the panel says so before Apply
     line = sys.stdin.readline().strip()
     if not line:
         return  # nobody wants a registration any more

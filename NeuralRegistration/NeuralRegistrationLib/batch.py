@@ -1,0 +1,102 @@
+"""Many moving volumes to one fixed, one after the other; one failure does not end the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import slicer
+from neuralreg.job import RegistrationError
+
+from .logic import DONE, FAILED, STOPPED, Outcome
+from .request import Request
+
+COLUMNS = ("Moving volume", "Result", "Message", "Seconds", "Folds %", "Similarity before", "Similarity after")
+FIGURES = ("seconds total", "folds_percent", "mutual_information_before", "mutual_information_after")
+
+
+@dataclass
+class Item:
+    """One volume of the batch and how it went; `outcome` is None while it waits."""
+
+    name: str
+    node: Any
+    outcome: Outcome | None = None
+
+    def row(self) -> list[str]:
+        if self.outcome is None:
+            return [self.name, "", "", *[""] * len(FIGURES)]
+        figures = self.outcome.run.measurements if self.outcome.run is not None else {}
+        shown = [f"{figures[key]:.4g}" if key in figures else "" for key in FIGURES]
+        return [self.name, self.outcome.status, self.outcome.message, *shown]
+
+
+def items_of(volumes: list, sequence=None) -> list[Item]:
+    """The chosen volumes, then those of a sequence. Raises RegistrationError when there are none."""
+    items = [Item(volume.GetName(), volume) for volume in volumes]
+    if sequence is not None:
+        for index in range(sequence.GetNumberOfDataNodes()):
+            node = sequence.GetNthDataNode(index)
+            if node is not None and node.IsA("vtkMRMLScalarVolumeNode"):
+                items.append(Item(f"{sequence.GetName()} [{sequence.GetNthIndexValue(index)}]", node))
+    if not items:
+        raise RegistrationError("Check the moving volumes, or choose a sequence of volumes.")
+    return items
+
+
+class Batch:
+    """Starts the items one after the other with `start(request, finished)`; tells `changed` after each."""
+
+    def __init__(self, items: list[Item], request: Request, start: Callable, changed: Callable[[], None]):
+        self.items, self.request = items, request
+        self.start_one, self.changed = start, changed
+        self.running = True
+
+    def next(self) -> None:
+        """Begin the next item that has not been tried; at the end write the summary."""
+        item = next((one for one in self.items if one.outcome is None), None)
+        if item is None or not self.running:
+            self.running = False
+            self.changed()
+            return
+        name = f"{item.name} to {self.request.fixed.GetName()} ({self.request.method})"
+        request = replace(self.request, moving=item.node, moving_mask=None, name=name)
+        try:
+            self.start_one(request, lambda outcome: self.finished(item, outcome))
+        except RegistrationError as error:
+            self.finished(item, Outcome(FAILED, str(error)))
+
+    def finished(self, item: Item, outcome: Outcome) -> None:
+        item.outcome = outcome
+        if outcome.status == STOPPED:  # cancelling one cancels the rest
+            self.running = False
+        self.changed()
+        self.next_soon()
+
+    def next_soon(self) -> None:
+        """From the event loop, so that a long batch does not pile up calls."""
+        import qt
+
+        qt.QTimer.singleShot(0, self.next)
+
+    def summary(self) -> str:
+        done = sum(1 for item in self.items if item.outcome is not None and item.outcome.status == DONE)
+        failed = [item.name for item in self.items if item.outcome is not None and item.outcome.status == FAILED]
+        rest = f"; failed: {', '.join(failed)}" if failed else ""
+        return f"{done} of {len(self.items)} registered{rest}."
+
+
+def summary_table(items: list[Item], fixed):
+    """A table node with one row per volume."""
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", f"Registrations to {fixed.GetName()}")
+    rows = [item.row() for item in items]
+    table.SetUseColumnNameAsColumnHeader(True)
+    for index, title in enumerate(COLUMNS):
+        column = table.AddColumn()
+        column.SetName(title)
+        column.SetNumberOfValues(len(rows))
+        for line, row in enumerate(rows):
+            column.SetValue(line, row[index])
+    table.SetLocked(True)
+    return table

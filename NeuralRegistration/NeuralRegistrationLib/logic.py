@@ -1,0 +1,216 @@
+"""The steps of one registration: files out, worker, files in. No dialog and no widget; callable from Python.
+
+    logic = NeuralRegistrationLogic()
+    run = logic.register(fixedNode, movingNode, preset="fast")     # waits, the window stays alive
+    logic.register(fixedNode, movingNode, wait=False, onFinished=lambda outcome: print(outcome.message))
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import qt
+import slicer
+import vtk
+from neuralreg.job import CANCEL, RESULT, STOP, Progress, RegistrationError, Result
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
+from slicer.util import VTKObservationMixin
+
+from .parameters import NeuralRegistrationParameterNode
+from .request import Request, write_job
+from .results import Run
+from .scene_load import load_run
+from .worker import CANCELLED, Ending, Worker
+
+POLL_MS = 40
+DONE, STOPPED, FAILED = "done", "cancelled", "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a registration ended: `status` is "done", "cancelled" or "failed"; `message` is one sentence."""
+
+    status: str
+    message: str
+    run: Run | None = None
+    stopped_early: bool = False
+
+
+class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
+    """Runs one registration at a time; several instances do not disturb each other."""
+
+    def __init__(self, parent=None, worker: Worker | None = None):
+        ScriptedLoadableModuleLogic.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.worker = worker or Worker()
+        self.folder: Path | None = None  # of the last run: its files serve the evaluation and the report
+        self._request: Request | None = None
+        self._onProgress = self._onFinished = self._onReady = None
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_MS)
+        self._timer.connect("timeout()", self.poll)
+        atexit.register(self.close)
+        slicer.app.connect("aboutToQuit()", self.close)
+
+    def getParameterNode(self) -> NeuralRegistrationParameterNode:
+        return NeuralRegistrationParameterNode(super().getParameterNode())
+
+    @property
+    def running(self) -> bool:
+        return self._request is not None
+
+    @property
+    def runFolder(self) -> Path | None:
+        """The directory of the last finished run, as the command line writes it."""
+        return self.folder / "run" if self.folder is not None and not self.running else None
+
+    def warm(self, onReady: Callable[[], None] | None = None) -> None:
+        """Start the worker ahead of time; `onReady` is called once it has imported torch and knows its device.
+
+        Failing is no harm yet: the run will say so.
+        """
+        if self.worker.alive:
+            return
+        try:
+            self.worker.warm()
+        except OSError:
+            return
+        self._onReady = onReady
+        self._timer.start()
+
+    def register(self, fixed, moving, wait: bool = True, onProgress=None, onFinished=None, **settings):
+        """Register two volume nodes; settings are the fields of `Request`.
+
+        With wait the loaded run is returned, and RegistrationError raised when there is none; without it `onFinished`
+        gets an Outcome.
+        """
+        outcomes = []
+
+        def finished(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            if onFinished is not None:
+                onFinished(outcome)
+
+        self.start(Request(fixed, moving, **settings), onProgress, finished)
+        if not wait:
+            return None
+        while not outcomes:
+            slicer.app.processEvents()
+            self.poll()
+            time.sleep(0.01)
+        if outcomes[0].status != DONE:
+            raise RegistrationError(outcomes[0].message)
+        return outcomes[0].run
+
+    def start(self, request: Request, onProgress: Callable[[Progress], None] | None = None,
+              onFinished: Callable[[Outcome], None] | None = None) -> None:
+        """Export and hand over to the worker; everything after that comes through the two callbacks.
+
+        Raises RegistrationError when the request cannot be run; the scene and the disk are then as before.
+        """
+        if self.running:
+            raise RegistrationError(_("A registration is running; wait for it or cancel it."))
+        self._removeFolder()
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="NeuralRegistration-", dir=slicer.app.temporaryPath))
+            self.worker.start(write_job(request, self.folder))
+        except RegistrationError:
+            self._removeFolder()
+            raise
+        except OSError as error:
+            self._removeFolder()
+            raise RegistrationError(
+                _("The registration cannot be started ({reason}); check the free space of the temporary folder.")
+                .format(reason=error.strerror or error)) from error
+        self._request, self._onProgress, self._onFinished = request, onProgress, onFinished
+        self._observe()
+        self._timer.start()
+
+    def cancel(self, reason: str = "") -> None:
+        """End the run at once; the scene stays untouched."""
+        if not self.running:
+            return
+        (self.folder / "run" / CANCEL).touch()  # for a child that the kill cannot reach
+        self.worker.kill()
+        self._finish(Outcome(STOPPED, reason or _("Cancelled; the scene is unchanged.")))
+
+    def stopAndKeep(self) -> None:
+        """Let the optimisation end now; its best field so far becomes the result."""
+        if self.running:
+            (self.folder / "run" / STOP).touch()
+
+    def poll(self) -> None:
+        """Take note of what the worker has said; the timer calls this."""
+        for event in self.worker.poll():
+            if not self.running:
+                break
+            if isinstance(event, Ending):
+                self._ended(event)
+            elif self._onProgress is not None:
+                self._onProgress(event)
+        if self.worker.ready and self._onReady is not None:
+            tell, self._onReady = self._onReady, None
+            tell()
+        if not self.running and (self.worker.ready or not self.worker.alive):
+            self._timer.stop()  # a worker that waits has nothing to say
+
+    def _ended(self, ending: Ending) -> None:
+        if ending.code != 0:
+            status = STOPPED if ending.code == CANCELLED else FAILED
+            self._finish(Outcome(status, ending.message))
+            return
+        request = self._request
+        try:
+            run = load_run(self.folder / "run", request.fixed, request.moving, request.title(), request.outputs)
+        except RegistrationError as error:
+            self._finish(Outcome(FAILED, str(error)))
+            return
+        result = Result.load(self.folder / "run" / RESULT)
+        kept = _(" (stopped early)") if result.stopped_early else ""
+        notes = "".join(f" {warning}" for warning in result.warnings)
+        seconds = result.timings.get("total", 0.0)
+        self._finish(Outcome(DONE, _("Done in {seconds:.0f} s{kept}.").format(seconds=seconds, kept=kept) + notes, run,
+                             result.stopped_early))
+
+    def _finish(self, outcome: Outcome) -> None:
+        tell, self._request, self._onProgress, self._onFinished = self._onFinished, None, None, None
+        self.removeObservers()
+        if outcome.status != DONE:
+            self._removeFolder()
+        if tell is not None:
+            tell(outcome)
+
+    def _observe(self) -> None:
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self._onSceneClosed)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._onNodeRemoved)
+
+    def _onSceneClosed(self, caller, event) -> None:
+        self.cancel(_("The scene was closed; the registration was cancelled."))
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeRemoved(self, caller, event, node) -> None:
+        if self.running and node in (self._request.fixed, self._request.moving):
+            self.cancel(_('"{name}" was deleted; the registration was cancelled.').format(name=node.GetName()))
+
+    def _removeFolder(self) -> None:
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = None
+
+    def close(self) -> None:
+        """End everything without a word: no process and no file stays behind. Called when Slicer ends."""
+        self._timer.stop()
+        self.worker.kill()
+        self._request = self._onProgress = self._onFinished = self._onReady = None
+        self.removeObservers()
+        self._removeFolder()
+        atexit.unregister(self.close)
+

@@ -1,0 +1,204 @@
+"""Ways to look at a registration: overlay, checkerboard, side by side, grid, maps; by the nodes of the slice views."""
+
+from __future__ import annotations
+
+import numpy as np
+import slicer
+
+from .lattice import local_geometry
+from .results import Run, folder_of, put_into_folder
+
+SQUARES = 8  # of the checkerboard along the longest side of the volume
+GRID_LINES = 20  # of the deformation grid along the longest side
+MAP_OPACITY = 0.5
+DISPLACEMENT_COLOURS = "vtkMRMLColorTableNodeFileViridis.txt"
+
+
+def slice_views() -> list:
+    """The composite nodes of all slice views."""
+    return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
+
+
+def overlay(background, foreground, opacity: float = 0.5, fit: bool = False) -> None:
+    """Lay one volume over another in all slice views."""
+    for view in slice_views():
+        view.SetBackgroundVolumeID(background.GetID() if background is not None else None)
+        view.SetForegroundVolumeID(foreground.GetID() if foreground is not None else None)
+        view.SetForegroundOpacity(opacity)
+    if fit:
+        slicer.util.resetSliceViews()
+
+
+def blend(opacity: float) -> None:
+    """0 shows the background only, 1 the foreground."""
+    for view in slice_views():
+        view.SetForegroundOpacity(opacity)
+
+
+def show_after(run: Run, opacity: float = 0.5) -> None:
+    overlay(run.fixed, run.warped or run.moving, opacity)
+
+
+def show_before(run: Run, opacity: float = 0.5) -> None:
+    """Fixed and moving as they were before the registration."""
+    overlay(run.fixed, run.moving, opacity)
+
+
+def show_side_by_side(run: Run) -> None:
+    """Fixed on the left, warped on the right, the same slice in both, moving together."""
+    layouts = slicer.app.layoutManager()
+    if layouts is not None:
+        layouts.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
+    volumes = {"Red": run.fixed, "Yellow": run.warped}
+    red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
+    yellow = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeYellow")
+    if red is not None and yellow is not None:
+        yellow.GetSliceToRAS().DeepCopy(red.GetSliceToRAS())
+        yellow.UpdateMatrices()
+    for view in slice_views():
+        view.SetLinkedControl(True)
+        view.SetHotLinkedControl(True)
+        if view.GetLayoutName() in volumes:
+            volume = volumes[view.GetLayoutName()]
+            view.SetBackgroundVolumeID(volume.GetID() if volume is not None else None)
+            view.SetForegroundVolumeID(None)
+    slicer.util.resetSliceViews()
+
+
+def leave_side_by_side() -> None:
+    """Back to Slicer's usual four views, not linked."""
+    layouts = slicer.app.layoutManager()
+    if layouts is not None and layouts.layout == slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView:
+        layouts.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        yellow = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeYellow")
+        if yellow is not None:
+            yellow.SetOrientation("Sagittal")
+    for view in slice_views():
+        view.SetLinkedControl(False)
+
+
+def show_grid(run: Run, visible: bool) -> None:
+    """The transform as a bent grid in the slice views."""
+    if run.transform is None:
+        return
+    run.transform.CreateDefaultDisplayNodes()
+    display = run.transform.GetDisplayNode()
+    if run.fixed is not None:
+        bounds = np.zeros(6)
+        run.fixed.GetRASBounds(bounds)
+        spacing = float(np.ptp(bounds.reshape(3, 2), axis=1).max()) / GRID_LINES
+        display.SetGridSpacingMm(spacing)
+        display.SetGridResolutionMm(spacing / 4)
+        display.SetGridLineDiameterMm(spacing / 20)
+        display.SetGridScalePercent(100)
+    display.SetVisualizationMode(display.VIS_MODE_GRID)
+    display.SetVisibility2D(visible)
+    display.SetVisibility3D(False)
+    display.SetVisibility(visible)
+
+
+def show_map(run: Run, volume, visible: bool) -> None:
+    """A Jacobian or displacement map over the fixed volume, or the warped volume again."""
+    if visible and volume is not None:
+        overlay(run.fixed, volume, MAP_OPACITY)
+    else:
+        show_after(run)
+
+
+def checkerboard(run: Run):
+    """Squares of fixed and warped in turn, a volume made when it is first asked for; None without warped volume."""
+    if run.fixed is None or run.warped is None:
+        return None
+    known = _derived(run, "checkerboard")
+    if known is not None:
+        return known
+    fixed, warped = _as_shown(run.fixed), _as_shown(run.warped)
+    side = max(1, max(fixed.shape) // SQUARES)
+    index = np.add.outer(np.add.outer(np.arange(fixed.shape[0]) // side, np.arange(fixed.shape[1]) // side),
+                         np.arange(fixed.shape[2]) // side)
+    board = np.where(index % 2 == 0, fixed, warped).astype(np.uint8)
+    node = slicer.util.addVolumeFromArray(board, local_geometry(run.warped), f"{run.name} checkerboard")
+    return _keep(run, node, "checkerboard")
+
+
+def displacement_map(run: Run):
+    """How far each point of the fixed grid moves, in mm, as a volume made when it is first asked for."""
+    if run.transform is None or run.warped is None:
+        return None
+    known = _derived(run, "displacement")
+    if known is not None:
+        return known
+    logic = slicer.modules.transforms.logic()
+    node = logic.CreateDisplacementVolumeFromTransform(run.transform, run.warped, True)
+    node.SetName(f"{run.name} displacement")
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.SetAndObserveColorNodeID(DISPLACEMENT_COLOURS)
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(0, max(node.GetImageData().GetScalarRange()[1], 1e-3))
+    return _keep(run, node, "displacement")
+
+
+def _derived(run: Run, role: str):
+    return run.table.GetNodeReference(f"NeuralRegistration.{role}")
+
+
+def _keep(run: Run, node, role: str):
+    run.table.SetNodeReferenceID(f"NeuralRegistration.{role}", node.GetID())
+    put_into_folder(node, folder_of(run))
+    return node
+
+
+def _as_shown(volume) -> np.ndarray:
+    """Grey values 0 … 255 as the display's window maps them, so that both volumes look as in the views."""
+    volume.CreateDefaultDisplayNodes()
+    display = volume.GetDisplayNode()
+    low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+    array = slicer.util.arrayFromVolume(volume).astype(np.float32)
+    return np.clip((array - low) / max(high - low, 1e-6), 0, 1) * 255
+
+
+class Preview:
+    """The volume while it is being warped, over the fixed one; takes itself away again."""
+
+    def __init__(self, fixed, moving):
+        self.fixed, self.moving = fixed, moving
+        self.node = None
+        self._before: list[tuple] = []
+
+    def show(self, path) -> None:
+        """Read the volume that the worker has just rewritten. An unreadable one is skipped: the next comes soon."""
+        if self.node is None:
+            self._begin()
+        storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+        storage.SetFileName(str(path))
+        storage.SetSingleFile(True)
+        if not storage.ReadData(self.node):
+            return
+        self.node.SetName("Registration preview")
+
+    def _begin(self) -> None:
+        self.node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Registration preview")
+        self.node.SetHideFromEditors(True)
+        self.node.SetSaveWithScene(False)
+        self.node.CreateDefaultDisplayNodes()
+        if self.moving.GetDisplayNode() is not None:
+            self.node.GetDisplayNode().CopyContent(self.moving.GetDisplayNode())
+        self._before = [(view.GetID(), view.GetBackgroundVolumeID(), view.GetForegroundVolumeID(),
+                         view.GetForegroundOpacity()) for view in slice_views()]
+        overlay(self.fixed, self.node, 0.5)
+
+    def end(self) -> None:
+        """Put the views back as they were before the run."""
+        if self.node is None:
+            return
+        for view_id, background, foreground, opacity in self._before:
+            view = slicer.mrmlScene.GetNodeByID(view_id)
+            if view is not None:
+                view.SetBackgroundVolumeID(background)
+                view.SetForegroundVolumeID(foreground)
+                view.SetForegroundOpacity(opacity)
+        if self.node.GetScene() is not None:
+            for node in (self.node.GetDisplayNode(), self.node):
+                slicer.mrmlScene.RemoveNode(node)
+        self.node = None

@@ -1,0 +1,123 @@
+"""What the user asks for, and how it becomes files and a job for the worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from neuralreg.job import JOB, RegistrationError, RegistrationJob
+
+from .dependencies import cores
+from .lattice import world_bounds
+from .scene_export import export_mask, export_transform, export_volume, volumes_overlap
+from .scene_load import Outputs
+
+
+@dataclass(frozen=True)
+class Request:
+    """One registration of nodes of the scene. `centre` moves the centres together when the volumes do not overlap."""
+
+    fixed: Any
+    moving: Any
+    fixed_mask: Any = None
+    moving_mask: Any = None
+    initial_transform: Any = None
+    centre: bool = False
+    method: str = "DNVF"
+    preset: str = "balanced"
+    similarity: str = "auto"
+    affine: str = "affine"
+    device: str = "auto"
+    seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    outputs: Outputs = field(default_factory=Outputs)
+    name: str = ""
+
+    def title(self) -> str:
+        """The name of the run's folder and, with an addition, of its nodes."""
+        return self.name or f"{self.moving.GetName()} to {self.fixed.GetName()} ({self.method})"
+
+    def nodes(self) -> list:
+        """The nodes that the run reads."""
+        every = (self.fixed, self.moving, self.fixed_mask, self.moving_mask, self.initial_transform)
+        return [node for node in every if node is not None]
+
+
+def check(request: Request) -> None:
+    """Raise RegistrationError for what can be known to be wrong before anything is written."""
+    if request.fixed is None or request.moving is None:
+        raise RegistrationError("Choose a fixed and a moving volume.")
+    if request.fixed is request.moving:
+        raise RegistrationError("Fixed and moving are the same volume; choose two different ones.")
+    if request.initial_transform is not None and _lies_under(request.moving, request.initial_transform):
+        raise RegistrationError(
+            f'The moving volume already lies under "{request.initial_transform.GetName()}", which would be applied '
+            "twice; choose no initial transform, or take the volume out of it."
+        )
+    if not _brought_together(request):
+        raise RegistrationError(
+            "The volumes do not overlap in physical space; switch on Centre, or choose an initial transform."
+        )
+
+
+def write_job(request: Request, folder: Path) -> Path:
+    """Export the nodes and the job into a folder of the run; returns the job's path.
+
+    Raises RegistrationError with one sentence, and OSError when the folder cannot be written.
+    """
+    check(request)
+    inputs, run = folder / "inputs", folder / "run"
+    inputs.mkdir()
+    run.mkdir()
+    initial = None
+    if request.initial_transform is not None:
+        initial = export_transform(request.initial_transform, inputs / "initial.h5")
+    elif request.centre and not volumes_overlap(request.fixed, request.moving):
+        initial = _centring(request, inputs / "initial.h5")
+    masks = {}
+    for name, mask, volume in (("fixed_mask", request.fixed_mask, request.fixed),
+                               ("moving_mask", request.moving_mask, request.moving)):
+        masks[name] = None if mask is None else export_mask(mask, volume, inputs / f"{name}.nrrd")
+    job = RegistrationJob(
+        fixed=export_volume(request.fixed, inputs / "fixed.nrrd"),
+        moving=export_volume(request.moving, inputs / "moving.nrrd"),
+        output=str(run), method=request.method, preset=request.preset, similarity=request.similarity,
+        affine=request.affine, initial_transform=initial, device=request.device, seed=request.seed,
+        threads=cores(),
+        options=request.options, **masks,
+    )  # fmt: skip
+    job.save(run / JOB)
+    return run / JOB
+
+
+def _brought_together(request: Request) -> bool:
+    if request.centre or request.initial_transform is not None:
+        return True
+    return volumes_overlap(request.fixed, request.moving)
+
+
+def _lies_under(node, transform) -> bool:
+    parent = node.GetParentTransformNode()
+    while parent is not None:
+        if parent is transform:
+            return True
+        parent = parent.GetParentTransformNode()
+    return False
+
+
+def _centring(request: Request, path: Path) -> str:
+    """Write the shift that moves the centre of the moving volume onto that of the fixed one."""
+    low_fixed, high_fixed = world_bounds(request.fixed)
+    low_moving, high_moving = world_bounds(request.moving)
+    matrix = np.eye(4)
+    matrix[:3, 3] = (low_fixed + high_fixed - low_moving - high_moving) / 2
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    try:
+        node.SetHideFromEditors(True)
+        node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+        return export_transform(node, path)
+    finally:
+        slicer.mrmlScene.RemoveNode(node)

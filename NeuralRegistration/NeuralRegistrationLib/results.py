@@ -1,0 +1,127 @@
+"""Finished runs in the scene: one table node per run refers to all that the run made, and survives saving."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import slicer
+import vtk
+from neuralreg.job import Result
+
+RUN, MEASUREMENTS = "NeuralRegistration.Run", "NeuralRegistration.Measurements"
+ROLES = ("fixed", "moving", "transform", "inverse", "warped", "jacobian")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A registration in the scene; nodes are None where they were not wanted or have been deleted."""
+
+    name: str
+    table: Any
+    measurements: dict[str, Any]
+    fixed: Any = None
+    moving: Any = None
+    transform: Any = None
+    inverse: Any = None
+    warped: Any = None
+    jacobian: Any = None
+
+    def outputs(self) -> list:
+        """The nodes that the run made."""
+        every = (self.transform, self.inverse, self.warped, self.jacobian, self.table)
+        return [node for node in every if node is not None]
+
+
+def runs() -> list[Run]:
+    """All runs in the scene, the latest first."""
+    tables = slicer.util.getNodesByClass("vtkMRMLTableNode")
+    return [run_of(table) for table in reversed(list(tables)) if table.GetAttribute(RUN)]
+
+
+def run_of(table) -> Run:
+    """The run to which a table belongs."""
+    nodes = {role: table.GetNodeReference(f"NeuralRegistration.{role}") for role in ROLES}
+    return Run(table.GetAttribute(RUN), table, json.loads(table.GetAttribute(MEASUREMENTS)), **nodes)
+
+
+def add_table(name: str, result: Result, **nodes):
+    """A table node with the figures of a result that refers to the nodes of the run, given by role."""
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
+    table.SetName(slicer.mrmlScene.GenerateUniqueName(f"{name} metrics"))
+    table.SetAttribute(RUN, name)
+    for role, node in nodes.items():
+        if node is not None and node.GetScene() is not None:  # an item of a sequence is in no scene
+            table.SetNodeReferenceID(f"NeuralRegistration.{role}", node.GetID())
+    seconds = {f"seconds {stage}": value for stage, value in result.timings.items()}
+    write_measurements(table, {"method": result.method, "device": result.device, **result.metrics, **seconds})
+    return table
+
+
+def write_measurements(table, measurements: dict[str, Any]) -> None:
+    """Put figures into the table node of a run: as rows to read, and as they are for `run_of`."""
+    table.SetAttribute(MEASUREMENTS, json.dumps(measurements))
+    rows = flattened(measurements)
+    table.SetLocked(False)
+    table.RemoveAllColumns()
+    table.SetUseColumnNameAsColumnHeader(True)
+    for title, values in (("Quantity", [row[0] for row in rows]), ("Value", [as_text(row[1]) for row in rows])):
+        column = table.AddColumn()
+        column.SetName(title)
+        column.SetNumberOfValues(len(values))
+        for index, value in enumerate(values):
+            column.SetValue(index, value)
+    table.SetLocked(True)
+
+
+def flattened(values: dict, prefix: str = "") -> list[tuple[str, object]]:
+    """`{"a": {"b": 1}}` → [("a b", 1)], lists of figures left out of a table."""
+    rows = []
+    for key, value in values.items():
+        title = f"{prefix} {key}".strip().replace("_", " ")
+        if isinstance(value, dict):
+            rows += flattened(value, title)
+        elif not isinstance(value, (list, tuple)):
+            rows.append((title, value))
+    return rows
+
+
+def as_text(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def hierarchy():
+    return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+
+
+def items(tree) -> list[int]:
+    """Every item of the subject hierarchy."""
+    ids = vtk.vtkIdList()
+    tree.GetItemChildren(tree.GetSceneItemID(), ids, True)
+    return [ids.GetId(i) for i in range(ids.GetNumberOfIds())]
+
+
+def add_folder(run: Run) -> int:
+    """A new subject-hierarchy folder, named after the run, with its nodes; returns the item."""
+    tree = hierarchy()
+    folder = tree.CreateFolderItem(tree.GetSceneItemID(), run.name)
+    for node in run.outputs():
+        put_into_folder(node, folder)
+    return folder
+
+
+def put_into_folder(node, folder: int) -> None:
+    tree = hierarchy()
+    item = tree.GetItemByDataNode(node)
+    if item:
+        tree.SetItemParent(item, folder)
+    else:  # without Slicer's window nobody has made an item for the node
+        tree.CreateItem(folder, node)
+
+
+def folder_of(run: Run) -> int:
+    """The folder in which the run's table lies, or the top of the hierarchy."""
+    tree = hierarchy()
+    item = tree.GetItemByDataNode(run.table)
+    return tree.GetItemParent(item) if item else tree.GetSceneItemID()

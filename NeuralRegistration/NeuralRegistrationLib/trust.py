@@ -1,0 +1,105 @@
+"""The reading of a run: the checks with their lights, and the files that further evidence is measured from."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import vtk
+from neuralreg import qa
+from neuralreg.job import RegistrationError
+
+from .results import Run
+from .scene_export import export_segments, export_volume
+
+LARGEST_VOXEL = "largest_voxel_mm"
+
+
+def checks(run: Run) -> list[qa.Check]:
+    """The rows of the table."""
+    return qa.read(run.measurements, float(run.measurements.get(LARGEST_VOXEL, 0)) or _largest_voxel(run))
+
+
+def _largest_voxel(run: Run) -> float:
+    return float(max(run.fixed.GetSpacing())) if run.fixed is not None else 1.0
+
+
+def write_csv(run: Run, path: Path) -> None:
+    """The table with its rules, then every figure. Raises RegistrationError when the file cannot be written."""
+    try:
+        with Path(path).open("w", newline="", encoding="utf-8-sig") as file:
+            writer = csv.writer(file)
+            writer.writerow(["Check", "Value", "Light", "Rule"])
+            writer.writerows([[c.name, c.value, c.light, c.rule] for c in checks(run)])
+            writer.writerow([])
+            writer.writerow(["Quantity", "Value"])
+            writer.writerows([[key, value] for key, value in run.measurements.items() if not isinstance(value, dict)])
+            writer.writerow([])
+            writer.writerow([qa.NOTE])
+    except OSError as error:
+        raise RegistrationError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
+
+
+def write_landmarks(fixed, moving, path: Path) -> str:
+    """Two point lists as pairs in the order of their points, LPS mm in world space; returns the path.
+
+    Raises RegistrationError when they do not have the same number of points.
+    """
+    counts = fixed.GetNumberOfControlPoints(), moving.GetNumberOfControlPoints()
+    if counts[0] != counts[1] or not counts[0]:
+        raise RegistrationError(f"The landmark lists have {counts[0]} and {counts[1]} points; they are paired in their "
+                                "order, so give both the same number.")
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([f"{side}_{axis}" for side in ("fixed", "moving") for axis in "xyz"])
+        for index in range(counts[0]):
+            writer.writerow([*_lps(fixed, index), *_lps(moving, index)])
+    return str(path)
+
+
+def _lps(markups, index: int) -> list[float]:
+    ras = [0.0, 0.0, 0.0]
+    markups.GetNthControlPointPositionWorld(index, ras)
+    return (np.array(ras) * (-1, -1, 1)).tolist()
+
+
+def write_structures(fixed, moving, run: Run, folder: Path) -> tuple[str, str, list[str]]:
+    """Two label maps with the same numbering, and the names of the labels 1, 2, … (none for label map nodes).
+
+    Segments are paired by name. Raises RegistrationError when nothing can be paired.
+    """
+    kinds = [node.IsA("vtkMRMLSegmentationNode") for node in (fixed, moving)]
+    paths = [folder / "fixed_labels.nrrd", folder / "moving_labels.nrrd"]
+    if not any(kinds):
+        return export_volume(fixed, paths[0]), export_volume(moving, paths[1]), []
+    if not all(kinds):
+        raise RegistrationError("Structures are compared in kind; choose two segmentations, or two label maps.")
+    by_name = [_segments(node) for node in (fixed, moving)]
+    names = [name for name in by_name[0] if name in by_name[1]]
+    if not names:
+        raise RegistrationError("The two segmentations have no segment name in common; give segments the same names.")
+    written = [export_segments(node, [ids[name] for name in names], reference, path)
+               for node, ids, reference, path in zip((fixed, moving), by_name, (run.fixed, run.moving), paths,
+                                                     strict=True)]
+    return written[0], written[1], names
+
+
+def _segments(node) -> dict[str, str]:
+    """{name: id} of the segments."""
+    ids = vtk.vtkStringArray()
+    segmentation = node.GetSegmentation()
+    segmentation.GetSegmentIDs(ids)
+    found = [ids.GetValue(i) for i in range(ids.GetNumberOfValues())]
+    return {segmentation.GetSegment(one).GetName(): one for one in found}
+
+
+def summary(run: Run) -> str:
+    """One sentence on the worst light."""
+    light = qa.worst(checks(run))
+    return {
+        qa.GREEN: "No check objects. Look at the images before you rely on it.",
+        qa.AMBER: "One check or more asks for a closer look.",
+        qa.RED: "At least one check fails: do not rely on this registration where it matters.",
+    }[light]
+

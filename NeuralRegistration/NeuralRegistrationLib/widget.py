@@ -1,0 +1,176 @@
+"""The panel: binds the .ui to the parameter node, owns every dialog and every message."""
+
+from __future__ import annotations
+
+import ctk  # noqa: F401  (registers the ctk widgets that the .ui names)
+import slicer
+import vtk
+from neuralreg.job import RegistrationError
+from slicer.i18n import tr as _
+from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
+from slicer.util import VTKObservationMixin
+
+from .logic import NeuralRegistrationLogic
+from .request import Request, check
+from .results import Run, runs
+from .scene_load import CREATE, SKIP, Outputs
+from .theme import paint_text
+from .widget_apply import ApplySection
+from .widget_batch import BatchSection
+from .widget_look import LookSection
+from .widget_method import MethodSection
+from .widget_models import ModelsSection
+from .widget_run import RunSection
+from .widget_trust import TrustSection
+
+SECTIONS = (MethodSection, RunSection, LookSection, TrustSection, ApplySection, BatchSection, ModelsSection)
+
+
+class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The life of the panel; what happens inside it is in the sections (widget_*.py)."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.parameters = None
+        self.sections = []
+        self._guiTag = None
+        self._shown = True
+        self._refreshing = False
+        self.say = self.showMessage  # every message goes through here
+        self.ask = slicer.util.confirmYesNoDisplay  # every question goes through here
+
+    def setup(self) -> None:
+        ScriptedLoadableModuleWidget.setup(self)
+        panel = slicer.util.loadUI(self.resourcePath("UI/NeuralRegistration.ui"))
+        self.layout.addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        panel.setMRMLScene(slicer.mrmlScene)
+        self.logic = NeuralRegistrationLogic()
+        self.sections = [section(self) for section in SECTIONS]
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneChanged)
+        self.addObserver(scene, scene.NodeRemovedEvent, self.onSceneChanged)
+        self.initializeParameterNode()
+
+    def cleanup(self) -> None:
+        """The panel is destroyed (Slicer ends, or the module is reloaded): nothing may stay behind."""
+        self.setParameterNode(None)
+        self.removeObservers()
+        for section in self.sections:
+            if hasattr(section, "close"):
+                section.close()
+        self.logic.close()
+
+    def enter(self) -> None:
+        self._shown = True
+        self.initializeParameterNode()
+
+    def exit(self) -> None:
+        """Another module is shown: a run goes on, but an idle worker gives its memory back."""
+        self._shown = False
+        if not self.logic.running:
+            self.logic.worker.kill()
+        self.setParameterNode(None)
+
+    def onSceneStartClose(self, caller, event) -> None:
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller, event) -> None:
+        """`enter` is not called again when the scene is closed while the panel is shown."""
+        if self._shown:
+            self.initializeParameterNode()
+
+    def onSceneChanged(self, caller, event) -> None:
+        if self._shown and not slicer.mrmlScene.IsBatchProcessing() and not slicer.mrmlScene.IsClosing():
+            if self.parameters is None:
+                self.initializeParameterNode()
+            self.refresh()
+
+    def onReload(self) -> None:
+        """Reload the whole package, not only the module's file (developer mode)."""
+        import sys
+
+        for name in [n for n in sys.modules if n.split(".")[0] in ("NeuralRegistrationLib", "neuralreg")]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    def initializeParameterNode(self) -> None:
+        self.setParameterNode(self.logic.getParameterNode())
+
+    def setParameterNode(self, node) -> None:
+        if self.parameters is not None:
+            self.parameters.disconnectGui(self._guiTag)
+            self.removeObserver(self.parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
+        self.parameters = node
+        if node is not None:
+            self._guiTag = node.connectGui(self.ui)
+            self.addObserver(node.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onParametersChanged)
+            self.refresh()
+
+    def onParametersChanged(self, caller=None, event=None) -> None:
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring every section up to date."""
+        if self.parameters is None or self._refreshing:
+            return
+        self._refreshing = True  # a section that writes a parameter must not start this again
+        try:
+            for section in self.sections:
+                section.refresh()
+        finally:
+            self._refreshing = False
+
+    def request(self) -> Request:
+        """What the panel asks for. Raises RegistrationError when that cannot be run."""
+        if self.parameters is None:
+            raise RegistrationError(_("The scene is being closed; try again."))
+        request = self.requestFor(self.parameters.movingVolume)
+        check(request)
+        return request
+
+    def requestFor(self, moving) -> Request:
+        """The settings of the panel for a moving volume, not checked."""
+        node = self.parameters
+        return Request(
+            node.fixedVolume, moving, node.fixedMask, node.movingMask, node.initialTransform,
+            centre=node.centre, method=node.method, preset=node.preset.value, similarity=node.contrast.value,
+            affine=node.linear.value, device=node.device.value, seed=node.seed,
+            options=MethodSection.options_of(node), outputs=outputs_of(node),
+        )  # fmt: skip
+
+    def runSection(self) -> RunSection:
+        return next(section for section in self.sections if isinstance(section, RunSection))
+
+    def problem(self) -> str:
+        """Why Apply cannot be clicked, or nothing."""
+        try:
+            self.request()
+        except RegistrationError as error:
+            return str(error)
+        return ""
+
+    def run(self) -> Run | None:
+        """The run chosen in the panel."""
+        known, index = runs(), self.ui.runComboBox.currentIndex
+        return known[index] if 0 <= index < len(known) else None
+
+    def showMessage(self, text: str, kind: str = "info") -> None:
+        """Show a sentence in the panel; kind: info, good, warning or error."""
+        self.ui.statusLabel.text = text
+        self.ui.statusLabel.toolTip = text
+        self.ui.statusLabel.visible = bool(text)
+        paint_text(self.ui.statusLabel, kind)
+
+
+def outputs_of(node) -> Outputs:
+    """The wanted outputs of a parameter node."""
+    chosen = {}
+    for name in ("Transform", "Inverse", "Warped", "Jacobian"):
+        wanted, existing = getattr(node, f"want{name}"), getattr(node, f"output{name}")
+        chosen[name.lower()] = (existing or CREATE) if wanted else SKIP
+    return Outputs(**chosen)

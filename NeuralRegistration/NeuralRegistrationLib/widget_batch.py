@@ -1,0 +1,73 @@
+"""Many pairs: a list of moving volumes, or a sequence, to one fixed volume."""
+
+from __future__ import annotations
+
+import qt
+from neuralreg.job import RegistrationError
+from slicer.i18n import tr as _
+
+from . import batch
+from .section import Section, told
+
+COLUMNS = (_("Moving volume"), _("Result"))
+
+
+class BatchSection(Section):
+    def __init__(self, panel):
+        super().__init__(panel)
+        self.batch: batch.Batch | None = None
+        table = self.ui.batchTable
+        table.setColumnCount(len(COLUMNS))
+        table.setHorizontalHeaderLabels(list(COLUMNS))
+        table.verticalHeader().setVisible(False)
+        table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        table.visible = False
+        self.ui.batchButton.connect("clicked()", self.onStart)
+
+    def refresh(self) -> None:
+        self.ui.batchButton.enabled = not self.logic.running and (self.batch is None or not self.batch.running)
+
+    @told
+    def onStart(self) -> None:
+        fixed = self.parameters.fixedVolume
+        if fixed is None:
+            raise RegistrationError(_("Choose the fixed volume above first."))
+        chosen = [node for node in self.ui.batchSelector.checkedNodes() if node is not fixed]
+        items = batch.items_of(chosen, self.ui.sequenceSelector.currentNode())
+        runner = self.panel.runSection()
+        request = self.panel.requestFor(items[0].node)
+        self.batch = batch.Batch(items, request, lambda r, done: runner.start(r, _both(runner.finish, done)),
+                                 self.onChanged)
+        self.ui.batchTable.visible = True
+        self.show()
+        self.batch.next()
+
+    def onChanged(self) -> None:
+        self.show()
+        if not self.batch.running:
+            if self.batch.request.fixed.GetScene() is not None:
+                batch.summary_table(self.batch.items, self.batch.request.fixed)
+            self.panel.say(self.batch.summary(), "good" if "failed" not in self.batch.summary() else "warning")
+            self.panel.refresh()
+
+    def show(self) -> None:
+        self.ui.batchTable.setRowCount(len(self.batch.items))
+        for index, item in enumerate(self.batch.items):
+            row = item.row()
+            for column in range(len(COLUMNS)):
+                cell = qt.QTableWidgetItem(row[column] or _("waiting"))
+                cell.setToolTip(row[2])
+                self.ui.batchTable.setItem(index, column, cell)
+
+    def close(self) -> None:
+        if self.batch is not None:
+            self.batch.running = False
+
+
+def _both(first, second):
+    def call(outcome):
+        first(outcome)
+        second(outcome)
+
+    return call

@@ -1,0 +1,121 @@
+"""Look: one click for each way to see a result."""
+
+from __future__ import annotations
+
+import qt
+
+from . import look
+from .results import runs
+from .section import Section
+
+FLICKER_MS = 400
+TOGGLES = ("beforeButton", "flickerButton", "gridButton", "jacobianButton", "displacementButton")
+
+
+class LookSection(Section):
+    def __init__(self, panel):
+        super().__init__(panel)
+        self._flicker = qt.QTimer()
+        self._flicker.setInterval(FLICKER_MS)
+        self._flicker.connect("timeout()", self.onFlicker)
+        ui = self.ui
+        ui.runComboBox.connect("currentIndexChanged(int)", self.onRun)
+        ui.blendSlider.connect("valueChanged(double)", self.onBlend)
+        ui.beforeButton.connect("toggled(bool)", self.onBefore)
+        ui.flickerButton.connect("toggled(bool)", self.onFlickerToggled)
+        ui.checkerButton.connect("clicked()", self.onChecker)
+        ui.sideButton.connect("clicked()", self.onSide)
+        ui.gridButton.connect("toggled(bool)", self.onGrid)
+        ui.jacobianButton.connect("toggled(bool)", self.onJacobian)
+        ui.displacementButton.connect("toggled(bool)", self.onDisplacement)
+        ui.resetButton.connect("clicked()", self.onReset)
+
+    def refresh(self) -> None:
+        names = [run.name for run in runs()]
+        box = self.ui.runComboBox
+        if [box.itemText(i) for i in range(box.count)] != names:
+            box.blockSignals(True)
+            box.clear()
+            box.addItems(names)
+            box.blockSignals(False)
+        run = self.panel.run()
+        for name in (*TOGGLES, "checkerButton", "sideButton", "resetButton", "blendSlider"):
+            getattr(self.ui, name).enabled = run is not None
+        if run is not None:
+            self.ui.jacobianButton.enabled = run.jacobian is not None
+            self.ui.gridButton.enabled = run.transform is not None
+            both = run.warped is not None and run.fixed is not None
+            self.ui.checkerButton.enabled = self.ui.sideButton.enabled = both
+            self.ui.displacementButton.enabled = both and run.transform is not None
+
+    def onRun(self, index=0) -> None:
+        self.panel.refresh()
+
+    def onBlend(self, value) -> None:
+        look.blend(value)
+
+    def onBefore(self, on) -> None:
+        run = self.panel.run()
+        if run is None:
+            return
+        self._only("beforeButton" if on else None)
+        (look.show_before if on else look.show_after)(run, self.ui.blendSlider.value)
+
+    def onFlickerToggled(self, on) -> None:
+        if on:
+            self._flicker.start()
+        else:
+            self._flicker.stop()
+            look.blend(self.ui.blendSlider.value)
+
+    def onFlicker(self) -> None:
+        views = look.slice_views()
+        look.blend(0.0 if views and views[0].GetForegroundOpacity() > 0.5 else 1.0)
+
+    def onChecker(self) -> None:
+        board = look.checkerboard(self.panel.run())
+        self._only(None)
+        look.leave_side_by_side()
+        look.overlay(board, None)
+
+    def onSide(self) -> None:
+        self._only(None)
+        look.show_side_by_side(self.panel.run())
+
+    def onGrid(self, on) -> None:
+        run = self.panel.run()
+        if run is not None:
+            look.show_grid(run, on)
+
+    def onJacobian(self, on) -> None:
+        run = self.panel.run()
+        if run is not None:
+            self._only("jacobianButton" if on else None)
+            look.show_map(run, run.jacobian, on)
+
+    def onDisplacement(self, on) -> None:
+        run = self.panel.run()
+        if run is not None:
+            self._only("displacementButton" if on else None)
+            look.show_map(run, look.displacement_map(run) if on else None, on)
+
+    def onReset(self) -> None:
+        run = self.panel.run()
+        self._only(None)
+        self.ui.flickerButton.checked = False
+        self.ui.gridButton.checked = False
+        look.leave_side_by_side()
+        if run is not None:
+            look.show_after(run, self.ui.blendSlider.value)
+
+    def _only(self, name: str | None) -> None:
+        """Of the buttons that choose what is laid over the fixed volume, at most one is down."""
+        for other in ("beforeButton", "jacobianButton", "displacementButton"):
+            button = getattr(self.ui, other)
+            if other != name and button.checked:
+                button.blockSignals(True)
+                button.checked = False
+                button.blockSignals(False)
+
+    def close(self) -> None:
+        self._flicker.stop()

@@ -1,0 +1,49 @@
+"""Models: which weights are installed, what they are for, and adding one from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import qt
+from neuralreg.job import RegistrationError
+from slicer.i18n import tr as _
+
+from . import models
+from .section import Section, told
+
+COLUMNS = (_("Model"), _("For"))
+
+
+class ModelsSection(Section):
+    def __init__(self, panel):
+        super().__init__(panel)
+        table = self.ui.modelsTable
+        table.setColumnCount(len(COLUMNS))
+        table.setHorizontalHeaderLabels(list(COLUMNS))
+        table.verticalHeader().setVisible(False)
+        table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+        table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.Stretch)
+        self.ui.addModelButton.connect("clicked()", self.onAdd)
+        self.show()
+
+    def show(self) -> None:
+        installed = models.installed()
+        self.ui.modelsLabel.text = _("DNVF needs no trained weights.") if not installed else _(
+            "Weights that the feed-forward methods can use; your own are in {folder}.").format(
+            folder=models.user_folder())
+        self.ui.modelsTable.visible = bool(installed)
+        self.ui.modelsTable.setRowCount(len(installed))
+        for index, model in enumerate(installed):
+            for column, text in enumerate((model.name, model.purpose)):
+                item = qt.QTableWidgetItem(text)
+                item.setToolTip(model.purpose)
+                self.ui.modelsTable.setItem(index, column, item)
+
+    @told
+    def onAdd(self) -> None:
+        path = self.ui.modelPath.currentPath
+        if not path:
+            raise RegistrationError(_("Choose the file of a model first."))
+        added = models.add(Path(path))
+        self.panel.say(_("Added {name}; it is checked when it is first used.").format(name=added.name), "good")
+        self.show()

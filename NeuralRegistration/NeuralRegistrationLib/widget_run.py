@@ -1,0 +1,139 @@
+"""Apply, progress, cancel, stop and keep, and the live preview."""
+
+from __future__ import annotations
+
+import time
+
+from neuralreg.job import Progress, RegistrationError
+from slicer.i18n import tr as _
+
+from . import estimate, look, theme
+from .curve import LossCurve
+from .dependencies import torch_problem
+from .logic import DONE, STOPPED, Outcome
+from .results import runs
+from .section import Section, told
+
+DRAW_EVERY = 0.2  # seconds between two drawings of the curve
+
+STAGES = {
+    "read": _("Reading the volumes"),
+    "affine": _("Linear alignment"),
+    "prepare": _("Preparing the working grid"),
+    "deformable": _("Deformable registration"),
+    "outputs": _("Resampling the results"),
+    "metrics": _("Measuring"),
+    "write": _("Writing the results"),
+    "done": _("Loading the results"),
+}
+
+
+class RunSection(Section):
+    def __init__(self, panel):
+        super().__init__(panel)
+        self.curve = LossCurve(self.ui.lossLabel)
+        self.preview = None
+        self.request = None
+        self._drawn_at = 0.0
+        self.ui.applyButton.connect("clicked()", self.onApply)
+        self.ui.cancelButton.connect("clicked()", self.onCancel)
+        self.ui.stopButton.connect("clicked()", self.onStop)
+        self.ui.progressWidget.visible = False
+        self.ui.statusLabel.visible = False
+        self._show_running(False)
+
+    def refresh(self) -> None:
+        if self.logic.running:
+            return
+        problem = self.panel.problem()
+        self.ui.applyButton.enabled = not problem
+        self.ui.applyButton.toolTip = problem or _("Register the moving volume to the fixed one.")
+        if not problem and not torch_problem():
+            self.logic.warm(onReady=self.panel.refresh)
+
+    @told
+    def onApply(self) -> None:
+        self.start(self.panel.request(), self.onFinished)
+
+    def start(self, request, finished) -> None:
+        """Begin a run and show it. Raises RegistrationError when it cannot begin."""
+        if torch_problem():
+            raise RegistrationError(torch_problem())
+        self.panel.say("")
+        self.request = request
+        self.preview = look.Preview(request.fixed, request.moving)
+        self.curve.clear()
+        self.ui.progressBar.value = 0
+        self.ui.stageLabel.text = _("Starting")
+        self.ui.timeLabel.text = ""
+        self.logic.start(request, self.onProgress, finished)
+        self._show_running(True)
+
+    def onCancel(self) -> None:
+        self.logic.cancel()
+
+    def onStop(self) -> None:
+        self.ui.stopButton.enabled = False
+        self.ui.stageLabel.text = _("Finishing with the best so far")
+        self.logic.stopAndKeep()
+
+    def onProgress(self, progress: Progress) -> None:
+        self.ui.progressBar.value = round(1000 * progress.fraction)
+        if self.ui.stopButton.enabled or progress.stage != "deformable":
+            self.ui.stageLabel.text = STAGES.get(progress.stage, progress.stage)
+        if progress.seconds_left is not None:
+            self.ui.timeLabel.text = _("{time} left").format(time=estimate.in_words(progress.seconds_left))
+        if progress.loss is not None:
+            self.curve.add(progress.stage, progress.loss)
+        now = time.monotonic()
+        if progress.loss is not None and now - self._drawn_at > DRAW_EVERY:
+            self._drawn_at = now
+            self.draw_curve()
+        if progress.preview and self.parameters is not None and self.parameters.livePreview:
+            self.preview.show(self.logic.folder / "run" / progress.preview)
+
+    def draw_curve(self) -> None:
+        label = self.ui.lossLabel
+        self.curve.draw(theme.colour(label, "curve"), theme.colour(label, "axis"))
+
+    def onFinished(self, outcome: Outcome) -> None:
+        self.finish(outcome)
+        if outcome.status == DONE:
+            look.show_after(outcome.run, self.ui.blendSlider.value)
+            self.ui.lookSection.collapsed = False
+            self.ui.trustSection.collapsed = False
+
+    def finish(self, outcome: Outcome) -> None:
+        """Put the panel back to rest and say how the run ended."""
+        self.preview.end()
+        if outcome.status == DONE:
+            self._remember(outcome)
+            if self.curve.stages:
+                self.draw_curve()
+        self._show_running(False, keep_curve=outcome.status == DONE)
+        self.panel.say(outcome.message, {DONE: "good", STOPPED: "info"}.get(outcome.status, "error"))
+        self.panel.refresh()
+        if outcome.status == DONE and runs():
+            self.ui.runComboBox.setCurrentIndex(0)
+
+    def _remember(self, outcome: Outcome) -> None:
+        image = self.request.fixed.GetImageData()
+        seconds = outcome.run.measurements.get("seconds total")
+        if image is not None and seconds and not outcome.stopped_early:
+            device = outcome.run.measurements.get("device", "cpu")
+            megavoxels = image.GetNumberOfPoints() / 1e6
+            estimate.remember(self.request.method, self.request.preset, device, megavoxels, seconds)
+
+    def _show_running(self, running: bool, keep_curve: bool = False) -> None:
+        self.ui.applyButton.visible = not running
+        self.ui.stopButton.visible = self.ui.cancelButton.visible = running
+        self.ui.stopButton.enabled = running
+        self.ui.progressWidget.visible = running or keep_curve
+        for widget in (self.ui.stageLabel, self.ui.timeLabel, self.ui.progressBar, self.ui.previewCheckBox):
+            widget.visible = running
+        for section in (self.ui.inputsSection, self.ui.methodSection, self.ui.outputsSection):
+            section.enabled = not running
+
+    def close(self) -> None:
+        if self.preview is not None:
+            self.preview.end()

@@ -1,0 +1,141 @@
+"""Trust: the checks of a run as a table with lights, further evidence, and the ways out (CSV, HTML report)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import qt
+from neuralreg import qa
+from neuralreg.job import RegistrationError
+from slicer.i18n import tr as _
+
+from . import theme, trust
+from .results import runs, write_measurements
+from .section import Section, told
+from .task import Task
+
+COLUMNS = (_("Check"), _("Value"))
+
+
+class TrustSection(Section):
+    def __init__(self, panel):
+        super().__init__(panel)
+        self.task = Task()
+        self.chooseFile = choose_file  # replaced in tests
+        table = self.ui.trustTable
+        table.setColumnCount(len(COLUMNS))
+        table.setHorizontalHeaderLabels(list(COLUMNS))
+        table.verticalHeader().setVisible(False)
+        table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+        table.setSelectionMode(qt.QAbstractItemView.NoSelection)
+        table.setWordWrap(True)
+        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
+        self.ui.noteLabel.text = qa.NOTE
+        self.ui.evaluateButton.connect("clicked()", self.onEvaluate)
+        self.ui.csvButton.connect("clicked()", self.onCsv)
+        self.ui.reportButton.connect("clicked()", self.onReport)
+
+    def refresh(self) -> None:
+        run = self.panel.run()
+        rows = trust.checks(run) if run is not None else []
+        self.ui.verdictLabel.text = trust.summary(run) if run is not None else _("No result yet.")
+        theme.paint_text(self.ui.verdictLabel, _KIND[qa.worst(rows)] if rows else "")
+        self.ui.trustTable.setRowCount(len(rows))
+        for index, check in enumerate(rows):
+            name, value = qt.QTableWidgetItem(check.name), qt.QTableWidgetItem(check.value)
+            name.setIcon(theme.light_icon(self.ui.trustTable, check.light))
+            for column, item in enumerate((name, value)):
+                item.setToolTip(check.rule)
+                self.ui.trustTable.setItem(index, column, item)
+        self.ui.trustTable.resizeRowsToContents()
+        self.ui.csvButton.enabled = run is not None
+        latest = self._is_latest(run)
+        for button in (self.ui.evaluateButton, self.ui.reportButton):
+            button.enabled = latest and not self.task.running
+            button.toolTip = "" if latest else _("Only for the last registration of this session.")
+
+    def _is_latest(self, run) -> bool:
+        """Whether the files of this run are still there."""
+        known = runs()
+        return run is not None and bool(known) and run == known[0] and self.logic.runFolder is not None
+
+    @told
+    def onEvaluate(self) -> None:
+        run, ui = self.panel.run(), self.ui
+        folder = self.logic.runFolder
+        arguments = ["evaluate", str(folder)]
+        names = []
+        fixed, moving = ui.fixedStructuresSelector.currentNode(), ui.movingStructuresSelector.currentNode()
+        if fixed is not None and moving is not None:
+            first, second, names = trust.write_structures(fixed, moving, run, folder.parent)
+            arguments += ["--fixed-labels", first, "--moving-labels", second]
+        points = ui.fixedLandmarksSelector.currentNode(), ui.movingLandmarksSelector.currentNode()
+        if None not in points:
+            arguments += ["--landmarks", trust.write_landmarks(*points, folder.parent / "landmarks.csv")]
+        if len(arguments) == 2:
+            raise RegistrationError(_("Choose two segmentations or two point lists to evaluate with."))
+        self.task.start(arguments, lambda problem: self.onEvaluated(run, folder, names, problem))
+        self.panel.say(_("Measuring…"))
+        self.refresh()
+
+    def onEvaluated(self, run, folder: Path, names: list[str], problem: str) -> None:
+        if problem:
+            self.panel.say(problem, "error")
+        elif run.table.GetScene() is not None:
+            evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+            labels = evaluation.get("labels", {}).get("per_label", {})
+            dice = {named(label, names): figures["dice"] for label, figures in labels.items()}
+            distances = evaluation.get("landmarks", {}).get("per_landmark_mm", [])
+            tre = {str(index + 1): distance for index, distance in enumerate(distances)}
+            extra = {**({"dice": dice} if dice else {}), **({"tre_mm": tre} if tre else {})}
+            write_measurements(run.table, {**run.measurements, **evaluation["measurements"], **extra})
+            self.panel.say(_("Measured; every figure is in the table of the run."), "good")
+        self.panel.refresh()
+
+    @told
+    def onCsv(self) -> None:
+        path = self.chooseFile(_("Save the table"), "registration.csv", "CSV (*.csv)")
+        if path:
+            trust.write_csv(self.panel.run(), Path(path))
+            self.panel.say(_("Saved as {path}.").format(path=path), "good")
+
+    @told
+    def onReport(self) -> None:
+        path = self.chooseFile(_("Save the report"), "report.html", "HTML (*.html)")
+        if not path:
+            return
+        folder = self.logic.runFolder
+        self.task.start(["report", str(folder)], lambda problem: self.onReported(folder, Path(path), problem))
+        self.panel.say(_("Writing the report…"))
+        self.refresh()
+
+    def onReported(self, folder: Path, path: Path, problem: str) -> None:
+        try:
+            if not problem:
+                shutil.copyfile(folder / "report.html", path)
+        except OSError as error:
+            problem = _("{path} cannot be written ({reason}); choose another place.").format(path=path,
+                                                                                            reason=error.strerror)
+        self.panel.say(problem or _("Saved as {path}.").format(path=path), "error" if problem else "good")
+        self.panel.refresh()
+
+    def close(self) -> None:
+        self.task.close()
+
+
+_KIND = {qa.GREEN: "good", qa.AMBER: "warning", qa.RED: "error"}
+
+
+def named(label: str, names: list[str]) -> str:
+    """The segment's name for label 1, 2, …, or the label itself."""
+    index = int(label) - 1
+    return names[index] if index < len(names) else label
+
+
+def choose_file(title: str, name: str, kinds: str) -> str:
+    """Ask where to save; empty when the user changed their mind."""
+    answer = qt.QFileDialog.getSaveFileName(None, title, name, kinds)
+    return answer[0] if isinstance(answer, tuple) else answer  # PythonQt gives the name alone
