@@ -1,0 +1,150 @@
+"""Registration networks at work: built, loaded, shown a pair, and their fields turned into displacements.
+
+Training and inference share `displacements`; only inference needs the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import sampling
+from .job import RegistrationError, choose
+from .networks.fno import FNOReg
+from .networks.unet import UNet
+from .weights import Checkpoint
+
+Shape = tuple[int, int, int]
+NETWORKS: dict[str, type[nn.Module]] = {"VoxelMorph": UNet, "FNOReg": FNOReg}
+WORLD = {"L": (0, 1.0), "R": (0, -1.0), "P": (1, 1.0), "A": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
+BORDER = 3  # voxels of the network's field, over which it falls to zero at the edge of what the network saw
+
+
+def build(method: str, options: dict[str, Any]) -> nn.Module:
+    """An untrained network of a method. Raises RegistrationError for unknown options."""
+    try:
+        return NETWORKS[choose("network", method, list(NETWORKS))](**options)
+    except (TypeError, KeyError, ValueError) as error:
+        raise RegistrationError(f"{method} has no network with {options} ({error}); correct the options.") from error
+
+
+def network_of(checkpoint: Checkpoint) -> nn.Module:
+    """The network with its weights, for inference."""
+    network = build(checkpoint.manifest.method, checkpoint.manifest.network)
+    try:
+        network.load_state_dict(checkpoint.state)
+    except RuntimeError as error:
+        raise RegistrationError(
+            "The weights do not fit the network that their manifest names; use the file as it was published."
+        ) from error
+    return network.eval().requires_grad_(False)
+
+
+def displacements(
+    field: Tensor, shape: Shape, squarings: int, diffeomorphic: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """The displacement of a network's field (B, 3, d, h, w), and of the inverse map, on the lattice `shape`.
+
+    The field is in voxels of `shape` but may lie on a coarser lattice with the same corners. A diffeomorphic one is a
+    velocity, integrated where it lies; a plain one is the displacement itself, and its inverse is not known.
+    """
+    scale = [(d - 1) / max(n - 1, 1) for d, n in zip(field.shape[2:], shape, strict=True)][::-1]
+    coarse = field * torch.tensor(scale, dtype=field.dtype, device=field.device).view(1, 3, 1, 1, 1)
+    if not diffeomorphic:
+        return sampling.resize_displacement(coarse, shape), None
+    forward, inverse = (sampling.integrate(sign * coarse, squarings) for sign in (1.0, -1.0))
+    return sampling.resize_displacement(forward, shape), sampling.resize_displacement(inverse, shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Lens:
+    """The lattice on which a network looks at a pair: its shape and working_from_network, a 4×4 matrix in voxels."""
+
+    shape: Shape
+    working_from_network: np.ndarray
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, fixed: Tensor, spacing: tuple[float, ...]) -> Lens:
+        """The network's spacing and orientation, about the fixed image's centre of mass.
+
+        fixed (1, 1, D, H, W) on the working grid, whose axes run nearly left, posterior, superior; spacing x, y, z in
+        mm. A Fourier network keeps the field of view of its training; a convolutional one sees the whole working grid.
+        """
+        manifest = checkpoint.manifest
+        matrix, extent = np.zeros((4, 4)), np.zeros(3)
+        size_mm = np.array(fixed.shape[:1:-1]) * np.array(spacing)
+        for axis, letter in enumerate(manifest.orientation):
+            world, sign = WORLD[letter]
+            matrix[world, axis] = sign * manifest.spacing / spacing[world]
+            extent[axis] = size_mm[world] / manifest.spacing
+        matrix[3, 3] = 1.0
+        shape, middle = tuple(manifest.lattice), centre_of_mass(fixed)
+        if manifest.method != "FNOReg":
+            shape = tuple(16 * int(np.ceil((n - 1) / 16)) + 1 for n in extent[::-1])
+            middle = (np.array(fixed.shape[:1:-1]) - 1) / 2
+        matrix[:3, 3] = middle - matrix[:3, :3] @ ((np.array(shape[::-1]) - 1) / 2)
+        return cls(shape, matrix)
+
+    def view(self, image: Tensor) -> Tensor:
+        """An image of the working grid on the network's lattice; averaged over blocks first where that is coarser."""
+        steps = np.abs(self.working_from_network[:3, :3]).sum(axis=1)  # working voxels per network voxel, x y z
+        factors = np.maximum(np.floor(steps + 0.3), 1).astype(int)
+        factors = np.minimum(factors, image.shape[:1:-1])
+        pooled = F.avg_pool3d(image, tuple(factors[::-1].tolist()))
+        pooled_from_working = np.diag([*(1.0 / factors), 1.0])
+        pooled_from_working[:3, 3] = -((factors - 1) / 2) / factors
+        points = sampling.identity(self.shape, image)
+        return sampling.sample(pooled, moved(pooled_from_working @ self.working_from_network, points))
+
+    def unview(self, field: Tensor, shape: Shape, working: Shape) -> Tensor:
+        """A network's field on a lattice of `shape` with the corners of the working grid, in voxels of that lattice."""
+        field = field * faded(tuple(field.shape[2:]), field)
+        coarse = [(d - 1) / max(n - 1, 1) for d, n in zip(field.shape[2:], self.shape, strict=True)][::-1]
+        fine = [(n - 1) / max(d - 1, 1) for d, n in zip(shape, working, strict=True)][::-1]
+        field_from_target = np.diag([*coarse, 1.0]) @ np.linalg.inv(self.working_from_network) @ np.diag([*fine, 1.0])
+        values = sampling.sample(field, moved(field_from_target, sampling.identity(shape, field)))
+        target_from_network = np.diag([*(1 / np.array(fine)), 1.0]) @ self.working_from_network
+        target_from_network[:3, 3] = 0.0  # a vector has a direction and a length, no place
+        return moved(target_from_network, values)
+
+
+@torch.no_grad()
+def predict(checkpoint: Checkpoint, fixed: Tensor, moving: Tensor, spacing: tuple[float, ...], shape: Shape) -> Tensor:
+    """What the network says of a pair: a velocity, or a displacement, on a lattice of `shape` in its voxels.
+
+    fixed, moving (1, 1, D, H, W) in [0, 1] on one working grid of `spacing` (x, y, z, mm); `shape` shares its corners.
+    """
+    lens = Lens.of(checkpoint, fixed, spacing)
+    network = network_of(checkpoint).to(fixed.device)
+    field = network(lens.view(fixed), lens.view(moving))
+    return lens.unview(field, shape, tuple(fixed.shape[2:]))
+
+
+def moved(matrix: np.ndarray, points: Tensor) -> Tensor:
+    """A 4×4 matrix applied to (1, 3, D, H, W)."""
+    m = torch.from_numpy(matrix).to(points)
+    return torch.einsum("ij,bjdhw->bidhw", m[:3, :3], points) + m[:3, 3].view(1, 3, 1, 1, 1)
+
+
+def faded(shape: Shape, like: Tensor) -> Tensor:  # -> (1, 1, D, H, W)
+    """1 inside, a ramp to 0 over BORDER voxels at the faces."""
+    window = torch.ones((), dtype=like.dtype, device=like.device)
+    for axis, n in enumerate(shape):
+        index = torch.arange(n, dtype=like.dtype, device=like.device)
+        ramp = (torch.minimum(index, n - 1 - index) / BORDER).clamp(0, 1)
+        window = window * ramp.view([-1 if a == axis else 1 for a in range(3)])
+    return window[None, None]
+
+
+def centre_of_mass(image: Tensor) -> np.ndarray:  # (1, 1, D, H, W) -> (3,) x, y, z in voxels
+    weight = image[0, 0].clamp(min=0).double()
+    total = float(weight.sum())
+    if total < 1e-6:
+        return (np.array(image.shape[:1:-1]) - 1) / 2
+    axes = (weight.sum((0, 1)), weight.sum((0, 2)), weight.sum((1, 2)))
+    return np.array([float((a * torch.arange(len(a), dtype=a.dtype, device=a.device)).sum()) / total for a in axes])

@@ -1,0 +1,172 @@
+"""Checkpoints: weights with a manifest that says what they are, read without executing anything.
+
+A checkpoint is a torch file {"manifest": JSON text, "state": tensors}. Weights are stored in half precision; the
+manifest holds their checksum. Public VoxelMorph checkpoints ({"config", "model_state"}) are understood too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .job import RegistrationError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint is. spacing in mm and lattice (D, H, W) are those of the network's input in training.
+
+    diffeomorphic: the network's field is a velocity, to be integrated with `squarings` squarings. orientation: where
+    the network's x, y and z axes point. licence: of the data that it was trained on. training: how long, how well.
+    """
+
+    method: str
+    network: dict[str, Any]
+    spacing: float
+    lattice: tuple[int, int, int]
+    diffeomorphic: bool = True
+    squarings: int = 7
+    contrast: str = "unknown"
+    anatomy: str = "unknown"
+    data: str = "unknown"
+    licence: str = "unknown"
+    orientation: str = "LPS"
+    training: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A manifest and float32 weights."""
+
+    manifest: Manifest
+    state: dict[str, Tensor]
+
+
+def save(path: str | Path, network: nn.Module, manifest: Manifest) -> None:
+    """Write weights in half precision (whole numbers as they are) and the manifest with their checksum."""
+    state = {
+        k: v.detach().cpu().half() if v.is_floating_point() else v.detach().cpu()
+        for k, v in network.state_dict().items()
+    }
+    state = {name: value.contiguous().clone() for name, value in state.items()}
+    manifest = replace(manifest, sha256=checksum(state))
+    partial = Path(path).with_name(Path(path).name + ".partial")
+    torch.save({"manifest": json.dumps(asdict(manifest), sort_keys=True), "state": state}, partial)
+    partial.replace(path)
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint. Nothing in it is executed.
+
+    Raises RegistrationError when the file is missing, is no checkpoint, wants to run code, or was changed.
+    """
+    content = _read(Path(path))
+    if {"config", "model_state"} <= content.keys():
+        return _from_voxelmorph(content["config"], content["model_state"])
+    manifest, state = _manifest(path, content.get("manifest")), content.get("state")
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise RegistrationError(f"{path} holds no weights; choose a file written by `neuralreg train`.")
+    if checksum(state) != manifest.sha256:
+        raise RegistrationError(
+            f"The weights in {path} are not those of its manifest; get the file again from its source."
+        )
+    return Checkpoint(manifest, {k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+
+
+def checksum(state: dict[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise RegistrationError(
+            f"There is no model at {path}; check the path or list the models with `neuralreg models`."
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise RegistrationError(
+            f"{path} contains more than weights, so it was not opened; only use models from a source that you trust."
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError) as error:
+        raise RegistrationError(f"{path} is not a model; choose a file written by `neuralreg train`.") from error
+    if not isinstance(content, dict):
+        raise RegistrationError(f"{path} is not a model; choose a file written by `neuralreg train`.")
+    return content
+
+
+def _manifest(path: str | Path, text: Any) -> Manifest:
+    try:
+        values = json.loads(text)
+        known = {f.name for f in fields(Manifest)}
+        manifest = Manifest(**{name: value for name, value in values.items() if name in known})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RegistrationError(f"{path} says not what it is; choose a file written by `neuralreg train`.") from error
+    if manifest.format > FORMAT:
+        raise RegistrationError(f"{path} was written by a newer version; update NeuralRegistration.")
+    return replace(manifest, lattice=tuple(manifest.lattice))
+
+
+def _from_voxelmorph(config: Any, state: Any) -> Checkpoint:
+    """A public VoxelMorph model: its layers under our names, its axis order (z, y, x) turned into ours.
+
+    Both generations of its U-Net are known: strided ("downarm") and pooled ("encoder"). They saw volumes of 1 mm whose
+    array axes run, as FreeSurfer stores them, left, inferior, anterior: our z, y and x.
+    """
+    if not isinstance(config, dict) or not isinstance(state, dict):
+        raise RegistrationError("The VoxelMorph model lacks its configuration; get the file again from its source.")
+    weights, pooled = {}, any(name.startswith("unet_model.encoder") for name in state)
+    for name, value in state.items():
+        ours = _voxelmorph_name(name)
+        if ours:
+            weights[ours] = value.float()
+    if "field.weight" not in weights or weights["field.weight"].shape[0] != 3:
+        raise RegistrationError("This VoxelMorph model is not a 3D registration U-Net; choose another one.")
+    for name in ("field.weight", "field.bias"):
+        weights[name] = weights[name].flip(0)
+    size = "voxelmorph-1" if weights["field.weight"].shape[1] == 8 else "voxelmorph-2"
+    steps = int(config.get("int_steps", 0))
+    return Checkpoint(
+        Manifest(
+            method="VoxelMorph",
+            network={"size": size, "pooling": pooled},
+            spacing=1.0,
+            lattice=tuple(config.get("inshape", (160, 192, 224))),
+            diffeomorphic=steps > 0,
+            squarings=steps,
+            contrast="T1",
+            anatomy="brain",
+            data="VoxelMorph, public model",
+            orientation="AIL",
+        ),
+        weights,
+    )
+
+
+def _voxelmorph_name(name: str) -> str | None:
+    """Our name for a parameter of theirs; None for constants (grids) of their integration layers."""
+    parts = name.split(".")
+    groups = {"downarm": "encoder", "encoder": "encoder", "uparm": "decoder", "decoder": "decoder"}
+    groups |= {"extras": "final", "remaining": "final"}
+    if parts[0] == "flow":
+        return f"field.{parts[1]}"
+    if parts[0] != "unet_model" or parts[1] not in groups:
+        return None
+    return f"{groups[parts[1]]}.{parts[2]}.{parts[-1]}"

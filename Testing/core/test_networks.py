@@ -1,0 +1,130 @@
+"""The architectures: sizes as published, the identity at first, and what a Fourier neural operator promises."""
+
+import math
+
+import pytest
+import torch
+from neuralreg.networks import fno
+from neuralreg.networks.fno import FNOReg, SpectralConvolution, band_limited, from_modes, low_modes, tucker_ranks
+from neuralreg.networks.unet import UNet
+
+
+def parameters(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(("size", "published"), [("voxelmorph-1", 259_675), ("voxelmorph-2", 301_411)])
+def test_unet_has_the_published_number_of_parameters(size, published):
+    """Counts of the authors' PyTorch code, as TransMorph (MedIA 2022) quotes them for VoxelMorph-2."""
+    assert parameters(UNet(size)) == published
+
+
+def test_paper_sized_fnoreg_is_hundreds_of_megabytes_and_the_compact_one_ships():
+    with torch.device("meta"):
+        paper, compact = (parameters(FNOReg(**fno.SIZES[size])) for size in ("paper", "compact"))
+    assert (
+        15 * 0.41 < paper / (2 * 12 * 12 * 40 * 48 * 29) < 15 * 0.43
+    )  # 15 dense complex layers at rank 0.42, little else
+    assert compact * 2 <= 20e6  # bytes in half precision
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        UNet("voxelmorph-1"),
+        UNet("voxelmorph-2", half_resolution=True),
+        UNet("voxelmorph-2", pooling=True),
+        FNOReg((6, 6, 6), width=4, layers=1, body=None),
+        FNOReg((6, 6, 6), width=4, layers=1, body=(8, 8, 8), half_resolution=True),
+    ],
+    ids=["voxelmorph-1", "half", "pooling", "fno", "fno-half"],
+)
+@pytest.mark.parametrize("shape", [(17, 33, 17), (18, 21, 20)])
+def test_shapes_and_identity_at_initialisation(network, shape):
+    fixed, moving = torch.rand(2, 1, *shape), torch.rand(2, 1, *shape)
+    field = network(fixed, moving)
+    expected = tuple((n + 1) // 2 for n in shape) if network.half_resolution else shape
+    assert field.shape == (2, 3, *expected)
+    assert field.abs().max() < 0.01  # voxels
+
+
+@pytest.mark.parametrize(
+    "network",
+    [UNet(dimensions=2), FNOReg(**fno.SIZES["compact-2d"]), FNOReg(**(fno.SIZES["paper-2d"] | {"layers": 1}))],
+)
+def test_networks_work_in_two_dimensions(network):
+    image = torch.rand(1, 1, 48, 64)
+    assert network(image, image).shape == (1, 2, 48, 64)
+
+
+def band_limited_function(shape, generator_seed=0, highest=3):
+    """The same random periodic function on [0, 1)³ whatever the lattice, as (1, 2, D, H, W)."""
+    generator = torch.Generator().manual_seed(generator_seed)
+    axes = torch.meshgrid(*(torch.arange(n) / n for n in shape), indexing="ij")
+    channels = []
+    for _ in range(2):
+        waves = torch.randint(-highest, highest + 1, (12, 3), generator=generator)
+        phases, heights = torch.rand(12, generator=generator), torch.randn(12, generator=generator)
+        terms = [
+            h * torch.cos(2 * math.pi * (sum(int(k) * x for k, x in zip(wave, axes, strict=True)) + p))
+            for wave, p, h in zip(waves, phases, heights, strict=True)
+        ]
+        channels.append(sum(terms))
+    return torch.stack(channels)[None]
+
+
+COARSE, FINE = (8, 10, 12), (16, 20, 24)
+
+
+def test_a_spectral_convolution_is_one_operator_at_every_sampling():
+    """The law of resolution invariance: sampling and convolving commute, to the digits of float32."""
+    torch.manual_seed(0)
+    layer = SpectralConvolution(2, (8, 8, 8), rank=0.5)
+    coarse, fine = layer(band_limited_function(COARSE)), layer(band_limited_function(FINE))
+    torch.testing.assert_close(fine[:, :, ::2, ::2, ::2], coarse, atol=1e-5, rtol=1e-4)
+    assert coarse.abs().max() > 0.1
+
+
+def test_low_modes_and_from_modes_are_inverse_and_resample_exactly():
+    spectrum = low_modes(band_limited_function(COARSE), (8, 8, 8))
+    torch.testing.assert_close(from_modes(spectrum, FINE), band_limited_function(FINE), atol=1e-5, rtol=1e-4)
+
+
+def test_band_limited_evaluates_a_periodic_function_anywhere():
+    positions = [(torch.arange(n) + 0.5) / n for n in FINE]
+    there = band_limited(band_limited_function(COARSE), positions, (8, 10, 12))
+    denser = band_limited_function(tuple(2 * n for n in FINE))
+    torch.testing.assert_close(there, denser[:, :, 1::2, 1::2, 1::2], atol=1e-4, rtol=1e-4)
+
+
+def test_compact_fnoreg_says_the_same_in_millimetres_at_half_and_full_sampling():
+    torch.manual_seed(0)
+    network = FNOReg((6, 6, 6), width=8, layers=2, rank=0.5, body=(8, 8, 8)).eval()
+    torch.nn.init.normal_(network.project[-1].weight)
+    half, full = (
+        network(0.3 * band_limited_function(shape)[:, :1], 0.3 * band_limited_function(shape)[:, 1:])
+        for shape in ((20, 20, 20), (40, 40, 40))
+    )
+    difference = (full[:, :, ::2, ::2, ::2] / 2 - half).abs().max() / half.abs().max()
+    assert difference < 0.01  # not zero: the pointwise GELU makes frequencies that the coarse lattice aliases
+
+
+def test_spectral_layers_stay_in_float32_under_autocast():
+    torch.manual_seed(0)
+    network = FNOReg((6, 6, 6), width=4, layers=2, body=(8, 8, 8)).eval()
+    torch.nn.init.normal_(network.project[-1].weight)
+    images = torch.rand(2, 1, 1, 16, 16, 16)
+    exact = network(*images)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = network(*images)
+        assert network.layers[0].spectral(torch.rand(1, 4, 8, 8, 8).bfloat16()).dtype == torch.float32
+    assert rough.dtype == torch.float32
+    assert (rough - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_tucker_ranks_keep_the_share_asked_for():
+    shape = (12, 12, 40, 48, 29)
+    ranks = tucker_ranks(shape, 0.42)
+    kept = math.prod(ranks) + sum(n * r for n, r in zip(shape, ranks, strict=True))
+    assert 0.36 < kept / math.prod(shape) <= 0.421
+    assert tucker_ranks(shape, 1.5) == shape

@@ -1,0 +1,141 @@
+"""Checkpoints: what is read is what was written, and nothing else is ever executed."""
+
+import json
+import pickle
+
+import pytest
+import torch
+
+from neuralreg import weights
+from neuralreg.feedforward import build, network_of
+from neuralreg.job import RegistrationError
+from neuralreg.networks.unet import UNet
+from neuralreg.weights import Manifest
+
+MANIFEST = Manifest("VoxelMorph", {"size": "voxelmorph-1", "half_resolution": True}, 2.0, (17, 17, 17), contrast="T1")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    network = build(MANIFEST.method, MANIFEST.network)
+    weights.save(tmp_path / "model.pt", network, MANIFEST)
+    return tmp_path / "model.pt", network
+
+
+def test_a_checkpoint_comes_back_to_half_precision(saved):
+    path, network = saved
+    checkpoint = weights.load(path)
+    again = network_of(checkpoint)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value.half().float(), atol=0, rtol=0)
+    assert checkpoint.manifest.contrast == "T1"
+    assert checkpoint.manifest.lattice == (17, 17, 17)
+    assert len(checkpoint.manifest.sha256) == 64
+    assert path.stat().st_size < 2.2 * sum(p.numel() for p in network.parameters()) + 20_000
+
+
+class Executed:
+    """A pickle that would call a function when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_a_malicious_pickle_executes_nothing(tmp_path, protocol):
+    trap = tmp_path / "executed"
+    bad = tmp_path / "bad.pt"
+    torch.save({"manifest": "{}", "state": Executed(trap)}, bad)
+    with pytest.raises(RegistrationError, match="more than weights"):
+        weights.load(bad)
+    bad.write_bytes(pickle.dumps(Executed(trap), protocol=protocol))
+    with pytest.raises(RegistrationError):
+        weights.load(bad)
+    assert not trap.exists()
+
+
+def test_changed_weights_are_refused(saved):
+    path, _ = saved
+    content = torch.load(path, weights_only=True)
+    content["state"]["field.bias"][0] += 1
+    torch.save(content, path)
+    with pytest.raises(RegistrationError, match="not those of its manifest"):
+        weights.load(path)
+
+
+def test_swapped_names_change_the_checksum(saved):
+    _, network = saved
+    state = network.state_dict()
+    first, second = "final.0.bias", "final.1.bias"
+    swapped = state | {first: state[second] + 1, second: state[first]}
+    assert weights.checksum(swapped) != weights.checksum(state)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 broken", json.dumps({"a": 1}).encode()])
+def test_other_files_are_refused_with_a_sentence(tmp_path, content):
+    path = tmp_path / "file.pt"
+    path.write_bytes(content)
+    with pytest.raises(RegistrationError, match=r"\.$"):
+        weights.load(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, [1, 2], {"manifest": 3, "state": {}}, {"manifest": "{}", "state": {}}, {"config": 1, "model_state": {}}],
+)
+def test_other_checkpoints_are_refused_with_a_sentence(tmp_path, content):
+    torch.save(content, tmp_path / "file.pt")
+    with pytest.raises(RegistrationError, match=r"\.$"):
+        weights.load(tmp_path / "file.pt")
+
+
+def test_missing_and_newer_files(saved, tmp_path):
+    with pytest.raises(RegistrationError, match="no model at"):
+        weights.load(tmp_path / "nowhere.pt")
+    path, _ = saved
+    content = torch.load(path, weights_only=True)
+    content["manifest"] = json.dumps(json.loads(content["manifest"]) | {"format": 99})
+    torch.save(content, path)
+    with pytest.raises(RegistrationError, match="newer version"):
+        weights.load(path)
+
+
+def test_weights_of_another_network_are_refused(saved):
+    path, _ = saved
+    checkpoint = weights.load(path)
+    other = weights.Checkpoint(Manifest("VoxelMorph", {"size": "voxelmorph-2"}, 2.0, (17, 17, 17)), checkpoint.state)
+    with pytest.raises(RegistrationError, match="do not fit"):
+        network_of(other)
+    with pytest.raises(RegistrationError, match="did you mean"):
+        build("VoxelMorp", {})
+    with pytest.raises(RegistrationError, match="no network with"):
+        build("VoxelMorph", {"size": "huge"})
+
+
+@pytest.mark.parametrize("pooling", [False, True])
+def test_public_voxelmorph_checkpoints_load(tmp_path, pooling):
+    """Their names, their axis order (z, y, x), their configuration: the network must say the same as theirs would."""
+    torch.manual_seed(0)
+    network = UNet("voxelmorph-2", pooling=pooling)
+    torch.nn.init.normal_(network.field.weight)
+    down, up, last = ("encoder", "decoder", "remaining") if pooling else ("downarm", "uparm", "extras")
+    level = "{}.0" if pooling else "{}"
+    state = {"integrate.vecint.transformer.grid": torch.zeros(1, 3, 2, 2, 2)}
+    for name, value in network.state_dict().items():
+        group, *rest = name.split(".")
+        if group == "field":
+            state[f"flow.{rest[0]}"] = value.flip(0)
+        else:
+            theirs = {"encoder": down, "decoder": up, "final": last}[group]
+            number = rest[0] if theirs in ("remaining", "extras") else level.format(rest[0])
+            state[f"unet_model.{theirs}.{number}.main.{rest[1]}"] = value
+    torch.save({"config": {"inshape": (160, 192, 224), "int_steps": 7}, "model_state": state}, tmp_path / "vxm.pt")
+    checkpoint = weights.load(tmp_path / "vxm.pt")
+    images = torch.rand(2, 1, 1, 16, 16, 16)
+    torch.testing.assert_close(network_of(checkpoint)(*images), network(*images))
+    assert checkpoint.manifest.diffeomorphic
+    assert checkpoint.manifest.squarings == 7
