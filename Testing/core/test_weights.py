@@ -5,7 +5,6 @@ import pickle
 
 import pytest
 import torch
-
 from neuralreg import weights
 from neuralreg.feedforward import build, network_of
 from neuralreg.job import RegistrationError

@@ -1,0 +1,190 @@
+"""`train(config)`: from a folder of images to a checkpoint that the feed-forward methods load.
+
+The configurations in `training/configs` are those of the models that ship; they live in the package, so that an
+installed `neuralreg train fnoreg_t1.toml` finds what a checkout finds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import feedforward, weights
+from .job import RegistrationError, choose
+from .training import data, loop
+from .training.augment import Augmentation
+from .training.examples import Source
+from .training.objective import Objective
+
+PACK, CHECKPOINT, MODEL, LOG = "pack.npz", "checkpoint.pt", "model.pt", "log.jsonl"
+CONFIGS = Path(__file__).parent / "training" / "configs"
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One training. Paths are relative to the current folder.
+
+    data: folder of images, CSV table (columns image, labels) or pack. output: folder of checkpoint, model and log.
+    method: name in feedforward.NETWORKS; network: its options. initial: model whose weights to start from.
+    spacing (mm) and lattice (D, H, W) are those of the network's input; twice the final spacing is training at half
+    resolution. validation_subjects: how many, from the end of the list, are never trained on.
+    """
+
+    data: str
+    output: str
+    method: str = "VoxelMorph"
+    network: dict[str, Any] = field(default_factory=dict)
+    initial: str = ""
+    spacing: float = 2.0
+    lattice: tuple[int, int, int] = (81, 97, 81)
+    objective: Objective = field(default_factory=Objective)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    schedule: loop.Schedule = field(default_factory=loop.Schedule)
+    known: float = 0.0
+    painted: float = 0.0
+    labels: tuple[int, ...] = ()
+    validation_subjects: int = 8
+    validation_pairs: int = 8
+    align: bool = True
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "float32"
+    threads: int = 0
+    about: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        choose("method to train", self.method, list(feedforward.NETWORKS))
+        choose("precision", self.precision, ("float32", "bfloat16", "float16"))
+
+
+def load_config(path: str | Path, **changes: Any) -> TrainingConfig:
+    """A configuration from a TOML file (or the name of one that comes with the package), with `changes` on top.
+
+    Raises RegistrationError with the nearest valid name for an entry that does not exist.
+    """
+    try:
+        import tomllib
+    except ModuleNotFoundError as error:
+        raise RegistrationError("Training configurations need Python 3.11 or newer; use one.") from error
+    path = Path(path)
+    if not path.exists() and (CONFIGS / path.name).exists():
+        path = CONFIGS / path.name
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(p.name for p in CONFIGS.glob("*.toml")))
+        raise RegistrationError(f"There is no configuration {path}; write one or use one of {known}.") from error
+    except (OSError, ValueError) as error:
+        raise RegistrationError(f"The configuration {path} cannot be read ({error}); correct it.") from error
+    return _build(TrainingConfig, values | changes, "the configuration")
+
+
+def _build(cls: type, values: dict[str, Any], what: str) -> Any:
+    """A (nested) dataclass from a table of values."""
+    hints = typing.get_type_hints(cls)
+    for name, value in list(values.items()):
+        choose(f"entry in {what}", name, list(hints))
+        if dataclasses.is_dataclass(hints[name]):
+            values[name] = _build(hints[name], value, f"[{name}]")
+        elif typing.get_origin(hints[name]) is tuple:
+            values[name] = tuple(value)
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise RegistrationError(f"Something is missing in {what} ({error}); add it.") from error
+
+
+def train(
+    config: TrainingConfig,
+    report: Callable[[dict], None] = lambda row: None,
+    hours: float = math.inf,
+    tick: Callable[[int], None] = lambda iteration: None,
+) -> Path:
+    """Train, or go on where an earlier call stopped -> path of the model with the best validation so far.
+
+    report takes one row of values per validation (also in log.jsonl), tick the number of each iteration done. Stops after
+    `hours`; call again to go on.
+    """
+    started = time.time()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    pack = data.Pack.load(_pack_of(config, output, report), config.spacing)
+    trainer = trainer_of(config, pack)
+
+    def note(row: dict) -> None:
+        with (output / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+        report(row)
+
+    def keep(trainer: loop.Trainer, row: dict) -> None:
+        weights.save(output / MODEL, trainer.average, _manifest(config, trainer, row))
+
+    loop.run(trainer, output / CHECKPOINT, note, keep, tick, started + 3600 * hours)
+    return output / MODEL
+
+
+def _pack_of(config: TrainingConfig, output: Path, report: Callable[[dict], None]) -> Path:
+    """The pack that the data are, or the one made of them, once, in the output folder."""
+    source = Path(config.data)
+    if source.suffix == ".npz":
+        return source
+    if not (output / PACK).exists():
+        found = data.find_subjects(source)
+        arrays = data.build_pack(found, config.spacing, lambda text: report({"pack": text}), align=config.align)
+        data.save_pack(output / PACK, arrays)
+    return output / PACK
+
+
+def trainer_of(config: TrainingConfig, pack: data.Pack) -> loop.Trainer:
+    """Network, data and objective of a configuration, before the first iteration."""
+    held_out = config.validation_subjects
+    if len(pack.subjects) - held_out < 2 or held_out < 2:
+        raise RegistrationError(
+            f"{len(pack.subjects)} subjects, {held_out} of them held out: training and validation need two each."
+        )
+    torch.manual_seed(config.seed)
+    network = feedforward.build(config.method, config.network)
+    if config.initial:
+        network.load_state_dict(weights.load(config.initial).state)
+    source = Source(
+        pack, config.lattice, config.spacing, config.augmentation, config.known, config.painted, config.labels
+    )
+    return loop.Trainer(
+        network=network,
+        source=source,
+        objective=config.objective,
+        schedule=config.schedule,
+        training=pack.subjects[:-held_out],
+        validation=pack.subjects[-held_out:],
+        validation_pairs=config.validation_pairs,
+        seed=config.seed,
+        device=config.device,
+        precision=config.precision,
+    )
+
+
+def _manifest(config: TrainingConfig, trainer: loop.Trainer, row: dict) -> weights.Manifest:
+    return weights.Manifest(
+        method=config.method,
+        network=config.network,
+        spacing=config.spacing,
+        lattice=config.lattice,
+        diffeomorphic=config.objective.diffeomorphic,
+        squarings=config.objective.squarings,
+        contrast=config.about.get("contrast", "unknown"),
+        anatomy=config.about.get("anatomy", "unknown"),
+        data=config.about.get("data", "unknown"),
+        licence=config.about.get("licence", "unknown"),
+        training={"iterations": trainer.iteration, "seconds": round(trainer.seconds), "validation": row},
+    )

@@ -1,0 +1,193 @@
+"""The loop: one random example per iteration, drawn from the seed and the iteration's number alone.
+
+So a training that was interrupted and resumes from its checkpoint sees the same pairs, poses and noise, and ends bit
+for bit where an uninterrupted one ends.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..job import RegistrationError
+from .data import Subject
+from .examples import Source
+from .objective import Objective, measure
+
+VALIDATION_SEED = 7_919
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """iterations: end of the training. rate: Adam's, reached after `warmup` iterations; it ends at `last_rate` · rate
+    along a half cosine. average: decay of the running mean of the weights, which is what validation and the result use.
+    patience: validations without a better similarity before the training stops, 0 for never.
+    """
+
+    iterations: int = 10_000
+    rate: float = 4e-4
+    warmup: int = 100
+    last_rate: float = 0.1
+    average: float = 0.998
+    clip: float = 0.3
+    validate_every: int = 250
+    checkpoint_minutes: float = 1.0
+    patience: int = 0
+
+    def rate_at(self, iteration: int) -> float:
+        rise = min(1.0, (iteration + 1) / max(self.warmup, 1))
+        fall = 0.5 * (1 + math.cos(math.pi * min(1.0, iteration / max(self.iterations, 1))))
+        return self.rate * rise * (self.last_rate + (1 - self.last_rate) * fall)
+
+
+@dataclass
+class Trainer:
+    """Everything that changes during a training; `state` and `restore` are its checkpoint."""
+
+    network: nn.Module
+    source: Source
+    objective: Objective
+    schedule: Schedule
+    training: tuple[Subject, ...]
+    validation: tuple[Subject, ...]
+    validation_pairs: int = 8
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "float32"
+    iteration: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    since_best: int = 0
+    history: list[dict] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.network.to(self.device, memory_format=torch.channels_last_3d)  # convolutions are a fifth faster
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=self.schedule.rate)
+
+    def state(self) -> dict:
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            **{name: getattr(self, name) for name in ("iteration", "seconds", "best", "since_best", "history", "seed")},
+        }
+
+    def restore(self, state: dict) -> None:
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        for name in ("iteration", "seconds", "best", "since_best", "history", "seed"):
+            setattr(self, name, state[name])
+
+    def step(self) -> dict[str, float]:
+        """One iteration -> the values of the terms."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.iteration)
+        example = self.source.example(self.training, generator, self.device)
+        self.network.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.schedule.rate_at(self.iteration)
+        total, values = self.objective(example, self.predict(self.network, example.fixed_seen, example.moving_seen))
+        self.optimiser.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip)
+        if not math.isfinite(float(norm)):
+            raise RegistrationError(
+                f"The training diverged at iteration {self.iteration}; lower the rate, then resume from the checkpoint."
+            )
+        self.optimiser.step()
+        self._update_average()
+        self.iteration += 1
+        return values
+
+    def predict(self, network: nn.Module, fixed: Tensor, moving: Tensor) -> Tensor:
+        kind = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.precision]
+        with torch.autocast(torch.device(self.device).type, dtype=kind, enabled=kind is not None):
+            return network(fixed, moving).float()
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Means over the same held-out pairs every time, without augmentation of appearance."""
+        self.average.eval()
+        rows = []
+        for number in range(self.validation_pairs):
+            generator = torch.Generator().manual_seed(VALIDATION_SEED + number)
+            example = self.source.plain().example(self.validation, generator, self.device)
+            found = self.predict(self.average, example.fixed_seen, example.moving_seen)
+            rows.append(measure(self.objective, example, found))
+        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+    def _update_average(self) -> None:
+        """Running mean, fast at first: its memory never reaches behind a tenth of the iterations so far."""
+        decay = min(self.schedule.average, (1 + self.iteration) / (10 + self.iteration))
+        with torch.no_grad():
+            old, new = self.average.state_dict(), self.network.state_dict()
+            for name, value in old.items():
+                if value.is_floating_point():
+                    value.lerp_(new[name], 1 - decay)
+                else:
+                    value.copy_(new[name])
+
+
+def run(
+    trainer: Trainer,
+    checkpoint: Path,
+    report: Callable[[dict], None],
+    improved: Callable[[Trainer, dict], None],
+    tick: Callable[[int], None],
+    deadline: float = math.inf,
+) -> bool:
+    """Train to the end of the schedule -> True, or until `deadline` (seconds since 1970) -> False.
+
+    report takes a row of values after each validation; improved is called when the validation got better; tick with the
+    number of each iteration done.
+    """
+    if checkpoint.exists():
+        trainer.restore(torch.load(checkpoint, map_location=trainer.device, weights_only=True))
+    sums: dict[str, list[float]] = {}
+    begun, saved = time.time() - trainer.seconds, time.time()
+    while trainer.iteration < trainer.schedule.iterations and time.time() < deadline:
+        for name, value in trainer.step().items():
+            sums.setdefault(name, []).append(value)
+        trainer.seconds = time.time() - begun
+        last = trainer.iteration == trainer.schedule.iterations
+        if trainer.iteration % trainer.schedule.validate_every == 0 or last:
+            row = _validated(trainer, sums)
+            sums = {}
+            report(row)
+            if trainer.since_best == 0:
+                improved(trainer, row)
+            elif trainer.since_best >= trainer.schedule.patience > 0:
+                break
+        if time.time() - saved > 60 * trainer.schedule.checkpoint_minutes or last:
+            save(trainer, checkpoint)
+            saved = time.time()
+        tick(trainer.iteration)
+    save(trainer, checkpoint)
+    return trainer.iteration >= trainer.schedule.iterations
+
+
+def _validated(trainer: Trainer, sums: dict[str, list[float]]) -> dict:
+    row = {"iteration": trainer.iteration, "seconds": round(trainer.seconds)}
+    row |= {f"train {name}": round(sum(v) / len(v), 5) for name, v in sums.items()}
+    values = trainer.validate()
+    row |= {name: round(value, 5) for name, value in values.items()}
+    score = values.get("dice", values["lncc"])
+    trainer.since_best = 0 if score > trainer.best else trainer.since_best + 1
+    trainer.best = max(score, trainer.best)
+    trainer.history.append(row)
+    return row
+
+
+def save(trainer: Trainer, checkpoint: Path) -> None:
+    """Write the checkpoint beside its place, then move it in: an interruption leaves the old one whole."""
+    partial = checkpoint.with_name(checkpoint.name + ".partial")
+    torch.save(trainer.state(), partial)
+    partial.replace(checkpoint)

@@ -1,0 +1,258 @@
+"""Training: examples that are what they say, losses that fall, and an interruption that changes nothing."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from neuralreg import losses, train, weights
+from neuralreg.feedforward import displacements
+from neuralreg.image import Grid
+from neuralreg.job import RegistrationError
+from neuralreg.sampling import warp
+from neuralreg.train import TrainingConfig, load_config
+from neuralreg.training import data
+from neuralreg.training.augment import Augmentation, random_poses
+from neuralreg.training.examples import Source
+from neuralreg.training.loop import Schedule
+from neuralreg.training.objective import Objective
+from neuralreg.training.synth import known_pair, painted, random_velocity
+
+SMALL = {"size": "voxelmorph-1", "half_resolution": True, "width": 0.5}
+
+
+def blob(seed: int, n: int = 20) -> np.ndarray:
+    """A lumpy bright ball with an inner one, as (n, n, n) in 0 … 200."""
+    generator = np.random.default_rng(seed)
+    z, y, x = np.meshgrid(*[np.linspace(-1, 1, n)] * 3, indexing="ij")
+    shift = generator.normal(0, 0.08, 3)
+    radius = np.sqrt((x - shift[0]) ** 2 + (y - shift[1]) ** 2 * 1.1 + (z - shift[2]) ** 2)
+    bumps = 0.1 * np.sin(4 * x + seed) * np.cos(3 * y)
+    return 120.0 * (radius + bumps < 0.75) + 80.0 * (radius - bumps < 0.4)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("subjects")
+    for number in range(5):
+        image = sitk.GetImageFromArray(blob(number).astype(np.float32))
+        image.SetSpacing((2.0, 2.0, 2.0))
+        sitk.WriteImage(image, str(folder / f"s{number}_T1w.nii.gz"))
+        labels = sitk.GetImageFromArray((blob(number) > 100).astype(np.uint8))
+        labels.SetSpacing((2.0, 2.0, 2.0))
+        sitk.WriteImage(labels, str(folder / f"s{number}_labels.nii.gz"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pack(folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("pack") / "pack.npz"
+    data.save_pack(path, data.build_pack(data.find_subjects(folder), 2.0, lambda text: None, align=False))
+    return path
+
+
+def config(pack, output, **changes) -> TrainingConfig:
+    values = {
+        "data": str(pack),
+        "output": str(output),
+        "network": SMALL,
+        "spacing": 2.0,
+        "lattice": (17, 17, 17),
+        "objective": Objective({"lncc": 1.0, "smoothness": 0.1}, {"lncc": {"window": 3}}, scales=1, squarings=4),
+        "schedule": Schedule(iterations=6, validate_every=3, warmup=1, checkpoint_minutes=0.0),
+        "validation_subjects": 2,
+        "validation_pairs": 1,
+    }
+    return TrainingConfig(**values | changes)
+
+
+def state_of(output):
+    return torch.load(output / train.CHECKPOINT, weights_only=True)
+
+
+def flat(state):
+    if isinstance(state, dict):
+        return [item for key in sorted(state, key=str) if key != "seconds" for item in flat(state[key])]
+    if isinstance(state, list):
+        return [item for value in state for item in flat(value)]
+    return [state]
+
+
+def test_training_resumes_bit_for_bit(pack, tmp_path):
+    train.train(config(pack, tmp_path / "whole", known=0.5))
+    half = config(pack, tmp_path / "halves", known=0.5)
+    train.train(half, hours=0.0)  # stops before the first iteration, with a checkpoint
+    assert state_of(tmp_path / "halves")["iteration"] == 0
+    interrupt = InterruptAfter(4)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(half, tick=interrupt)
+    assert state_of(tmp_path / "halves")["iteration"] in (3, 4)
+    train.train(half)
+    whole, halves = state_of(tmp_path / "whole"), state_of(tmp_path / "halves")
+    assert whole["iteration"] == halves["iteration"] == 6
+    for a, b in zip(flat(whole["network"]), flat(halves["network"]), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(flat(whole["optimiser"]), flat(halves["optimiser"]), strict=True):
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+class InterruptAfter:
+    """Ctrl-C after a number of iterations."""
+
+    def __init__(self, iterations):
+        self.left = iterations
+
+    def __call__(self, iteration):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_training_writes_a_model_that_says_what_it_is(pack, tmp_path):
+    path = train.train(config(pack, tmp_path, about={"contrast": "T1", "licence": "CC0"}))
+    manifest = weights.load(path).manifest
+    assert (manifest.method, manifest.contrast, manifest.licence) == ("VoxelMorph", "T1", "CC0")
+    assert manifest.training["validation"]["folds %"] == 0.0
+    rows = [json.loads(line) for line in (tmp_path / train.LOG).read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [3, 6]
+
+
+def test_a_network_trained_on_one_subject_pair_brings_it_together(pack, tmp_path):
+    schedule = Schedule(iterations=60, rate=3e-3, validate_every=60, warmup=1, average=0.5, last_rate=1.0)
+    still = Augmentation((0.0,) * 3, *[0.0] * 10)
+    settings = config(pack, tmp_path, schedule=schedule, augmentation=still, validation_subjects=3)
+    before = train.train(dataclasses.replace(settings, schedule=dataclasses.replace(schedule, iterations=0)))
+    assert not before.exists()
+    loaded = data.Pack.load(pack)
+    trainer = train.trainer_of(settings, loaded)
+    values = [trainer.step()["lncc"] for _ in range(60)]
+    assert np.mean(values[-5:]) < np.mean(values[:5]) - 0.1
+
+
+def test_known_velocity_explains_its_pair():
+    """The oracle of supervised training: moving ∘ exp(velocity) is the fixed image."""
+    image = torch.nn.functional.avg_pool3d(torch.from_numpy(blob(0, 48)).float()[None, None] / 200, 5, 1, 2)
+    velocity = random_velocity((24, 24, 24), 2.0, torch.Generator().manual_seed(1))
+    moving = known_pair(image, velocity)
+    there, back = displacements(velocity, (48, 48, 48), 6)
+    restored, inside = warp(moving, there), (slice(None), slice(None), *[slice(8, -8)] * 3)
+    before = losses.mse(image[inside], moving[inside])
+    assert losses.mse(image[inside], restored[inside]) < 0.1 * before
+    assert there.norm(dim=1).max() > 2
+    assert warp(there, back).add(back)[inside].abs().max() < 0.5
+
+
+def test_poses_are_shared_by_the_pair_up_to_the_residual():
+    fixed, moving = random_poses(Augmentation(), torch.Generator().manual_seed(0))
+    residual = torch.linalg.inv(fixed) @ moving
+    assert (residual - torch.eye(4)).abs()[:3, :3].max() < 0.2
+    assert (fixed - torch.eye(4)).abs().max() > 0.2
+    still = Augmentation((0.0,) * 3, *[0.0] * 10)
+    assert all(torch.equal(p, torch.eye(4, dtype=torch.float64)) for p in random_poses(still, torch.Generator()))
+
+
+def test_a_view_in_the_mean_pose_is_the_subject_itself(pack):
+    loaded = data.Pack.load(pack)
+    subject = dataclasses.replace(loaded.subjects[0], subject_from_reference=np.eye(4))
+    matrix = subject.grid.world_from_index.copy()
+    matrix[:3, 3] -= loaded.centre
+    view = loaded.view(subject.image, subject, torch.eye(4).double(), Grid(tuple(subject.image.shape[2:]), matrix))
+    torch.testing.assert_close(view, subject.image.float(), atol=0.02, rtol=0)
+
+
+def test_examples_depend_on_their_generator_alone(pack):
+    loaded = data.Pack.load(pack)
+    source = Source(loaded, (17, 17, 17), 2.0, Augmentation(), known=0.5, painted=0.5, label_values=(1,))
+    first, again, other = (source.example(loaded.subjects, torch.Generator().manual_seed(s)) for s in (3, 3, 4))
+    assert torch.equal(first.fixed_seen, again.fixed_seen)
+    assert torch.equal(first.moving, again.moving)
+    assert not torch.equal(first.fixed, other.fixed)
+    assert set(first.fixed_labels.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_painted_images_change_contrast_but_not_anatomy():
+    labels = torch.zeros(1, 1, 12, 12, 12)
+    labels[..., 2:10, 2:10, 2:10] = 7
+    one, two = (painted(labels, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    for image in (one, two):
+        assert image.min() >= 0 and image.max() <= 1
+        assert image[labels == 7].std() < 0.15
+    assert abs(one[labels == 7].mean() - two[labels == 7].mean()) > 0.01
+
+
+def test_every_term_is_a_finite_number_with_a_gradient(pack):
+    loaded = data.Pack.load(pack)
+    source = Source(loaded, (17, 17, 17), 2.0, Augmentation(), known=1.0, label_values=(1,))
+    example = source.example(loaded.subjects, torch.Generator().manual_seed(0))
+    names = ("lncc", "mse", "mind", "local_gradient", "smoothness", "bending", "folding", "dice", "known")
+    for name in names:
+        field = (0.3 * torch.randn(1, 3, 9, 9, 9, generator=torch.Generator().manual_seed(1))).requires_grad_()
+        total, values = Objective({name: 1.0}, scales=1)(example, field)
+        total.backward()
+        assert np.isfinite(values[name])
+        assert torch.isfinite(field.grad).all()
+        assert name == "folding" or field.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in train.CONFIGS.glob("*.toml")))
+def test_configurations_that_come_along_are_valid(name):
+    loaded = load_config(name, output="elsewhere")
+    assert loaded.output == "elsewhere"
+    assert loaded.about["licence"]
+    for forbidden in ("brain_labelled", "hippocampus", "multimodal", "lung_ct"):
+        assert forbidden not in (train.CONFIGS / name).read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("data = 'a'\noutput = 'b'\niteratons = 3", "entry in the configuration"),
+        ("data = 'a'\noutput = 'b'\n[schedule]\niteratons = 3", 'did you mean "iterations"'),
+        ("data = 'a'\noutput = 'b'\n[objective]\nterms = {lncd = 1}", 'did you mean "lncc"'),
+        ("data = 'a'", "missing"),
+        ("data = ", "cannot be read"),
+    ],
+)
+def test_wrong_configurations_get_a_sentence(tmp_path, text, words):
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(RegistrationError, match=words):
+        load_config(tmp_path / "c.toml")
+    with pytest.raises(RegistrationError, match="no configuration"):
+        load_config(tmp_path / "d.toml")
+
+
+def test_wrong_data_get_a_sentence(tmp_path, pack):
+    with pytest.raises(RegistrationError, match="at least two"):
+        data.find_subjects(tmp_path)
+    with pytest.raises(RegistrationError, match="no training data"):
+        data.find_subjects(tmp_path / "nowhere")
+    (tmp_path / "t.csv").write_text("picture\na.nii\n")
+    with pytest.raises(RegistrationError, match='column "image"'):
+        data.find_subjects(tmp_path / "t.csv")
+    (tmp_path / "p.npz").write_bytes(b"nothing")
+    with pytest.raises(RegistrationError, match="not a training pack"):
+        data.Pack.load(tmp_path / "p.npz")
+    with pytest.raises(RegistrationError, match="need two each"):
+        train.train(config(pack, tmp_path / "out", validation_subjects=4))
+
+
+def test_a_table_of_images_is_understood(tmp_path):
+    (tmp_path / "t.csv").write_text("image,labels\na.nii,a_seg.nii\nb.nii,\n")
+    first, second = data.find_subjects(tmp_path / "t.csv")
+    assert (first.image, first.labels) == (tmp_path / "a.nii", tmp_path / "a_seg.nii")
+    assert second.labels is None
+
+
+def test_alignment_makes_the_subjects_share_a_space(tmp_path):
+    """Shifted copies: their affines must undo the shift, whoever is the reference."""
+    for number, shift in enumerate((0.0, 12.0, -8.0)):
+        image = sitk.GetImageFromArray(blob(0, 32).astype(np.float32))
+        image.SetSpacing((3.0, 3.0, 3.0))
+        image.SetOrigin((shift, 0.0, -shift))
+        sitk.WriteImage(image, str(tmp_path / f"{number}.nii.gz"))
+    arrays = data.build_pack(data.find_subjects(tmp_path), 3.0, lambda text: None)
+    offsets = [arrays[f"affine/{n}"][:3, 3] for n in range(3)]
+    np.testing.assert_allclose(offsets[1] - offsets[0], (12, 0, -12), atol=1.0)
+    np.testing.assert_allclose(offsets[2] - offsets[0], (-8, 0, 8), atol=1.0)
