@@ -1,4 +1,4 @@
-"""Mutated images, transforms and point files, each read once: `python fuzz_images.py FOLDER COUNT SEED` counts the ends.
+"""Mutated images, transforms and point files, each read once: `python fuzz_images.py FOLDER COUNT SEED`.
 
 A process of its own, with little memory to allocate, because a reader that crashes or swallows gigabytes must be seen.
 """
@@ -40,7 +40,7 @@ def write_originals(folder: Path) -> None:
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
-    """Bytes changed (mostly in the header), a piece cut off, doubled or taken out, or the numbers of a text blown up."""
+    """Bytes changed (mostly in the header), a piece cut off, doubled or taken out, or numbers in a text blown up."""
     data = bytearray(data)
     how = chance.choice(("bytes", "bytes", "header", "header", "header", "cut", "double", "hole", "digits"))
     if how in ("bytes", "header"):

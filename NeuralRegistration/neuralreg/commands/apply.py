@@ -68,7 +68,7 @@ def _apply_to_volume(options: argparse.Namespace, output: Path) -> None:
     grid = io.read_grid(options.reference)
     forward = options.origin == "moving"
     target_from_grid = moving_from_fixed if forward else fixed_from_moving or moving_from_fixed.inverse()
-    image = io.read_labels(options.labels) if options.labels else io.read_image(options.image, _note)
+    image = io.read_labels(options.labels) if options.labels else io.read_map(options.image, _note)
     kind = io.pixel_type(options.labels) if options.labels else None
     io.write_image(apply_to_image(image, target_from_grid, grid, labels=bool(options.labels)), output, kind)
 

@@ -26,6 +26,11 @@ def read_image(path: str | Path, warn: Warn = warnings.warn) -> Image:
     return checked(_image(load_volume(path, warn), np.float32), str(path), warn)
 
 
+def read_map(path: str | Path, warn: Warn = warnings.warn) -> Image:
+    """Like `read_image` for a volume that is moved along instead of registered: it may be small or constant."""
+    return _finite(_image(load_volume(path, warn), np.float32), str(path), warn)
+
+
 def read_labels(path: str | Path, warn: Warn = warnings.warn) -> Image:
     """A label map as an integer (1, D, H, W), in its own integer type where torch has it. Raises RegistrationError."""
     volume = load_volume(path, warn)
@@ -79,20 +84,24 @@ def checked(image: Image, name: str, warn: Warn = warnings.warn) -> Image:
         raise RegistrationError(
             f"{name} has only {size} voxels and at least {SMALLEST_SIDE} are needed on each axis; {hint}."
         )
-    data = image.data.float()
-    finite = torch.isfinite(data)
-    if not finite.all():
-        if not finite.any():
-            raise RegistrationError(f"{name} holds no number at all, only NaN or infinity; export it again.")
-        background = data[finite].min()
-        share = 100.0 * (1.0 - finite.float().mean().item())
-        warn(f"{name} holds NaN or infinity in {share:.2g} % of its voxels; they were treated as background.")
-        data = torch.where(finite, data, background)
-    if data.min() == data.max():
+    image = _finite(image, name, warn)
+    if image.data.min() == image.data.max():
         raise RegistrationError(
             f"{name} has the same value in every voxel, so there is nothing to register; check the file."
         )
-    return Image(data, image.grid)
+    return image
+
+
+def _finite(image: Image, name: str, warn: Warn) -> Image:
+    data = image.data.float()
+    finite = torch.isfinite(data)
+    if finite.all():
+        return Image(data, image.grid)
+    if not finite.any():
+        raise RegistrationError(f"{name} holds no number at all, only NaN or infinity; export it again.")
+    share = 100.0 * (1.0 - finite.float().mean().item())
+    warn(f"{name} holds NaN or infinity in {share:.2g} % of its voxels; they were treated as background.")
+    return Image(torch.where(finite, data, data[finite].min()), image.grid)
 
 
 def write_image(image: Image, path: str | Path, dtype: np.dtype | type | None = None) -> None:

@@ -1,0 +1,290 @@
+"""The command line from outside: real registrations of a small pair, exit codes, signals, what is left behind."""
+
+import hashlib
+import json
+import random
+import signal
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from child import start
+from neuralreg import cli, io
+from neuralreg.commands.shared import parse_options
+from neuralreg.image import Grid
+from neuralreg.job import RegistrationError, Result
+from neuralreg.methods import method_class
+from neuralreg.phantom import make_phantom
+from neuralreg.points import Points, read_points, write_points
+from neuralreg.workspace import RUN_FILES
+
+# One stage on the full lattice: what is tested here is the way from files to files.
+OPTIONS = {"image_factors": "1", "velocity_factors": "2", "iterations": "40", "windows": "5", "strides": "1"}
+LISTS = {name: [int(value)] for name, value in OPTIONS.items()}
+
+
+def settings(**changes: str) -> list[str]:
+    options = [word for name, value in {**OPTIONS, **changes}.items() for word in ("--option", f"{name}={value}")]
+    return [*options, "--threads", "1", "--affine", "none"]
+
+
+SHORT, ENDLESS = settings(), settings(iterations="10000")
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> SimpleNamespace:
+    """A phantom in a folder of its own, and its truth."""
+    folder = tmp_path_factory.mktemp("pair")
+    phantom = make_phantom(Grid.from_parts((32, 32, 32), (-70, -80, -60), (4.5, 5.0, 4.0)), noise=2.0)
+    io.write_image(phantom.fixed, folder / "fixed.nii.gz")
+    io.write_image(phantom.moving, folder / "moving.nrrd")
+    io.write_image(phantom.fixed_labels, folder / "fixed_labels.nii.gz", np.uint16)
+    io.write_image(phantom.moving_labels, folder / "moving_labels.nii.gz", np.uint16)
+    return SimpleNamespace(folder=folder, phantom=phantom)
+
+
+@pytest.fixture(scope="module")
+def result(pair):
+    """A finished run."""
+    assert call("register", "fixed.nii.gz", "moving.nrrd", "-o", "result", *SHORT, at=pair.folder) == 0
+    return pair.folder / "result"
+
+
+def call(*arguments, at) -> int:
+    """The exit code of a command in the folder `at`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(at)
+        return cli.main([str(a) for a in arguments])
+
+
+def test_register_writes_a_whole_result_that_fits_better(result):
+    assert sorted(p.name for p in result.iterdir()) == sorted(RUN_FILES)
+    written = Result.load(result / "result.json")
+    assert written.metrics["ncc_after"] > written.metrics["ncc_before"]
+    assert list(written.options["iterations"]) == [40]
+    field = sitk.ReadTransform(str(result / "transform.h5"))
+    moving = sitk.ReadImage(str(result.parent / "moving.nrrd"))
+    fixed = sitk.ReadImage(str(result.parent / "fixed.nii.gz"))
+    lowest = float(sitk.GetArrayViewFromImage(moving).min())
+    oracle = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, field, sitk.sitkLinear, lowest))
+    warped = sitk.GetArrayFromImage(sitk.ReadImage(str(result / "warped.nii.gz")))
+    assert np.abs(warped - oracle).max() < 1e-3 * np.ptp(oracle)
+
+
+def test_run_repeats_a_job_to_the_byte(result, pair):
+    digest = {
+        name: hashlib.sha256((result / name).read_bytes()).hexdigest() for name in RUN_FILES if name != "result.json"
+    }
+    assert call("run", "result/job.json", at=pair.folder) == 2
+    assert call("run", "result/job.json", "--overwrite", at=pair.folder) == 0
+    for name, before in digest.items():
+        assert hashlib.sha256((result / name).read_bytes()).hexdigest() == before, name
+
+
+def test_apply_labels_as_itk_does(result, pair):
+    out = pair.folder / "labels.nii.gz"
+    assert (
+        call(
+            "apply",
+            "result",
+            "--reference",
+            "fixed.nii.gz",
+            "--labels",
+            "moving_labels.nii.gz",
+            "-o",
+            out,
+            at=pair.folder,
+        )
+        == 0
+    )
+    labels, fixed = (sitk.ReadImage(str(pair.folder / f"{n}.nii.gz")) for n in ("moving_labels", "fixed"))
+    field = sitk.ReadTransform(str(result / "transform.h5"))
+    oracle = sitk.GetArrayFromImage(sitk.Resample(labels, fixed, field, sitk.sitkNearestNeighbor))
+    mine = sitk.GetArrayFromImage(sitk.ReadImage(str(out)))
+    assert mine.dtype == np.uint16
+    assert (mine != oracle).mean() < 1e-4
+
+
+def test_apply_moves_points_with_the_image_and_back(result, pair):
+    """A point of the moving image goes where the warped image shows what lay there: the one test of the direction."""
+    fixed, moving = (p.T.numpy() for p in pair.phantom.landmarks(20))
+    write_points(Points(moving, tuple(map(str, range(20)))), pair.folder / "moving.fcsv")
+    assert call("apply", "result", "--points", "moving.fcsv", "-o", "there.fcsv", at=pair.folder) == 0
+    there = read_points(pair.folder / "there.fcsv").lps
+    distance = lambda a, b: np.linalg.norm(a - b, axis=1).mean()  # noqa: E731
+    assert distance(there, fixed) < 0.8 * distance(moving, fixed)
+    oracle = sitk.ReadTransform(str(result / "transform.h5"))
+    np.testing.assert_allclose([oracle.TransformPoint(p) for p in there], moving, atol=1e-3)
+    assert call("apply", "result", "--from", "fixed", "--points", "there.fcsv", "-o", "back.csv", at=pair.folder) == 0
+    np.testing.assert_allclose(read_points(pair.folder / "back.csv").lps, moving, atol=1e-3)
+
+
+def test_apply_from_fixed_brings_the_fixed_image_to_the_moving_one(result, pair):
+    arguments = (
+        "apply",
+        "result/transform.h5",
+        "--from",
+        "fixed",
+        "--reference",
+        "moving.nrrd",
+        "--image",
+        "fixed.nii.gz",
+    )
+    assert call(*arguments, "-o", "back.nii.gz", at=pair.folder) == 0
+    back = io.read_image(pair.folder / "back.nii.gz").data
+    fixed, moving = pair.phantom.fixed.data, pair.phantom.moving.data
+    correlation = lambda a, b: torch.corrcoef(torch.stack((a.flatten(), b.flatten())))[0, 1]  # noqa: E731
+    assert correlation(back, moving) > correlation(fixed, moving)
+
+
+def test_evaluate_report_methods(result, pair, capsys):
+    labels = ("--fixed-labels", "fixed_labels.nii.gz", "--moving-labels", "moving_labels.nii.gz")
+    assert call("evaluate", "result", *labels, "--json", "numbers.json", at=pair.folder) == 0
+    numbers = json.loads((pair.folder / "numbers.json").read_text())
+    assert numbers["measurements"]["dice_mean"] > numbers["measurements"]["dice_before_mean"]
+    assert call("evaluate", "result", "--json", "-", at=pair.folder) == 0
+    assert call("report", "result", at=pair.folder) == 0
+    assert (result / "report.html").exists()
+    capsys.readouterr()
+    assert call("methods", "--json", at=pair.folder) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed["device"] and "DNVF" in [m["name"] for m in listed["methods"]]
+    assert call("methods", at=pair.folder) == 0
+    assert "smoothness" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("register", "none.nii", "moving.nrrd", "-o", "x"), "There is no file"),
+        (("register", "fixed.nii.gz", "moving.nrrd", "-o", "."), "not empty"),
+        (("register", "fixed.nii.gz", "moving.nrrd", "-o", "x", "--method", "DNFV"), 'did you mean "DNVF"'),
+        (("register", "fixed.nii.gz", "moving.nrrd", "-o", "x", "--preset", "fats"), 'did you mean "fast"'),
+        (
+            ("register", "fixed.nii.gz", "moving.nrrd", "-o", "x", "--option", "smothness=2"),
+            'did you mean "smoothness"',
+        ),
+        (("register", "fixed.nii.gz", "moving.nrrd", "-o", "x", "--option", "smoothness"), "has no value"),
+        (("register", "fixed.nii.gz", "moving.nrrd", "-o", "x", "--option", "smoothness=much"), "number"),
+        (("register", "fixed.nii.gz", "moving.nrrd", "-o", "x", "--seed", "-3"), '"seed"'),
+        (("register", "fixed.nii.gz", "moving.nrrd", "-o", "x", "--initial-transform", "none.h5"), "no transform file"),
+        (("run", "none.json"), "no job file"),
+        (("apply", "none", "--points", "p.csv", "-o", "q.csv"), "no transform file"),
+        (("apply", "none.h5", "--image", "fixed.nii.gz", "-o", "y.nii.gz"), "--reference"),
+        (("apply", "none.h5", "--points", "p.csv", "-o", "none/q.csv"), "no folder"),
+        (("evaluate", "none"), "no job file"),
+        (("report", "none"), "no job file"),
+    ],
+)
+def test_mistakes_end_with_a_sentence_and_code_2(pair, capsys, arguments, words):
+    assert call(*arguments, at=pair.folder) == 2
+    said = capsys.readouterr().err.strip()
+    assert words in said and said.count("\n") == 0 and said.startswith("neuralreg: ")
+    assert not (pair.folder / "x").exists()
+
+
+@pytest.mark.parametrize("command", ["register", "run", "serve", "apply", "evaluate", "report", "methods"])
+def test_help_has_examples(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"examples:\n  neuralreg {command}" in capsys.readouterr().out or command == "serve"
+
+
+def test_options_are_typed_by_the_fields_of_the_method():
+    given = ["iterations=10,20", "smoothness=2", "networks=siren", "squarings=5"]
+    options = parse_options(given, method_class("DNVF"))
+    assert options == {"iterations": (10, 20), "smoothness": 2.0, "networks": ("siren",), "squarings": 5}
+    assert isinstance(options["smoothness"], float)
+    with pytest.raises(RegistrationError, match="whole number"):
+        parse_options(["squarings=2.5"], method_class("DNVF"))
+
+
+def test_progress_as_json_lines(pair, capsys):
+    arguments = ("register", "fixed.nii.gz", "moving.nrrd", "-o", "lines", "--progress", "json", *SHORT)
+    assert call(*arguments, at=pair.folder) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1] == {"stage": "done", "fraction": 1.0}
+    fractions = [line["fraction"] for line in lines]
+    assert fractions == sorted(fractions)
+    assert any("loss" in line for line in lines)
+
+
+def wait_for_iterations(child, lines=3) -> None:
+    """Until the optimisation has begun."""
+    seen = 0
+    for line in child.stdout:
+        seen += '"loss"' in line
+        if seen >= lines:
+            return
+    raise AssertionError(child.stderr.read())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["starting", "optimising"])
+def test_signal_leaves_nothing_that_looks_whole(pair, number, moment):
+    output = pair.folder / f"{number.name}{moment}"
+    arguments = ("register", "fixed.nii.gz", "moving.nrrd", "-o", output, "--progress", "json", *ENDLESS)
+    with start(*arguments, cwd=pair.folder) as child:
+        if moment == "optimising":
+            wait_for_iterations(child)
+        time.sleep(random.Random(0).uniform(0.0, 0.5))
+        child.send_signal(number)
+        assert child.wait(20) in (130, -number)  # while Python itself starts nobody has the signal in hand yet
+    assert not output.exists()
+
+
+def test_serve_waits_for_a_job_and_stops_and_keeps(pair):
+    output = pair.folder / "served"
+    with start("serve", cwd=pair.folder) as child:
+        assert json.loads(child.stdout.readline())["stage"] == "ready"
+        job = {"fixed": "fixed.nii.gz", "moving": "moving.nrrd", "output": "served", "affine": "none", "threads": 1}
+        (pair.folder / "served.json").write_text(json.dumps({**job, "options": {**LISTS, "iterations": [10000]}}))
+        child.stdin.write(f"{pair.folder / 'served.json'}\n")
+        child.stdin.flush()
+        wait_for_iterations(child)
+        (output / "stop").touch()
+        child.stdout.read()
+        assert child.wait(60) == 0, child.stderr.read()
+    assert sorted(p.name for p in output.iterdir()) == sorted(RUN_FILES)
+
+
+def test_serve_ends_with_its_caller(pair):
+    """Without a job at once, and in the middle of one when it was asked to."""
+    with start("serve", cwd=pair.folder) as child:
+        child.stdin.close()
+        assert child.wait(60) == 0
+    (pair.folder / "orphan.json").write_text(
+        json.dumps(
+            {"fixed": "fixed.nii.gz", "moving": "moving.nrrd", "output": "orphan", "preset": "best", "threads": 1}
+        )
+    )
+    with start("serve", "--end-with-stdin", cwd=pair.folder) as child:
+        child.stdin.write(f"{pair.folder / 'orphan.json'}\n")
+        child.stdin.flush()
+        wait_for_iterations(child, 1)
+        child.stdin.close()
+        assert child.wait(60) == 130
+    assert not (pair.folder / "orphan").exists()
+
+
+def test_python_call_takes_paths_images_and_sitk(pair):
+    import neuralreg
+
+    fixed = sitk.ReadImage(str(pair.folder / "fixed.nii.gz"))
+    registration = neuralreg.register(
+        fixed, pair.folder / "moving.nrrd", affine="none", threads=1, options=LISTS, fixed_mask=fixed > 100
+    )
+    again = neuralreg.register(
+        io.from_sitk(fixed), str(pair.folder / "moving.nrrd"), affine="none", threads=1, options=LISTS,
+        fixed_mask=io.from_sitk(fixed > 100),
+    )  # fmt: skip
+    assert registration.metrics["ncc_after"] > registration.metrics["ncc_before"]
+    assert torch.equal(registration.warped.data, again.warped.data)
+    with pytest.raises(RegistrationError, match="must be a path"):
+        neuralreg.register(3, fixed)

@@ -1,0 +1,304 @@
+"""A run leaves a whole result or none. The registration itself is a stand-in here; test_cli has the real one."""
+
+import errno
+import json
+import os
+import sys
+import time
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from geometry import grid_of, image_on, points_in, transform_on
+from neuralreg import io, pipeline, workspace
+from neuralreg import run as run_module
+from neuralreg.image import Image, resample
+from neuralreg.job import Cancelled, Monitor, Progress, RegistrationError, RegistrationJob, Result
+from neuralreg.monitor import FileMonitor, bar_line, json_lines
+from neuralreg.pipeline import Registration
+from neuralreg.usage import peak_memory_mb
+from neuralreg.workspace import RUN_FILES
+
+FIXED, MOVING = grid_of("RAS", (12, 11, 10)), grid_of("oblique, left-handed", (10, 12, 11))
+
+
+def stand_in(fixed, moving, method, *, options, monitor, device, **settings) -> Registration:
+    """A registration that knows its answer, asks the monitor as the real one does, and does as `options` say."""
+    for step in range(4):
+        monitor.check()
+        monitor.report(Progress("deformable", step / 4, loss=-0.1 * step))
+        monitor.preview(moving)
+        if step == options.get("fail_at"):
+            raise options["error"]
+        if monitor.stop_and_keep():
+            break
+    transform = transform_on(fixed.grid)
+    warped = resample(moving, transform, fixed.grid)
+    ones = Image(torch.ones(1, *fixed.grid.shape), fixed.grid)
+    return Registration(
+        transform, transform.inverse(), warped, ones, {"ncc_after": 0.9}, {"affine": 0.1}, [[0, 0, -0.1]], ["a note"],
+        "cpu", "no GPU", "lncc", {"given": sorted(settings)}, fixed.grid, step < 3,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """Makes jobs on two small volumes; the registration is the stand-in."""
+    monkeypatch.setattr(pipeline, "register", stand_in)
+    io.write_image(image_on(FIXED), tmp_path / "f.nii.gz")
+    io.write_image(image_on(MOVING, 1), tmp_path / "m.nrrd")
+    names = {"fixed": "f.nii.gz", "moving": "m.nrrd", "output": "out"}
+    paths = {name: str(tmp_path / value) for name, value in names.items()}
+    return lambda **changes: RegistrationJob(**{**paths, **changes})
+
+
+def left(tmp_path) -> list[str]:
+    """What a run left beside its inputs, hidden files included."""
+    return sorted(p.name for p in tmp_path.iterdir() if p.name not in ("f.nii.gz", "m.nrrd"))
+
+
+def test_whole_result(job, tmp_path):
+    result = run_module.run(job())
+    out = tmp_path / "out"
+    assert sorted(p.name for p in out.iterdir()) == sorted(RUN_FILES)
+    assert Result.load(out / "result.json") == result
+    assert all((out / name).exists() for name in result.files.values())
+    assert result.warnings == ["a note"] and result.peak_memory_mb > 50
+    assert {"read", "affine", "write", "total"} <= result.timings.keys()
+    assert {"neuralreg", "python", "torch", "SimpleITK", "numpy"} <= result.versions.keys()
+    points = points_in(FIXED)
+    oracle = sitk.ReadTransform(str(out / "transform.h5"))
+    expected = np.array([oracle.TransformPoint(p) for p in points.T.tolist()]).T
+    np.testing.assert_allclose(transform_on(FIXED)(points), expected, atol=1e-4)
+    assert io.read_grid(out / "warped.nii.gz").same_as(FIXED, 1e-3)
+    assert (out / "jacobian.nii.gz").stat().st_mode & 0o044 == (out / "job.json").stat().st_mode & 0o044
+
+
+def test_masks_transform_and_settings_reach_the_registration(job, tmp_path, monkeypatch):
+    io.write_image(Image(torch.ones(1, *FIXED.shape), FIXED), tmp_path / "mask.nii")
+    io.write_transform(transform_on(FIXED), tmp_path / "start.h5")
+    seen = {}
+    monkeypatch.setattr(pipeline, "register", lambda **given: seen.update(given) or stand_in(**given))
+    run_module.run(
+        job(
+            fixed_mask=str(tmp_path / "mask.nii"),
+            moving_mask=str(tmp_path / "mask.nii"),
+            initial_transform=str(tmp_path / "start.h5"),
+            preset="fast",
+            similarity="mi",
+            affine="rigid",
+            seed=7,
+            threads=1,
+        )
+    )
+    assert seen["fixed_mask"].grid.same_as(FIXED) and seen["moving_mask"].grid.same_as(MOVING)
+    points = points_in(FIXED)
+    np.testing.assert_allclose(seen["initial_transform"](points), transform_on(FIXED)(points), atol=1e-4)
+    assert [seen[n] for n in ("preset", "similarity", "affine", "seed", "threads")] == ["fast", "mi", "rigid", 7, 1]
+
+
+def test_result_names_nothing_that_the_user_did_not(job, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_module.run(job(fixed="f.nii.gz", moving="m.nrrd", output="out"))
+    for name in ("result.json", "job.json"):
+        assert str(tmp_path) not in (tmp_path / "out" / name).read_text()
+    header = sitk.ReadImage(str(tmp_path / "out" / "warped.nii.gz"))
+    assert all("m.nrrd" not in header.GetMetaData(key) for key in header.GetMetaDataKeys())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RegistrationError("The volumes do not overlap."),
+    ],
+)
+def test_failure_is_a_sentence_and_leaves_nothing(job, tmp_path, error):
+    with pytest.raises(RegistrationError) as raised:
+        run_module.run(job(options={"fail_at": 2, "error": error}))
+    assert str(raised.value).endswith(".") and "\n" not in str(raised.value)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Cancelled(), ZeroDivisionError("a bug")])
+def test_interruption_and_bugs_leave_nothing_either(job, tmp_path, error):
+    with pytest.raises(type(error)):
+        run_module.run(job(options={"fail_at": 1, "error": error}))
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
+def test_disk_that_fills_up_at_any_file(job, tmp_path, monkeypatch, name):
+    def full(original):
+        def write(*arguments):
+            if any(str(a).endswith(name) for a in arguments):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return original(*arguments)
+
+        return write
+
+    for module, function in ((io, "write_image"), (io, "write_transform"), (RegistrationJob, "save"), (Result, "save")):
+        monkeypatch.setattr(module, function, full(getattr(module, function)))
+    with pytest.raises(RegistrationError, match="is full"):
+        run_module.run(job())
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", RUN_FILES)
+def test_interruption_between_two_renames(job, tmp_path, monkeypatch, name):
+    """Even then there is no folder that looks whole, with the result of an earlier run in it or not."""
+    replace = type(tmp_path).replace
+
+    def interrupted(path, target):
+        if target.name == name and path.parent.name == workspace.PARTIAL:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(type(tmp_path), "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_module.run(job())
+    assert left(tmp_path) == []
+
+
+def test_output_that_must_not_be_used(job, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    with pytest.raises(RegistrationError, match=r"not empty \(it holds thesis.tex\).*--overwrite"):
+        run_module.run(job())
+    run_module.run(job(), overwrite=True)
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
+    with pytest.raises(RegistrationError, match="not empty"):
+        run_module.run(job())
+    with pytest.raises(RegistrationError, match="is a file"):
+        run_module.run(job(output=str(tmp_path / "f.nii.gz")))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_output_that_cannot_be_written(job, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    for output in (tmp_path / "locked", tmp_path / "locked" / "new"):
+        with pytest.raises(RegistrationError, match="cannot be"):
+            run_module.run(job(output=str(output)))
+
+
+def test_overwriting_replaces_a_result_only_when_the_new_one_is_whole(job, tmp_path):
+    run_module.run(job(seed=1))
+    (tmp_path / "out" / "report.html").write_text("about seed 1")
+    with pytest.raises(Cancelled):
+        run_module.run(job(seed=2, options={"fail_at": 2, "error": Cancelled()}), overwrite=True)
+    assert Result.load(tmp_path / "out" / "result.json").seed == 1
+    assert (tmp_path / "out" / "report.html").exists()
+    run_module.run(job(seed=3), overwrite=True)
+    assert Result.load(tmp_path / "out" / "result.json").seed == 3
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(RUN_FILES)
+
+
+def test_two_runs_into_one_folder(job, tmp_path, monkeypatch):
+    def second_run_meanwhile(**given):
+        with pytest.raises(RegistrationError, match="Another run is writing"):
+            run_module.run(job())
+        return stand_in(**given)
+
+    monkeypatch.setattr(pipeline, "register", second_run_meanwhile)
+    run_module.run(job())
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(RUN_FILES)
+
+
+def test_what_a_killed_run_left_does_not_matter(job, tmp_path):
+    partial = tmp_path / "out" / workspace.PARTIAL
+    partial.mkdir(parents=True)
+    (partial / "transform.h5").write_text("half of it")
+    (partial / "lock").write_text("")
+    run_module.run(job())
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(RUN_FILES)
+
+
+def test_temporary_folder_is_private_and_the_inputs_are_not_touched(job, tmp_path, monkeypatch):
+    def look(**given):
+        partial = tmp_path / "out" / workspace.PARTIAL
+        if os.name != "nt":
+            assert partial.stat().st_mode & 0o077 == 0
+        assert [p.name for p in (tmp_path / "out").iterdir()] == [workspace.PARTIAL]
+        return stand_in(**given)
+
+    before = (tmp_path / "f.nii.gz").read_bytes()
+    monkeypatch.setattr(pipeline, "register", look)
+    run_module.run(job())
+    assert (tmp_path / "f.nii.gz").read_bytes() == before
+
+
+class Recorder(FileMonitor):
+    def __init__(self, output, at=None, **settings):
+        self.lines = []
+        super().__init__(output, self.note, **settings)
+        self.at = at or {}
+
+    def note(self, progress):
+        self.lines.append(progress)
+        if progress.loss is not None and (name := self.at.get(round(progress.fraction, 2))):
+            (self.output / name).touch()
+
+
+def test_cancel_file_ends_a_run_without_a_trace(job, tmp_path):
+    with pytest.raises(Cancelled):
+        run_module.run(job(), Recorder(tmp_path / "out", {0.0: "cancel"}))
+    assert left(tmp_path) == []
+
+
+def test_stop_file_keeps_the_best_so_far(job, tmp_path):
+    result = run_module.run(job(), Recorder(tmp_path / "out", {0.0: "stop"}))
+    assert result.stopped_early
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(RUN_FILES)
+
+
+def test_old_cancel_file_means_nothing(job, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cancel").touch()
+    os.utime(tmp_path / "out" / "cancel", (time.time() - 3600,) * 2)
+    run_module.run(job(), Recorder(tmp_path / "out", since=time.time() - 60))
+    assert not (tmp_path / "out" / "cancel").exists()
+
+
+def test_previews_are_written_while_it_runs_and_gone_afterwards(job, tmp_path):
+    recorder = Recorder(tmp_path / "out", previews=True)
+    seen = []
+    show = recorder.note
+    recorder.show = lambda p: (show(p), seen.append((tmp_path / "out" / "preview.nii.gz").exists()))[0]
+    run_module.run(job(), recorder)
+    assert "preview.nii.gz" in [p.preview for p in recorder.lines]
+    assert any(seen) and not (tmp_path / "out" / "preview.nii.gz").exists()
+
+
+def test_progress_rises_from_read_to_done(job, tmp_path):
+    recorder = Recorder(tmp_path / "out")
+    run_module.run(job(), recorder)
+    assert [recorder.lines[0].stage, recorder.lines[-1].stage] == ["read", "done"]
+    assert recorder.lines[-1].fraction == 1.0
+
+
+def test_lines_and_bar(capsys):
+    json_lines()(Progress("affine", 0.5, loss=-0.8, seconds_left=12.0))
+    assert json.loads(capsys.readouterr().out) == {
+        "stage": "affine",
+        "fraction": 0.5,
+        "loss": -0.8,
+        "seconds_left": 12.0,
+    }
+    line = bar_line(Progress("affine", 0.5, loss=-0.8, seconds_left=12.0), width=10)
+    assert line == "affine        [#####.....]   50%  loss -0.8000  12 s left"
+
+
+def test_monitor_of_nobody_watches_nothing(job):
+    assert run_module.run(job(), Monitor()).method == "DNVF"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_peak_memory_sees_an_allocation():
+    before = peak_memory_mb()
+    block = np.ones(int(before * 1e6) // 8 + 10_000_000)
+    assert peak_memory_mb() > before
+    del block
