@@ -13,7 +13,7 @@ import sys
 from types import FrameType
 
 from . import __version__
-from .commands import apply, demo, inspect, register
+from .commands import apply, demo, inspect, register, training
 from .job import Cancelled, RegistrationError
 
 COMMANDS = (
@@ -25,6 +25,9 @@ COMMANDS = (
     inspect.add_report,
     demo.add_demo,
     inspect.add_methods,
+    training.add_train,
+    training.add_pack,
+    training.add_models,
 )
 USER_ERROR, CANCELLED = 2, 130
 

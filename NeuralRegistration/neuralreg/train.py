@@ -111,8 +111,8 @@ def train(
 ) -> Path:
     """Train, or go on where an earlier call stopped -> path of the model with the best validation so far.
 
-    report takes one row of values per validation (also in log.jsonl), tick the number of each iteration done. Stops after
-    `hours`; call again to go on.
+    report takes one row of values per validation (also in log.jsonl), tick the number of each iteration done. Stops
+    after `hours`; call again to go on.
     """
     started = time.time()
     if config.threads:

@@ -1,0 +1,128 @@
+"""`train`, `pack` and `models`: weights of one's own, and the list of those that are there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from .shared import add_command
+
+BAR = 30
+
+
+def add_train(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "train",
+        _train,
+        "train a network on your own images",
+        "The configuration names the data (a folder, a CSV table or a pack), the network and what is minimised. A "
+        "training that was interrupted goes on where it stopped when it is called again.",
+        "  neuralreg train voxelmorph_t1.toml --data my_brains --output my_model\n"
+        "  neuralreg train my.toml --hours 8\n"
+        "  neuralreg register a.nii.gz b.nii.gz -o result --method VoxelMorph --option model=my_model/model.pt\n",
+    )
+    parser.add_argument("config", metavar="CONFIG.toml", help="a file, or the name of one that comes along")
+    parser.add_argument("--data", help="folder, CSV table (image, labels) or pack, instead of the one named there")
+    parser.add_argument("--output", "-o", help="folder of checkpoint, log and model, instead of the one named there")
+    parser.add_argument("--hours", type=float, default=math.inf, help="stop after this time; call again to go on")
+    parser.add_argument("--device", help="cpu, cuda or mps, instead of the one named there")
+    parser.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard (if it is installed)")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from ..train import load_config, train
+
+    given = {name: getattr(options, name) for name in ("data", "output", "device")}
+    config = load_config(options.config, **{name: value for name, value in given.items() if value})
+    writer = _tensorboard(config.output) if options.tensorboard else None
+
+    def report(row: dict[str, Any]) -> None:
+        print("\r" + "  ".join(f"{name} {value}" for name, value in row.items()), file=sys.stderr)
+        for name, value in row.items():
+            if writer and isinstance(value, float):
+                writer.add_scalar(name, value, row["iteration"])
+
+    bar = _Bar(config.schedule.iterations)
+    print(train(config, report, options.hours, bar if sys.stderr.isatty() else lambda iteration: None))
+
+
+class _Bar:
+    """A progress bar on a terminal."""
+
+    def __init__(self, total: int):
+        self.total = max(total, 1)
+
+    def __call__(self, iteration: int) -> None:
+        done = round(BAR * iteration / self.total)
+        print(f"\r{'█' * done}{'·' * (BAR - done)} {iteration}/{self.total}", end="", file=sys.stderr, flush=True)
+
+
+def _tensorboard(folder: str) -> Any:
+    from ..job import RegistrationError
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise RegistrationError("TensorBoard is not installed; install it, or leave --tensorboard away.") from error
+    return SummaryWriter(folder)
+
+
+def add_pack(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "pack",
+        _pack,
+        "make a training pack of a folder of images",
+        "Every image is normalised, cropped, brought to the spacing and aligned to the first one; the pack is one "
+        "small file from which training starts at once.",
+        "  neuralreg pack my_brains pack.npz --spacing 2\n",
+    )
+    parser.add_argument("data", help="folder of images (labels: NAME_labels beside NAME) or CSV table")
+    parser.add_argument("output", help="the pack, a .npz file")
+    parser.add_argument("--spacing", type=float, default=2.0, help="in mm (default 2)")
+    parser.add_argument("--aligned", action="store_true", help="the images share a space already: no affine stage")
+
+
+def _pack(options: argparse.Namespace) -> None:
+    from ..training.data import build_pack, find_subjects, save_pack
+
+    subjects = find_subjects(Path(options.data))
+    show = lambda text: print(text, file=sys.stderr)  # noqa: E731
+    save_pack(Path(options.output), build_pack(subjects, options.spacing, show, align=not options.aligned))
+
+
+def add_models(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "models",
+        _models,
+        "list the trained models, what they are for and where they come from",
+        "",
+        "  neuralreg models\n  neuralreg models my_model/model.pt --json\n",
+    )
+    parser.add_argument("files", nargs="*", metavar="MODEL.pt", help="checkpoints to look at")
+    parser.add_argument("--json", action="store_true", help="everything that their manifests say")
+
+
+def _models(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from ..methods.start import known_models
+    from ..weights import load
+
+    paths = [Path(file) for file in options.files] or known_models()
+    manifests = {str(path): load(path).manifest for path in paths}
+    if options.json:
+        print(json.dumps({path: asdict(manifest) for path, manifest in manifests.items()}, indent=2))
+        return
+    for path, manifest in manifests.items():
+        kind = "diffeomorphic" if manifest.diffeomorphic else "plain displacement"
+        print(f"{Path(path).stem}: {manifest.method}, {kind}, {manifest.anatomy}, {manifest.contrast}")
+        print(f"  trained at {manifest.spacing:g} mm on {manifest.data} ({manifest.licence})\n  {path}")
+    if not manifests:
+        print("There are no trained models; make one with `neuralreg train`.")

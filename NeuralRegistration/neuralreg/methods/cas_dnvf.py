@@ -1,0 +1,83 @@
+"""Cas-DNVF: a trained network takes the large deformation, a neural velocity field fitted to the pair the small rest.
+
+Han et al., WACV 2023, arXiv 2202.12498: φ = φ_network ∘ exp(v_θ), with v_θ scaled by 0.1 so that the rest stays small.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from ..job import Monitor, RegistrationError
+from . import option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..optimise import Fit
+    from ..preprocess import Pair
+
+
+@dataclass(frozen=True)
+class CasDNVF:
+    """The network's map, then one stage of DNVF per entry of the lists; see DNVF for what they mean."""
+
+    summary: ClassVar[str] = (
+        "A trained network first, a neural velocity field for the rest: fast and fitted to this pair."
+    )
+
+    network: Literal["VoxelMorph", "FNOReg"] = option("VoxelMorph", "kind of the trained network")
+    model: str = option("voxelmorph_t1", "name of a shipped model, or path of your own (`neuralreg models` lists them)")
+    image_factors: tuple[float, ...] = option((2.0, 1.0), "image spacing of each stage, in working voxels", 1, 16)
+    velocity_factors: tuple[float, ...] = option(
+        (3.0, 2.0), "spacing of the velocity lattice, in working voxels", 1, 32
+    )
+    iterations: tuple[int, ...] = option((40, 15), "Adam iterations of each stage", 0, 10000)
+    windows: tuple[int, ...] = option((5, 3), "width of the local correlation window, in strides", 2, 31)
+    strides: tuple[int, ...] = option((1, 2), "voxels between two windows of the local correlation", 1, 4)
+    residual: Literal["encoded", "siren"] = option("encoded", "network of the velocity field")
+    scale: float = option(0.1, "factor on the siren's velocity, for stability", 0.001, 1)
+    smoothness: float = option(1.0, "weight of the smoothness of the displacement", 0, 1000)
+    rate: float = option(0.05, "learning rate (the siren's is 500 times smaller)", 1e-6, 1)
+
+    presets: ClassVar[dict[str, dict]] = {
+        "fast": {
+            "image_factors": (2.0,),
+            "velocity_factors": (3.0,),
+            "iterations": (25,),
+            "windows": (5,),
+            "strides": (1,),
+        },
+        "balanced": {},
+        "best": {"iterations": (80, 30)},
+    }
+
+    def __post_init__(self):
+        lists = ("image_factors", "velocity_factors", "iterations", "windows", "strides")
+        if len({len(getattr(self, name)) for name in lists}) != 1:
+            raise RegistrationError(f"{', '.join(lists)} need one entry per stage each; give lists of one length.")
+
+    def __call__(self, pair: Pair, similarity: str, device: str, monitor: Monitor) -> Fit:
+        """Register the pair; the result's `chain` is aligned_from_fixed with its inverse."""
+        from ..optimise import Energy, Fit, Level
+        from .start import model, predicted
+
+        fit = Fit(pair.images(device), Energy(similarity, self.smoothness), monitor)
+        predicted(fit, model(self.model, self.network))
+        rows = zip(self.image_factors, self.velocity_factors, self.iterations, self.windows, self.strides, strict=True)
+        levels = [Level(*row) for row in rows]
+        levels = [level for level in levels[:-1] if not fit.too_small(level)] + levels[-1:]
+        total, done = sum(fit.cost(level) for level in levels), 0.1
+        for level in levels:
+            share = 0.9 * fit.cost(level) / max(total, 1e-12)
+            fit.rate = self.rate if self.residual == "encoded" else self.rate / 500
+            fit.stage(self._velocity(fit.lattice(level.velocity)).to(device), [level], (done, done + share))
+            done += share
+            if fit.stopped:
+                break
+        return fit
+
+    def _velocity(self, shape: tuple[int, int, int]) -> nn.Module:
+        from ..networks.siren import EncodedSiren, Siren
+
+        return EncodedSiren(shape) if self.residual == "encoded" else Siren(scale=0.1 * self.scale)

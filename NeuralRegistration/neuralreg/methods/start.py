@@ -1,0 +1,64 @@
+"""What feed-forward methods share: a model by name or path, its field as the first link of the chain, a refinement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .. import sampling
+from ..feedforward import predict
+from ..job import RegistrationError
+from ..optimise import Chain, Fit, Level, coarser_shape
+from ..weights import Checkpoint, load
+
+SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "Models"
+REFINE_VELOCITY = 2.0  # lattice of the refinement, in image voxels
+
+
+def known_models() -> list[Path]:
+    """Checkpoints that come with the extension, and those that the user added in the panel."""
+    folders = (SHIPPED, Path.home() / ".neuralreg" / "models")
+    return [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.pt"))]
+
+
+def model(name: str, method: str) -> Checkpoint:
+    """The checkpoint of a shipped model's name or of a path. Raises RegistrationError when it is of another method."""
+    named = next((path for path in known_models() if path.stem == name), None)
+    checkpoint = load(named or Path(name).expanduser())
+    if checkpoint.manifest.method != method:
+        raise RegistrationError(
+            f"{name} is a model of {checkpoint.manifest.method}; choose that method, or a model of {method}."
+        )
+    return checkpoint
+
+
+def predicted(fit: Fit, checkpoint: Checkpoint) -> None:
+    """Put the network's map at the front of the fit's empty chain."""
+    images, manifest = fit.images, checkpoint.manifest
+    shape = coarser_shape(tuple(images.fixed.shape[2:]), images.spacing, manifest.spacing / min(images.spacing))
+    field = predict(checkpoint, images.fixed, images.moving, images.spacing, shape)
+    if manifest.diffeomorphic:
+        fit.chain = fit.chain.then(field)
+    else:
+        fit.chain = Chain(field, sampling.invert(field, -field))
+
+
+def refined(fit: Fit, iterations: int, spacing_mm: float, span: tuple[float, float]) -> None:
+    """Instance optimisation: append exp(v), v on a free lattice, fitted to this pair. The network stays as it is."""
+    factor = spacing_mm / min(fit.images.spacing)
+    velocity = max(REFINE_VELOCITY * factor, 1.0)
+    network = FreeVelocity(torch.zeros(1, 3, *fit.lattice(velocity), device=fit.images.fixed.device))
+    fit.stage(network, [Level(max(factor, 1.0), velocity, iterations)], span)
+
+
+class FreeVelocity(nn.Module):
+    """A velocity (1, 3, d, h, w) in voxels of its lattice, every number of which is a parameter."""
+
+    def __init__(self, start: Tensor):
+        super().__init__()
+        self.values = nn.Parameter(start.clone())
+
+    def forward(self, shape: tuple[int, int, int]) -> Tensor:
+        return sampling.resize_displacement(self.values, shape)

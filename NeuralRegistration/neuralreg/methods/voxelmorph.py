@@ -1,0 +1,41 @@
+"""VoxelMorph: a U-Net that has seen many pairs says in one pass how this one fits.
+
+Balakrishnan et al., IEEE TMI 2019 (arXiv 1809.05231); the diffeomorphic variant: Dalca et al., MedIA 2019.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..job import Monitor
+from . import option
+
+if TYPE_CHECKING:
+    from ..optimise import Fit
+    from ..preprocess import Pair
+
+
+@dataclass(frozen=True)
+class VoxelMorph:
+    """One forward pass, and `refine` iterations of instance optimisation behind it."""
+
+    summary: ClassVar[str] = "A trained network registers the pair in seconds; for images like those it was trained on."
+
+    model: str = option("voxelmorph_t1", "name of a shipped model, or path of your own (`neuralreg models` lists them)")
+    refine: int = option(0, "iterations of instance optimisation behind the network", 0, 10000)
+    smoothness: float = option(1.0, "weight of the smoothness during the refinement", 0, 1000)
+    refine_spacing: float = option(2.0, "image spacing of the refinement in mm", 0.1, 20)
+
+    presets: ClassVar[dict[str, dict]] = {"fast": {}, "balanced": {}, "best": {"refine": 60}}
+
+    def __call__(self, pair: Pair, similarity: str, device: str, monitor: Monitor) -> Fit:
+        """Register the pair; the result's `chain` is aligned_from_fixed with its inverse."""
+        from ..optimise import Energy, Fit
+        from .start import model, predicted, refined
+
+        fit = Fit(pair.images(device), Energy(similarity, self.smoothness), monitor)
+        predicted(fit, model(self.model, "VoxelMorph"))
+        if self.refine:
+            refined(fit, self.refine, self.refine_spacing, (0.2, 1.0))
+        return fit
