@@ -1,0 +1,147 @@
+"""How a network sees a pair: images there and fields back without a shift, a swap or a wrong unit."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from neuralreg import feedforward, weights
+from neuralreg.feedforward import Lens, displacements, predict
+from neuralreg.image import Grid, Image
+from neuralreg.job import Monitor, RegistrationError
+from neuralreg.methods import start
+from neuralreg.methods.cas_dnvf import CasDNVF
+from neuralreg.methods.fnoreg import FNOReg
+from neuralreg.methods.voxelmorph import VoxelMorph
+from neuralreg.optimise import Fit
+from neuralreg.preprocess import Pair
+from neuralreg.sampling import identity
+from neuralreg.weights import Checkpoint, Manifest
+
+SPACING = (1.0, 1.5, 2.0)  # x, y, z
+SHAPE = (24, 30, 40)
+MANIFEST = Manifest("VoxelMorph", {"size": "voxelmorph-1", "half_resolution": True}, 2.5, (17, 17, 17))
+
+
+def bright_blob(shape=SHAPE, spacing=SPACING, centre_mm=(20.0, 22.0, 24.0), width_mm=6.0):
+    points = identity(shape, torch.zeros(1)) * torch.tensor(spacing).view(1, 3, 1, 1, 1)
+    offset = points - torch.tensor(centre_mm).view(1, 3, 1, 1, 1)
+    return torch.exp(-offset.square().sum(1, keepdim=True) / (2 * width_mm**2))
+
+
+class Mover(torch.nn.Module):
+    """A "network" whose velocity is a constant in mm of the world, through whatever lens it looks."""
+
+    def __init__(self, mm, lens_spacing, orientation):
+        super().__init__()
+        columns = [np.eye(3)[feedforward.WORLD[c][0]] * feedforward.WORLD[c][1] for c in orientation]
+        self.voxels = torch.tensor(np.array(columns) @ np.array(mm) / lens_spacing).float()
+        self.seen = None
+
+    def forward(self, fixed, moving):
+        self.seen = fixed
+        return self.voxels.view(1, 3, 1, 1, 1).expand(1, 3, *((n + 1) // 2 for n in fixed.shape[2:]))
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "AIL", "RPI"])
+def test_a_constant_velocity_keeps_its_millimetres_through_every_lens(monkeypatch, orientation):
+    mm = (3.0, -2.0, 1.0)
+    network = Mover(mm, 2.5, orientation)
+    monkeypatch.setattr(feedforward, "network_of", lambda checkpoint: network)
+    checkpoint = Checkpoint(dataclasses.replace(MANIFEST, orientation=orientation), {})
+    image, shape = bright_blob(), (12, 15, 20)
+    field = predict(checkpoint, image, image, SPACING, shape)
+    spacing = [s * (n - 1) / (m - 1) for s, n, m in zip(SPACING, SHAPE[::-1], shape[::-1], strict=True)]
+    middle = field[0, :, 5:7, 6:9, 9:11] * torch.tensor(spacing).view(3, 1, 1, 1)
+    for axis in range(3):
+        torch.testing.assert_close(middle[axis], torch.full_like(middle[axis], mm[axis]), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "AIL", "RPI"])
+@pytest.mark.parametrize("method", ["VoxelMorph", "FNOReg"])
+def test_a_lens_shows_the_image_where_it_is(orientation, method):
+    """Oracle: the blob's centre of mass on the network's lattice, mapped back, is its centre in the working grid."""
+    manifest = dataclasses.replace(MANIFEST, method=method, orientation=orientation, lattice=(33, 33, 33))
+    image = bright_blob()
+    lens = Lens.of(Checkpoint(manifest, {}), image, SPACING)
+    seen = feedforward.centre_of_mass(lens.view(image))
+    back = lens.working_from_network @ np.append(seen, 1.0)
+    np.testing.assert_allclose(back[:3], feedforward.centre_of_mass(image), atol=0.35)
+    assert abs(np.linalg.det(lens.working_from_network[:3, :3])) == pytest.approx(2.5**3 / np.prod(SPACING))
+    if method == "VoxelMorph":
+        assert all((n - 1) % 16 == 0 for n in lens.shape)
+
+
+def test_a_plain_field_is_the_displacement_itself():
+    field = torch.randn(1, 3, 5, 6, 7)
+    there, back = displacements(field, (5, 6, 7), 7, diffeomorphic=False)
+    assert back is None
+    torch.testing.assert_close(there, field)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Untrained networks of both kinds, with a last layer large enough to move something."""
+    folder, paths = tmp_path_factory.mktemp("models"), {}
+    torch.manual_seed(0)
+    options = {
+        "VoxelMorph": {"size": "voxelmorph-1", "half_resolution": True},
+        "FNOReg": {"modes": [6, 6, 6], "width": 4, "layers": 1, "body": [8, 8, 8], "half_resolution": True},
+    }
+    for method, network_options in options.items():
+        network = feedforward.build(method, network_options)
+        last = network.field if method == "VoxelMorph" else network.project[-1]
+        torch.nn.init.normal_(last.weight, 0.0, 0.05)
+        paths[method] = str(folder / f"{method}.pt")
+        weights.save(paths[method], network, Manifest(method, network_options, 2.0, (17, 17, 17)))
+    return paths
+
+
+def pair():
+    shape = (30, 32, 34)
+    grid = Grid.from_parts(shape[::-1], spacing=(1.5, 1.5, 1.5))
+    fixed, moving = (bright_blob(shape, (1.5,) * 3, (25.0, 24.0, c), 8.0)[0] for c in (22.0, 24.0))
+    return Pair(Image(fixed, grid), Image(moving, grid))
+
+
+@pytest.mark.parametrize("kind", [VoxelMorph, FNOReg])
+def test_refining_lowers_the_loss_and_leaves_the_model_as_it_is(models, kind):
+    path = models[kind.__name__]
+    before = weights.load(path).manifest.sha256
+    torch.manual_seed(0)
+    fit = kind(model=path, refine=12)(pair(), "mse", "cpu", Monitor())
+    assert isinstance(fit, Fit)
+    assert fit.curve[-1][2] < fit.curve[0][2]
+    assert weights.checksum(weights.load(path).state) and weights.load(path).manifest.sha256 == before
+    once, twice = (kind(model=path)(pair(), "mse", "cpu", Monitor()).chain.forward for _ in range(2))
+    assert torch.equal(once, twice)
+
+
+@pytest.mark.parametrize("residual", ["encoded", "siren"])
+def test_cas_dnvf_continues_where_the_network_stopped(models, residual):
+    settings = {
+        "image_factors": (2.0,),
+        "velocity_factors": (3.0,),
+        "iterations": (10,),
+        "windows": (3,),
+        "strides": (1,),
+    }
+    method = CasDNVF(model=models["VoxelMorph"], residual=residual, rate=0.02, **settings)
+    torch.manual_seed(0)
+    fit = method(pair(), "mse", "cpu", Monitor())
+    alone = VoxelMorph(model=models["VoxelMorph"])(pair(), "mse", "cpu", Monitor())
+    assert fit.curve[-1][2] < fit.curve[0][2]
+    assert alone.chain.forward is not None and fit.chain.forward is not None
+    with pytest.raises(RegistrationError, match="one entry per stage"):
+        CasDNVF(iterations=(1, 2, 3))
+
+
+def test_models_are_found_by_name_and_checked_for_their_method(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(start, "SHIPPED", tmp_path)
+    shutil.copyfile(models["FNOReg"], tmp_path / "mine.pt")
+    assert start.model("mine", "FNOReg").manifest.method == "FNOReg"
+    with pytest.raises(RegistrationError, match="is a model of FNOReg"):
+        start.model("mine", "VoxelMorph")
+    with pytest.raises(RegistrationError, match="no model at"):
+        start.model("yours", "VoxelMorph")
