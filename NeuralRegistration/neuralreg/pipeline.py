@@ -94,6 +94,7 @@ def register(
     """
     monitor, clock, warnings = monitor or Monitor(), _Clock(), []
     choose("affine", affine, AFFINE_STAGES)
+    similarity = choose("similarity", similarity, SIMILARITIES)
     chosen = make_method(method, preset, options)
     where, reason = choose_device(device)
     use_threads(threads)
@@ -171,7 +172,6 @@ def _explain_grid(grid: Grid, fixed: Image, warnings: list[str]) -> None:
 
 def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> str:
     """The similarity to use; "auto" takes local correlation for one contrast and MIND for two."""
-    wanted = choose("similarity", wanted, SIMILARITIES)
     if wanted != "auto":
         return wanted
     fixed, moving = pair.fixed.data[0], pair.moving.data[0]

@@ -1,0 +1,50 @@
+"""Whatever is put in, what comes out has no fold; where nothing was wrong nothing changes."""
+
+import torch
+from neuralreg import metrics, sampling
+from neuralreg.diffeomorphism import MARGIN, smallest_determinants, untangled
+
+SHAPE = (20, 22, 24)
+
+
+def rough(seed, amplitude):
+    random = torch.Generator().manual_seed(seed)
+    field = sampling.resize(torch.randn(1, 3, 8, 8, 8, generator=random), SHAPE) * amplitude
+    field[..., 0, :, :] = field[..., -1, :, :] = field[..., 0, :] = field[..., -1, :] = 0
+    field[..., 0] = field[..., -1] = 0
+    return field
+
+
+def test_a_clean_field_is_returned_as_it_is():
+    field = rough(0, 0.2)
+    mended, count = untangled(field)
+    assert count == 0 and mended is field
+
+
+def test_folds_are_gone_by_every_criterion_and_on_finer_lattices_too():
+    field = rough(1, 2.0)
+    assert smallest_determinants(field).min() < 0
+    mended, count = untangled(field)
+    assert count > 0
+    assert smallest_determinants(mended).min() > MARGIN
+    fine = sampling.resize_displacement(mended, tuple(2 * n - 1 for n in SHAPE))
+    everywhere = torch.ones(fine.shape[2:], dtype=torch.bool)
+    assert metrics.non_diffeomorphic_volume(fine, everywhere) == (0.0, 0.0)
+    assert sampling.jacobian_determinant(fine).min() > 0
+
+
+def test_a_single_fold_is_mended_locally():
+    field = torch.zeros(1, 3, *SHAPE)
+    field[0, 0, 10, 11, 12] = 1.6
+    mended, count = untangled(field)
+    assert 0 < count < 200
+    far = mended.clone()
+    far[..., 4:17, 5:18, 6:19] = 0
+    assert not far.any()
+
+
+def test_inverse_of_a_mended_field_undoes_it():
+    mended, _ = untangled(rough(2, 1.2))
+    inverse = sampling.invert(mended, -mended, 30)
+    residual = sampling.compose(mended, inverse).norm(dim=1)
+    assert residual.mean() < 0.02

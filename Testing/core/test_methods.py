@@ -1,0 +1,153 @@
+"""Every method through the same contract: it finds a known deformation, never folds, obeys, and repeats itself."""
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from neuralreg import methods, pipeline
+from neuralreg.image import Grid
+from neuralreg.job import Cancelled, Monitor, RegistrationError
+from neuralreg.methods import METHODS, describe, make_method
+from neuralreg.metrics import tre
+from neuralreg.phantom import make_phantom, rotation
+
+SMALL = {  # options that make a method quick enough for a phantom of 40³
+    "DNVF": {"iterations": (40, 40), "image_factors": (2.0, 1.0), "velocity_factors": (2.0, 2.0), "windows": (5, 5), "strides": (1, 1)},
+}
+each_method = pytest.mark.parametrize("name", [n for n in METHODS if n in SMALL])
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    """A known deformation on an oblique, anisotropic lattice: a swapped axis or direction cannot lower its TRE."""
+    size, spacing = np.array([40, 44, 34]), np.array([4.0, 4.2, 4.6])
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation([0.2, 1.0, 0.3], 14.0) * spacing
+    matrix[:3, 3] = np.array([20.0, -35.0, 50.0]) - matrix[:3, :3] @ ((size - 1) / 2)
+    return make_phantom(Grid(tuple(size[::-1]), matrix), amplitude_mm=14.0)
+
+
+def register(phantom, name, **settings):
+    return pipeline.register(phantom.fixed, phantom.moving, name, affine="none", threads=1, options=SMALL[name], **settings)
+
+
+@pytest.fixture(scope="module")
+def results(phantom):
+    return {name: register(phantom, name) for name in METHODS if name in SMALL}
+
+
+@each_method
+def test_lowers_the_error_of_a_known_deformation(phantom, results, name):
+    fixed, moving = phantom.landmarks(80)
+    before = float((fixed - moving).norm(dim=0).mean())
+    after = float(tre(results[name].transform, fixed, moving).mean())
+    assert before > 2.0 and after < 0.4 * before
+
+
+@each_method
+def test_result_is_a_diffeomorphism_with_its_inverse(results, name):
+    metrics = results[name].metrics
+    assert metrics["folds_in_view"] == 0 and metrics["non_diffeomorphic_volume_voxels"] == 0
+    assert metrics["inverse_consistency_mean_mm"] < 0.1
+    assert metrics["ncc_after"] > metrics["ncc_before"] + 0.02
+
+
+@each_method
+def test_field_falls_to_zero_at_its_border(results, name):
+    field = next(part for part in results[name].transform.transforms if hasattr(part, "mm"))
+    for dim in (1, 2, 3):
+        for end in (0, -1):
+            assert field.mm.select(dim, end).abs().max() == 0
+
+
+@each_method
+def test_same_seed_same_bytes(phantom, results, name):
+    again = register(phantom, name)
+    for ours, theirs in ((again.warped, results[name].warped), (again.jacobian, results[name].jacobian)):
+        assert torch.equal(ours.data, theirs.data)
+
+
+@each_method
+def test_inputs_are_left_alone(phantom, results, name):
+    fresh = make_phantom(phantom.fixed.grid, amplitude_mm=14.0)
+    assert torch.equal(fresh.fixed.data, phantom.fixed.data) and torch.equal(fresh.moving.data, phantom.moving.data)
+
+
+class Watching(Monitor):
+    def __init__(self, cancel_at=2.0, stop_at=2.0):
+        self.cancel_at, self.stop_at, self.seen, self.previews = cancel_at, stop_at, [], []
+
+    def report(self, progress):
+        self.seen.append(progress)
+
+    def cancelled(self):
+        return bool(self.seen) and self.seen[-1].fraction >= self.cancel_at
+
+    def stop_and_keep(self):
+        return bool(self.seen) and self.seen[-1].fraction >= self.stop_at
+
+    def preview(self, warped):
+        self.previews.append(warped)
+
+
+@each_method
+def test_reports_progress_and_previews(phantom, name):
+    monitor = Watching()
+    register(phantom, name, monitor=monitor)
+    fractions = [p.fraction for p in monitor.seen]
+    assert fractions == sorted(fractions) and fractions[-1] <= 1.0
+    assert any(p.loss is not None for p in monitor.seen)
+    assert monitor.previews and np.allclose(monitor.previews[0].grid.direction, phantom.fixed.grid.direction)
+
+
+@each_method
+def test_cancel_ends_without_a_result(phantom, name):
+    with pytest.raises(Cancelled):
+        register(phantom, name, monitor=Watching(cancel_at=0.3))
+
+
+@each_method
+def test_stop_and_keep_returns_the_best_so_far(phantom, name, results):
+    stopped = register(phantom, name, monitor=Watching(stop_at=0.4))
+    assert stopped.stopped_early and len(stopped.loss) < len(results[name].loss)
+    assert stopped.metrics["ncc_after"] > stopped.metrics["ncc_before"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("preset", ["fast", "balanced", "best"])
+def test_every_preset_makes_a_method(name, preset):
+    assert dataclasses.is_dataclass(make_method(name, preset))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_option_says_what_it_is(name):
+    described = next(m for m in describe() if m["name"] == name)
+    assert described["summary"].endswith(".")
+    for option in described["options"]:
+        assert option["help"] and option["type"] in ("int", "float", "str", "bool", "tuple", "choice")
+
+
+def test_the_table_needs_no_torch():
+    code = "import sys, neuralreg.methods as m; m.describe(); m.make_method('DNVF', 'fast'); sys.exit('torch' in sys.modules)"
+    folder = str(methods.__file__).rsplit("neuralreg", 1)[0]
+    assert subprocess.run([sys.executable, "-c", code], cwd=folder, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("DNFV", {}, 'did you mean "DNVF"'),
+        ("DNVF", {"smoothnes": 1.0}, 'did you mean "smoothness"'),
+        ("DNVF", {"smoothness": "much"}, "must be of type float"),
+        ("DNVF", {"smoothness": -1.0}, "must lie between"),
+        ("DNVF", {"smoothness": float("nan")}, "must lie between"),
+        ("DNVF", {"iterations": [10]}, "one entry per stage"),
+        ("DNVF", {"networks": ["unet"]}, "encoded"),
+    ],
+)
+def test_wrong_options_are_refused_with_a_sentence(name, options, sentence):
+    with pytest.raises(RegistrationError, match=sentence):
+        make_method(name, "balanced", options)

@@ -1,0 +1,138 @@
+"""The whole flow: the transform does not depend on how the voxels are stored or how the patient lies in the world."""
+
+import numpy as np
+import pytest
+import torch
+from neuralreg import pipeline
+from neuralreg.image import Grid, Image, resample
+from neuralreg.job import RegistrationError
+from neuralreg.metrics import tre
+from neuralreg.phantom import make_phantom, rotation
+from neuralreg.transform import Affine, Composite, DisplacementField
+from test_image import stored_otherwise
+from test_methods import SMALL
+
+SETTINGS = {"options": SMALL["DNVF"], "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    """A head that lies 12 mm and 9° away on a lattice of its own; both images axis-aligned (LPS)."""
+    grid = Grid.from_parts((36, 42, 36), (-68, -90, -70), (4.0, 4.4, 4.2))
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = rotation([0.1, 0.4, 1.0], 9.0), (12.0, -7.0, 5.0)
+    moving = Grid.from_parts((40, 44, 38), (-68, -104, -68), (4.2, 4.6, 4.4))
+    return make_phantom(grid, moving, pose=Affine(pose), amplitude_mm=10.0)
+
+
+@pytest.fixture(scope="module")
+def expected(phantom):
+    return pipeline.register(phantom.fixed, phantom.moving, **SETTINGS)
+
+
+def test_affine_and_deformation_together_find_the_truth(phantom, expected):
+    fixed, moving = phantom.landmarks(80)
+    before, after = float((fixed - moving).norm(dim=0).mean()), float(tre(expected.transform, fixed, moving).mean())
+    assert before > 10 and after < 1.5
+
+
+def test_transform_is_affine_after_one_field(expected):
+    first, last = expected.transform.transforms
+    assert isinstance(first, Affine) and isinstance(last, DisplacementField)
+    assert isinstance(expected.inverse, Composite)
+
+
+def test_warped_is_the_moving_image_resampled_once(phantom, expected):
+    again = resample(phantom.moving, expected.transform, phantom.fixed.grid, default=float(phantom.moving.data.min()))
+    assert torch.equal(again.data, expected.warped.data) and expected.warped.grid.same_as(phantom.fixed.grid)
+
+
+@pytest.mark.parametrize(("order", "flips"), [((0, 1, 2), (1, 2)), ((2, 0, 1), (0,)), ((1, 0, 2), ())])
+def test_storage_order_does_not_matter(phantom, expected, order, flips):
+    """RAS, permuted, flipped: the same physical transform to the last digits."""
+    fixed, moving = stored_otherwise(phantom.fixed, order, flips), stored_otherwise(phantom.moving, order[::-1], flips)
+    got = pipeline.register(fixed, moving, **SETTINGS)
+    points, _ = phantom.landmarks(200)
+    assert float((got.transform(points) - expected.transform(points)).norm(dim=0).max()) < 0.05
+
+
+def test_a_turned_world_turns_the_result(phantom, expected):
+    """Both headers made oblique by one rotation R: the transform becomes R ∘ φ ∘ R⁻¹."""
+    turn = np.eye(4)
+    turn[:3, :3], turn[:3, 3] = rotation([1.0, -0.5, 0.7], 25.0), (30.0, 10.0, -50.0)
+    oblique = [Image(i.data, Grid(i.grid.shape, turn @ i.grid.world_from_index)) for i in (phantom.fixed, phantom.moving)]
+    got = pipeline.register(*oblique, **SETTINGS)
+    points, _ = phantom.landmarks(200)
+    turned = Affine(turn)
+    error = (got.transform(turned(points)) - turned(expected.transform(points))).norm(dim=0)
+    assert float(error.mean()) < 0.05 and float(error.max()) < 0.3
+
+
+def test_metrics_say_what_happened(expected):
+    values = expected.metrics
+    assert values["ncc_after"] > values["ncc_before"] and values["mutual_information_after"] > values["mutual_information_before"]
+    assert values["folds_in_view"] == 0 and values["non_diffeomorphic_volume_voxels"] == 0
+    assert 0 < values["jacobian_min"] < values["jacobian_max"]
+    assert values["inverse_consistency_mean_mm"] < 0.2
+    assert set(expected.timings) == {"affine", "prepare", "deformable", "outputs", "metrics"}
+
+
+def test_linear_initial_transform_starts_the_affine_stage(phantom):
+    fixed, moving = phantom.landmarks(50)
+    truth = phantom.moving_from_fixed.transforms[0]
+    got = pipeline.register(phantom.fixed, phantom.moving, affine="none", initial_transform=truth, **SETTINGS)
+    assert np.array_equal(got.transform.transforms[0].matrix, truth.matrix)
+    assert float(tre(got.transform, fixed, moving).mean()) < 1.5
+
+
+def test_deformable_initial_transform_is_composed_not_resampled(phantom, expected):
+    quick = {**SETTINGS, "options": {**SMALL["DNVF"], "iterations": (10, 10)}}
+    got = pipeline.register(phantom.fixed, phantom.moving, affine="none", initial_transform=expected.transform, **quick)
+    fixed, moving = phantom.landmarks(50)
+    assert got.transform.transforms[:2] == expected.transform.transforms
+    assert float(tre(got.transform, fixed, moving).mean()) < 1.5
+
+
+def test_masks_restrict_the_comparison_not_the_field(phantom):
+    """A bright artefact in the fixed image would pull the field; a mask without it does not."""
+    fixed = Image(phantom.fixed.data.clone(), phantom.fixed.grid)
+    fixed.data[0, 14:20, 18:24, 14:20] = 3000.0
+    mask = Image(torch.ones_like(fixed.data), fixed.grid)
+    mask.data[0, 12:22, 16:26, 12:22] = 0
+    points, truth = phantom.landmarks(80)
+    start = {"affine": "none", "initial_transform": phantom.moving_from_fixed.transforms[0], **SETTINGS}
+    with_mask = pipeline.register(fixed, phantom.moving, fixed_mask=mask, **start)
+    without = pipeline.register(fixed, phantom.moving, **start)
+    errors = [float(tre(r.transform, points, truth).mean()) for r in (with_mask, without)]
+    assert errors[0] < errors[1] and errors[0] < 1.6
+
+
+def test_other_contrast_is_noticed_and_registered(phantom):
+    other = make_phantom(phantom.fixed.grid, amplitude_mm=10.0, contrasts=("T1", "T2"))
+    got = pipeline.register(other.fixed, other.moving, affine="none", **SETTINGS)
+    assert got.similarity == "mind" and any("contrast" in w for w in got.warnings)
+    fixed, moving = other.landmarks(80)
+    assert float(tre(got.transform, fixed, moving).mean()) < 0.8 * float((fixed - moving).norm(dim=0).mean())
+
+
+def test_identical_images_stay_where_they_are(phantom):
+    got = pipeline.register(phantom.fixed, phantom.fixed, **SETTINGS)
+    points, _ = phantom.landmarks(50)
+    assert float((got.transform(points) - points).norm(dim=0).max()) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"method": "VoxelMorf"}, "Unknown method"),
+        ({"preset": "quick"}, "Unknown preset"),
+        ({"similarity": "lnc"}, 'did you mean "lncc"'),
+        ({"affine": "afine"}, 'did you mean "affine"'),
+        ({"device": "cuda"}, "cannot be used because"),
+    ],
+)
+def test_wrong_settings_are_refused_with_a_sentence(phantom, settings, sentence):
+    if settings.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this computer has a GPU, so asking for it is no mistake")
+    with pytest.raises(RegistrationError, match=sentence):
+        pipeline.register(phantom.fixed, phantom.moving, **settings)

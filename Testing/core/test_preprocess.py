@@ -1,0 +1,92 @@
+"""Working grids, intensities and weights."""
+
+import numpy as np
+import pytest
+import torch
+from geometry import TURN
+from neuralreg.image import Grid, Image
+from neuralreg.job import RegistrationError
+from neuralreg.preprocess import MARGIN_VOXELS, intensity_range, make_pair, normalised, working_grid
+from neuralreg.transform import Affine
+from test_image import stored_otherwise
+
+
+def head(size=(40, 44, 36), spacing=(1.0, 1.0, 1.0), direction=TURN) -> Image:
+    """A bright block in an empty volume."""
+    grid = Grid.from_parts(size, (-20, 30, 5), spacing, direction)
+    data = torch.zeros(1, *grid.shape)
+    x, y, z = size
+    data[0, z // 4 : -z // 4, y // 4 : -y // 4, x // 4 : -x // 4] = 100.0
+    return Image(data, grid)
+
+
+def test_working_grid_is_the_fixed_lattice_around_the_body():
+    image = head()
+    grid = working_grid(image, 10**7)
+    offset = grid.index_from_world @ image.grid.world_from_index
+    assert np.allclose(offset[:3, :3].round(6), offset[:3, :3], atol=1e-6)
+    assert np.allclose(offset, offset.round(), atol=1e-6)  # voxels coincide: the fixed image is not interpolated
+    assert grid.size == tuple(n - 2 * (n // 4) + 2 * MARGIN_VOXELS for n in image.grid.size)
+
+
+def test_working_grid_respects_the_limit_and_keeps_thick_slices():
+    image = head((80, 80, 16), (1.0, 1.0, 5.0))
+    grid = working_grid(image, 12_000)
+    assert np.prod(grid.shape) < 20_000
+    assert sorted(grid.spacing)[-1] == pytest.approx(5.0, rel=0.05) and grid.spacing.min() > 1.2
+
+
+def test_working_grid_does_not_depend_on_the_storage():
+    image = head()
+    expected = working_grid(image, 10**7)
+    for order, flips in [((2, 0, 1), ()), ((0, 1, 2), (0, 2)), ((1, 0, 2), (1,))]:
+        assert working_grid(stored_otherwise(image, order, flips), 10**7).same_as(expected, 1e-9)
+
+
+def test_a_mask_outside_the_body_widens_the_grid():
+    image = head()
+    mask = Image(torch.zeros_like(image.data), image.grid)
+    mask.data[0, 2:5] = 1
+    assert working_grid(image, 10**7, mask).shape[0] > working_grid(image, 10**7).shape[0]
+
+
+def test_intensities_of_ct_are_air_to_bone_whatever_the_padding():
+    ct = torch.full((20, 20, 20), -3024.0)
+    ct[2:-2] = -900.0
+    ct[5:15, 5:15, 5:15] = 40.0
+    assert intensity_range(ct) == (-1000.0, 700.0)
+
+
+def test_outliers_do_not_set_the_scale():
+    random = torch.Generator().manual_seed(0)
+    image = torch.rand(24, 24, 24, generator=random) * 100
+    image[0, 0, :3] = 1e6
+    low, high = intensity_range(image)
+    assert low < 5 and 90 < high < 110
+
+
+def test_nan_becomes_background():
+    image = head()
+    image.data[0, 0, 0, 0] = float("nan")
+    image.data[0, 0, 0, 1] = float("inf")
+    data = normalised(image).data
+    assert torch.isfinite(data).all() and data.min() == 0 and data.max() <= 1.2
+
+
+def test_no_overlap_is_said_in_a_sentence():
+    image = head()
+    away = np.eye(4)
+    away[0, 3] = 1000.0
+    with pytest.raises(RegistrationError, match="do not overlap"):
+        make_pair(image, image, Affine(away), working_grid(image, 10**7))
+
+
+def test_weights_follow_the_masks_and_what_is_seen():
+    image = head()
+    grid = working_grid(image, 10**7)
+    mask = Image((image.data > 0).float(), image.grid)
+    pair = make_pair(image, image, Affine.identity(), grid, mask)
+    assert float(pair.fixed_weight.data.sum()) == float(mask.data.sum())
+    inside = Image(image.data[..., 15:], image.grid.cropped((15, 0, 0), image.grid.size))
+    half = make_pair(image, inside, Affine.identity(), grid)
+    assert half.moving_weight is not None and 0 < float(half.moving_weight.data.mean()) < 1

@@ -1,0 +1,167 @@
+"""Group laws of transforms on four kinds of grid; SimpleITK and analytic fields as judges."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from geometry import DIRECTIONS, TURN, affine, field_on, grid_of, image_on, points_in, transform_on
+from neuralreg import io, sampling
+from neuralreg.transform import Affine, Composite, DisplacementField, VelocityField, jacobian_determinant
+
+kinds = pytest.mark.parametrize("kind", DIRECTIONS)
+
+
+def close(a, b, tolerance=1e-6):
+    return float((a - b).abs().max()) <= tolerance
+
+
+@kinds
+def test_composition_applies_the_right_hand_side_first(kind):
+    field, points = field_on(grid_of(kind)), points_in(grid_of(kind))
+    assert close((affine() @ field)(points), affine()(field(points)))
+    assert not close((field @ affine())(points), affine()(field(points)), 0.1)
+
+
+@kinds
+def test_composition_is_associative_and_has_a_neutral_element(kind):
+    a, b, c, points = affine(), field_on(grid_of(kind)), Affine(affine().matrix @ affine().matrix), points_in(grid_of(kind))
+    assert close(((a @ b) @ c)(points), (a @ (b @ c))(points))
+    assert close((Affine.identity() @ b)(points), b(points)) and close((b @ Affine.identity())(points), b(points))
+
+
+def test_affine_transforms_compose_to_one_matrix():
+    assert isinstance(affine() @ affine(), Affine)
+    assert np.allclose((affine() @ affine().inverse()).matrix, np.eye(4))
+
+
+@kinds
+def test_inverse_undoes_on_both_sides(kind):
+    grid = grid_of(kind)
+    field, points = field_on(grid, 0.8), grid.points()
+    assert close(field(field.inverse()(points)), points, 1e-3)  # at voxels; between them the inverse is interpolated too
+    transform, between = affine() @ field, points_in(grid)
+    inverse = transform.inverse()
+    assert close(inverse(transform(between)), between, 0.2)
+    assert close(transform(inverse(affine()(between))), affine()(between), 0.2)
+
+
+@kinds
+def test_inverse_of_a_product_is_the_product_of_inverses(kind):
+    field, points = field_on(grid_of(kind)), points_in(grid_of(kind))
+    product = (affine() @ field).inverse()
+    assert close(product(points), (field.inverse() @ affine().inverse())(points), 1e-9)
+
+
+@kinds
+def test_points_agree_with_simpleitk(kind, tmp_path):
+    grid = grid_of(kind)
+    transform = transform_on(grid)
+    io.write_transform(transform, tmp_path / "t.h5")
+    oracle, points = sitk.ReadTransform(str(tmp_path / "t.h5")), points_in(grid)
+    expected = np.array([oracle.TransformPoint(p) for p in points.T.tolist()]).T
+    assert np.abs(transform(points).numpy() - expected).max() < 1e-4
+
+
+def test_a_field_moves_nothing_outside_its_grid():
+    field = field_on(grid_of("LPS"))
+    far = torch.tensor([[500.0], [0.0], [0.0]], dtype=torch.float64)
+    assert torch.equal(field(far), far)
+
+
+@kinds
+def test_voxels_and_millimetres_are_inverse_conversions(kind):
+    field = field_on(grid_of(kind))
+    again = DisplacementField.from_voxels(field.to_voxels(), field.grid)
+    assert close(again.mm, field.mm, 1e-5)
+
+
+@kinds
+def test_displacement_of_a_composite_is_the_composite_on_the_grid(kind):
+    grid = grid_of(kind)
+    transform, points = transform_on(grid), grid.points()
+    assert close(transform.displacement(grid)(points), transform(points), 1e-4)
+
+
+@kinds
+def test_velocity_exp_and_inverse(kind):
+    grid = grid_of(kind)
+    velocity, points = VelocityField(field_on(grid, 0.8).mm, grid), points_in(grid)
+    assert close(velocity.inverse()(velocity(points)), points, 0.1)
+    assert close(velocity.exp().inverse().mm, velocity.inverse().exp().mm, 0.1)
+    half = VelocityField(velocity.mm / 2, grid)
+    assert close(half(half(points)), velocity(points), 0.1)
+
+
+@kinds
+def test_jacobian_of_an_affine_map_is_its_determinant_on_any_grid(kind):
+    jacobian = jacobian_determinant(affine(), grid_of(kind)).data
+    assert torch.allclose(jacobian, torch.full_like(jacobian, np.linalg.det(affine().matrix[:3, :3])), atol=1e-4)
+
+
+def test_jacobian_of_a_rotation_on_an_oblique_grid_is_one():
+    matrix = np.eye(4)
+    matrix[:3, :3] = TURN
+    jacobian = jacobian_determinant(Affine(matrix), grid_of("oblique, left-handed")).data
+    assert torch.allclose(jacobian, torch.ones_like(jacobian), atol=1e-4)
+
+
+@kinds
+def test_jacobian_equals_itk_where_itk_is_right_and_multiplies_under_composition(kind):
+    grid = grid_of(kind)
+    field = field_on(grid)
+    got = jacobian_determinant(field, grid).data[0]
+    if kind == "LPS":
+        volume = sitk.GetImageFromArray(field.mm.permute(1, 2, 3, 0).numpy(), isVector=True)
+        volume.SetSpacing(grid.spacing.tolist())
+        oracle = torch.from_numpy(sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(volume)))
+        inside = (slice(1, -1),) * 3
+        assert close(got[inside], oracle[inside], 1e-4)
+    both = jacobian_determinant(affine() @ field, grid).data[0]
+    assert close(both, got * np.linalg.det(affine().matrix[:3, :3]), 1e-3)
+
+
+def test_jacobian_of_large_grids_does_not_depend_on_the_slabs(monkeypatch):
+    grid = grid_of("RAS")
+    whole = jacobian_determinant(transform_on(grid), grid).data
+    monkeypatch.setattr("neuralreg.image.SLAB_VOXELS", 300)
+    assert torch.allclose(jacobian_determinant(transform_on(grid), grid).data, whole, atol=1e-5)
+
+
+def test_image_and_points_go_opposite_ways():
+    """The classic confusion: a structure at p in the moving image appears at inverse(p) in the warped one."""
+    grid = grid_of("LPS", (24, 22, 20))
+    transform = field_on(grid, 3.0)
+    image = image_on(grid)
+    image.data.zero_()
+    image.data[0, 10, 11, 12] = 1000.0
+    from neuralreg.image import resample
+
+    warped = resample(image, transform, grid)
+    mass = warped.data[0].double()
+    center = torch.stack([(grid.points()[a] * mass).sum() / mass.sum() for a in range(3)])
+    expected = transform.inverse()(grid.points()[:, 10, 11, 12].view(3, 1))[:, 0]
+    assert float((center - expected).norm()) < 0.5
+
+
+@pytest.mark.parametrize("bad", [np.zeros((4, 4)), np.eye(3)])
+def test_an_affine_needs_an_invertible_matrix(bad):
+    with pytest.raises(ValueError, match="invertible 4×4"):
+        Affine(bad)
+
+
+def test_a_field_must_fit_its_grid():
+    with pytest.raises(ValueError, match="mm must be"):
+        DisplacementField(torch.zeros(3, 4, 4, 5), grid_of("LPS"))
+
+
+def test_composites_are_flat():
+    field = field_on(grid_of("LPS"))
+    assert len(Composite((affine(),)).__matmul__(field @ affine()).transforms) == 3
+
+
+def test_untouched_inputs():
+    field = field_on(grid_of("LPS"))
+    before = field.mm.clone()
+    (affine() @ field).inverse()(points_in(field.grid))
+    sampling.integrate(field.to_voxels(), 5)
+    assert torch.equal(field.mm, before)
