@@ -17,11 +17,12 @@ from . import sampling
 from .job import RegistrationError, choose
 from .networks.fno import FNOReg
 from .networks.unet import UNet
-from .weights import Checkpoint
+from .weights import Checkpoint, Manifest
 
 Shape = tuple[int, int, int]
 NETWORKS: dict[str, type[nn.Module]] = {"VoxelMorph": UNet, "FNOReg": FNOReg}
 WORLD = {"L": (0, 1.0), "R": (0, -1.0), "P": (1, 1.0), "A": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
+VOLUME_SLACK, CONTRAST_SLACK = 0.7, 1.5  # how far beyond its training a model may be used without a word
 BORDER = 3  # voxels of the network's field, over which it falls to zero at the edge of what the network saw
 
 
@@ -123,6 +124,47 @@ def predict(checkpoint: Checkpoint, fixed: Tensor, moving: Tensor, spacing: tupl
     network = network_of(checkpoint).to(fixed.device)
     field = network(lens.view(fixed), lens.view(moving))
     return lens.unview(field, shape, tuple(fixed.shape[2:]))
+
+
+def appearance(image: Tensor, spacing: tuple[float, ...]) -> dict[str, Any]:
+    """Volume of the body in ml and deciles of its intensities; image (1, 1, D, H, W) in [0, 1], spacing in mm."""
+    body = image[image > 0.05].float()
+    if len(body) < 1000:
+        return {"volume": 0.0, "deciles": [0.0] * 9}
+    body = body[:: max(1, len(body) // 100_000)].sort().values
+    deciles = [round(float(body[int(len(body) * k / 10)]), 4) for k in range(1, 10)]
+    volume = float((image > 0.05).sum()) * float(np.prod(spacing)) / 1000
+    return {"volume": round(volume, 1), "deciles": deciles}
+
+
+def domain(images: list[dict[str, Any]]) -> dict[str, Any]:
+    """What many appearances have in common: the range of volumes, the mean deciles and how far single images stray."""
+    deciles = np.array([image["deciles"] for image in images])
+    mean = deciles.mean(axis=0)
+    volumes = [image["volume"] for image in images]
+    strays = np.abs(deciles - mean).max(axis=1)
+    return {"volumes": [min(volumes), max(volumes)], "deciles": mean.round(4).tolist(), "stray": float(strays.max())}
+
+
+def unlike(manifest: Manifest, image: Tensor, spacing: tuple[float, ...], name: str) -> str | None:
+    """A sentence when an image is not like those that the model was trained on; None when it is, or nobody knows."""
+    known = manifest.domain
+    if not known:
+        return None
+    found = appearance(image, spacing)
+    low, high = known["volumes"]
+    if not VOLUME_SLACK * low <= found["volume"] <= high / VOLUME_SLACK:
+        return (
+            f"The {name} image shows {found['volume']:.0f} ml of tissue, but the model was trained on {manifest.anatomy} "
+            f"({manifest.contrast}) of {low:.0f} to {high:.0f} ml: strip the skull or crop, "
+            "or use DNVF, which needs no training."
+        )
+    if np.abs(np.array(found["deciles"]) - np.array(known["deciles"])).max() > CONTRAST_SLACK * known["stray"]:
+        return (
+            f"The contrast of the {name} image is unlike that of the model's training ({manifest.contrast}): check the "
+            "result, or use DNVF, which fits every pair by itself."
+        )
+    return None
 
 
 def moved(matrix: np.ndarray, points: Tensor) -> Tensor:

@@ -170,6 +170,7 @@ class Fit:
     chain: Chain = field(default_factory=Chain)
     curve: list[list[float]] = field(default_factory=list)  # [level, iteration, loss]
     stopped: bool = False
+    warnings: list[str] = field(default_factory=list)
     levels_done: int = 0
 
     def stage(self, network: nn.Module, levels: list[Level], span: tuple[float, float]) -> None:

@@ -117,6 +117,7 @@ def register(
         compared = _similarity(similarity, pair, warnings)
     with clock("deformable"):
         fit, where, reason = _fit(chosen, pair, compared, where, reason, seed, _Deformable(monitor, grid), warnings)
+        warnings += fit.warnings
         aligned_from_fixed = _diffeomorphic(fit, grid)
     with clock("outputs"):
         monitor.check()

@@ -127,8 +127,10 @@ def train(
             log.write(json.dumps(row) + "\n")
         report(row)
 
+    domain = trainer.domain()
+
     def keep(trainer: loop.Trainer, row: dict) -> None:
-        weights.save(output / MODEL, trainer.average, _manifest(config, trainer, row))
+        weights.save(output / MODEL, trainer.average, _manifest(config, trainer, row, domain))
 
     loop.run(trainer, output / CHECKPOINT, note, keep, tick, started + 3600 * hours)
     return output / MODEL
@@ -174,7 +176,7 @@ def trainer_of(config: TrainingConfig, pack: data.Pack) -> loop.Trainer:
     )
 
 
-def _manifest(config: TrainingConfig, trainer: loop.Trainer, row: dict) -> weights.Manifest:
+def _manifest(config: TrainingConfig, trainer: loop.Trainer, row: dict, domain: dict) -> weights.Manifest:
     return weights.Manifest(
         method=config.method,
         network=config.network,
@@ -186,5 +188,6 @@ def _manifest(config: TrainingConfig, trainer: loop.Trainer, row: dict) -> weigh
         anatomy=config.about.get("anatomy", "unknown"),
         data=config.about.get("data", "unknown"),
         licence=config.about.get("licence", "unknown"),
+        domain=domain,
         training={"iterations": trainer.iteration, "seconds": round(trainer.seconds), "validation": row},
     )

@@ -26,7 +26,8 @@ class Manifest:
     """What a checkpoint is. spacing in mm and lattice (D, H, W) are those of the network's input in training.
 
     diffeomorphic: the network's field is a velocity, to be integrated with `squarings` squarings. orientation: where
-    the network's x, y and z axes point. licence: of the data that it was trained on. training: how long, how well.
+    the network's x, y and z axes point. licence: of the data that it was trained on. domain: what its images look
+    like, see feedforward.appearance. training: how long, how well.
     """
 
     method: str
@@ -40,6 +41,7 @@ class Manifest:
     data: str = "unknown"
     licence: str = "unknown"
     orientation: str = "LPS"
+    domain: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     sha256: str = ""
     format: int = FORMAT

@@ -145,3 +145,14 @@ def test_models_are_found_by_name_and_checked_for_their_method(models, tmp_path,
         start.model("mine", "VoxelMorph")
     with pytest.raises(RegistrationError, match="no model at"):
         start.model("yours", "VoxelMorph")
+
+
+def test_images_unlike_the_training_get_a_sentence_that_names_the_better_choice():
+    usual = [feedforward.appearance((0.8 + 0.02 * k) * bright_blob(), SPACING) for k in range(5)]
+    manifest = dataclasses.replace(MANIFEST, domain=feedforward.domain(usual), contrast="T1", anatomy="blobs")
+    assert feedforward.unlike(manifest, 0.85 * bright_blob(), SPACING, "fixed") is None
+    inverted = torch.where(bright_blob() > 0.05, 1.05 - bright_blob(), 0.0)
+    assert "contrast of the moving image" in feedforward.unlike(manifest, inverted, SPACING, "moving")
+    assert "DNVF" in feedforward.unlike(manifest, inverted, SPACING, "moving")
+    assert "ml of tissue" in feedforward.unlike(manifest, bright_blob(), (2.0, 3.0, 4.0), "fixed")
+    assert feedforward.unlike(MANIFEST, inverted, SPACING, "moving") is None

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import sampling
-from ..feedforward import predict
+from ..feedforward import predict, unlike
 from ..job import RegistrationError
-from ..optimise import Chain, Fit, Level, coarser_shape
+from ..optimise import Chain, Fit, Level, border_window, coarser_shape
 from ..weights import Checkpoint, load
 
 SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "Models"
@@ -38,7 +38,11 @@ def predicted(fit: Fit, checkpoint: Checkpoint) -> None:
     """Put the network's map at the front of the fit's empty chain."""
     images, manifest = fit.images, checkpoint.manifest
     shape = coarser_shape(tuple(images.fixed.shape[2:]), images.spacing, manifest.spacing / min(images.spacing))
+    for name, image in (("fixed", images.fixed), ("moving", images.moving)):
+        warning = unlike(manifest, image, images.spacing, name)
+        fit.warnings += [warning] if warning else []
     field = predict(checkpoint, images.fixed, images.moving, images.spacing, shape)
+    field = field * border_window(shape, field)
     if manifest.diffeomorphic:
         fit.chain = fit.chain.then(field)
     else:

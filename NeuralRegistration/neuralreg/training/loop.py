@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..feedforward import appearance, domain
 from ..job import RegistrationError
 from .data import Subject
 from .examples import Source
@@ -86,6 +87,11 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         for name in ("iteration", "seconds", "best", "since_best", "history", "seed"):
             setattr(self, name, state[name])
+
+    def domain(self) -> dict:
+        """What the training images look like, for warnings at inference."""
+        looks = [appearance(s.image / 255, tuple(s.grid.spacing)) for s in self.training]
+        return domain(looks)
 
     def step(self) -> dict[str, float]:
         """One iteration -> the values of the terms."""
