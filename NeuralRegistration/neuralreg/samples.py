@@ -52,7 +52,7 @@ def sample_pair(folder: Path, cache: Path | None = None, offline: bool = False, 
             ]
             return Sample(*files, note="Slicer's sample data MRBrainTumor1 (fixed) and MRBrainTumor2 (moving).")
         except (OSError, ValueError) as error:  # offline, a proxy in the way, a changed file: the demo goes on
-            reason = f"Slicer's sample data could not be downloaded: {error}"
+            reason = f"Slicer's sample data could not be downloaded: {getattr(error, 'reason', error)}"
     return phantom_pair(folder, reason)
 
 

@@ -2,10 +2,11 @@
 
 import hashlib
 import io as streams
+import json
 import time
 
 import pytest
-from neuralreg import io, samples
+from neuralreg import cli, io, samples
 from neuralreg.evaluate import read_landmarks
 
 
@@ -56,6 +57,20 @@ def test_without_the_files_the_phantom_is_registered(fault, net, tmp_path, monke
     assert fixed.grid.same_as(labels.grid) and labels.data.max() == 8
     points = read_landmarks(found.landmarks)
     assert points[0].shape == points[1].shape == (3, 50)
+
+
+def test_the_demo_ends_with_the_path_of_its_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(samples, "demo_phantom", lambda spacing: make_small(6.0))
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert cli.main(["demo", "--offline", "--preset", "fast", "-o", str(tmp_path / "demo")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    report = tmp_path / "demo" / "result" / "report.html"
+    assert lines[-1] == str(report) and report.is_file() and opened == [report.as_uri()]
+    assert "phantom" in lines[0] and any("Landmarks (TRE)" in line for line in lines)
+    values = json.loads((report.parent / "evaluation.json").read_text())["measurements"]
+    assert values["tre_mean_mm"] < 4 < values["tre_before_mean_mm"] and values["folds_percent"] == 0
 
 
 def make_small(spacing_mm):

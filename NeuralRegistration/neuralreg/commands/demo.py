@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import webbrowser
 from pathlib import Path
@@ -45,9 +46,14 @@ def _demo(options: argparse.Namespace) -> None:
     evaluation = evaluate_run(Path(job.output), sample.fixed_labels, sample.moving_labels, sample.landmarks)
     print(format_table(evaluation))
     report = write_report(Path(job.output))
-    if not options.no_browser:
+    if not options.no_browser and _has_display():
         webbrowser.open(report.as_uri())
     print(f"\nRegistered in {result.timings['total']:.0f} s on {result.device}. The report:\n{report}")
+
+
+def _has_display() -> bool:
+    """Without one, Python would open the report in a text browser and wait for its end."""
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _stages() -> Show:
