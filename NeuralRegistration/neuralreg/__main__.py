@@ -1,5 +1,6 @@
 """`python -m neuralreg`"""
 
-from .cli import main
+from .cli import program
 
-raise SystemExit(main())
+if __name__ == "__main__":
+    program()

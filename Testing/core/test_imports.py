@@ -24,7 +24,8 @@ FLOORS = {
 DOORS = {"run": {"pipeline"}, "api": {"pipeline"}, "train": {"training"}}
 THIRD_PARTY = {"torch", "numpy", "SimpleITK"}
 STANDARD_LIBRARY_ONLY = {"job", "files", "workspace", "usage", "qa", "cli", "commands", "__init__", "__main__"}
-SLICER_MAY_USE = {"neuralreg.job", "neuralreg.methods"}
+# All three without torch; the rules of the traffic light must be the same in panel, table and report.
+SLICER_MAY_USE = {"neuralreg.job", "neuralreg.methods", "neuralreg.qa"}
 
 
 def modules(folder: Path = CORE) -> list[str]:
@@ -40,7 +41,8 @@ def imports(path: Path, package: tuple[str, ...]) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             name = ".".join(part for part in (base, node.module) if part)
-            found |= {name} if node.module else {f"{name}.{alias.name}" for alias in node.names}
+            whole = not node.module or name == "neuralreg"  # then the modules are what is named after `import`
+            found |= {f"{name}.{alias.name}" for alias in node.names} if whole else {name}
     return found
 
 

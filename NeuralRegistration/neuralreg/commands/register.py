@@ -129,12 +129,24 @@ def _serve(options: argparse.Namespace) -> None:
     from ..devices import choose_device
     from ..run import load_job
 
+    _warm_up()
     show = _shower(options.progress)
     show(Progress("ready", 0.0, message=": ".join(choose_device("auto"))))  # the panel says so before Apply
     line = sys.stdin.readline().strip()
     if not line:
         return  # nobody wants a registration any more
     _execute(load_job(Path(line)), options, time.time())
+
+
+def _warm_up() -> None:
+    """What a first registration would wait for: the methods, and torch's optimiser, which imports for a second."""
+    import torch
+
+    from ..methods import METHODS, method_class
+
+    for name in METHODS:
+        method_class(name)
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
 
 def _execute(job: RegistrationJob, options: argparse.Namespace, since: float) -> None:
