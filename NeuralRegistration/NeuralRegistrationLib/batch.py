@@ -11,6 +11,7 @@ from neuralreg.job import RegistrationError
 
 from .logic import DONE, FAILED, STOPPED, Outcome
 from .request import Request
+from .results import fill_table
 
 COLUMNS = ("Moving volume", "Result", "Message", "Seconds", "Folds %", "Similarity before", "Similarity after")
 FIGURES = ("seconds total", "folds_percent", "mutual_information_before", "mutual_information_after")
@@ -90,13 +91,5 @@ class Batch:
 def summary_table(items: list[Item], fixed):
     """A table node with one row per volume."""
     table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", f"Registrations to {fixed.GetName()}")
-    rows = [item.row() for item in items]
-    table.SetUseColumnNameAsColumnHeader(True)
-    for index, title in enumerate(COLUMNS):
-        column = table.AddColumn()
-        column.SetName(title)
-        column.SetNumberOfValues(len(rows))
-        for line, row in enumerate(rows):
-            column.SetValue(line, row[index])
-    table.SetLocked(True)
+    fill_table(table, COLUMNS, [item.row() for item in items])
     return table

@@ -63,15 +63,23 @@ def write_measurements(table, measurements: dict[str, Any]) -> None:
     """Put figures into the table node of a run: as rows to read, and as they are for `run_of`."""
     table.SetAttribute(MEASUREMENTS, json.dumps(measurements))
     rows = flattened(measurements)
+    fill_table(table, ("Quantity", "Value"), [(name, as_text(value)) for name, value in rows])
+
+
+def fill_table(table, titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Replace the contents of a table node by rows of texts; the user can read and copy but not edit them."""
     table.SetLocked(False)
     table.RemoveAllColumns()
-    table.SetUseColumnNameAsColumnHeader(True)
-    for title, values in (("Quantity", [row[0] for row in rows]), ("Value", [as_text(row[1]) for row in rows])):
+    if hasattr(table, "SetUseColumnTitleAsColumnHeader"):
+        table.SetUseColumnTitleAsColumnHeader(True)
+    else:  # before Slicer 5.10
+        table.SetUseColumnNameAsColumnHeader(True)
+    for index, title in enumerate(titles):
         column = table.AddColumn()
         column.SetName(title)
-        column.SetNumberOfValues(len(values))
-        for index, value in enumerate(values):
-            column.SetValue(index, value)
+        column.SetNumberOfValues(len(rows))
+        for line, row in enumerate(rows):
+            column.SetValue(line, row[index])
     table.SetLocked(True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctk  # noqa: F401  (registers the ctk widgets that the .ui names)
+import qt
 import slicer
 import vtk
 from neuralreg.job import RegistrationError
@@ -38,6 +39,9 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
         self._guiTag = None
         self._shown = True
         self._refreshing = False
+        self._later = qt.QTimer()
+        self._later.setSingleShot(True)
+        self._later.connect("timeout()", self.refresh)
         self.say = self.showMessage  # every message goes through here
         self.ask = slicer.util.confirmYesNoDisplay  # every question goes through here
 
@@ -58,6 +62,7 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
 
     def cleanup(self) -> None:
         """The panel is destroyed (Slicer ends, or the module is reloaded): nothing may stay behind."""
+        self._later.stop()
         self.setParameterNode(None)
         self.removeObservers()
         for section in self.sections:
@@ -88,7 +93,7 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
         if self._shown and not slicer.mrmlScene.IsBatchProcessing() and not slicer.mrmlScene.IsClosing():
             if self.parameters is None:
                 self.initializeParameterNode()
-            self.refresh()
+            self._later.start()  # once for many nodes
 
     def onReload(self) -> None:
         """Reload the whole package, not only the module's file (developer mode)."""

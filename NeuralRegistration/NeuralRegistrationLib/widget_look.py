@@ -39,6 +39,7 @@ class LookSection(Section):
             box.addItems(names)
             box.blockSignals(False)
         run = self.panel.run()
+        box.toolTip = run.name if run is not None else ""
         for name in (*TOGGLES, "checkerButton", "sideButton", "resetButton", "blendSlider"):
             getattr(self.ui, name).enabled = run is not None
         if run is not None:

@@ -66,8 +66,8 @@ class MethodSection(Section):
         megavoxels = node.fixedVolume.GetImageData().GetNumberOfPoints() / 1e6
         seconds, learnt = estimate.estimate(node.method, node.preset.value, self.device(), megavoxels,
                                             dependencies.cores())
-        text = _("About {time}, going by runs on this computer.") if learnt else _("About {time} (not yet measured "
-                                                                                  "on this computer).")
+        known, guessed = _("About {time}, going by runs on this computer."), _("About {time}; not yet measured here.")
+        text = known if learnt else guessed
         self.ui.estimateLabel.text = text.format(time=estimate.in_words(seconds))
 
     def device(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import sys
@@ -55,7 +56,17 @@ def boot(python_layer: str | None = None):
     return slicer.app
 
 
+def _make_constants_immortal() -> None:
+    """Before Python 3.12, PySide6 6.12 gives away a reference to None or True with every call that returns it, until
+    Python aborts. Since 3.12 these are immortal by themselves; here they get more references than tests can lose.
+    """
+    if sys.version_info < (3, 12):
+        for constant in (None, True, False, *range(-5, 257)):
+            ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40
+
+
 def _start_qt():
+    _make_constants_immortal()
     from PySide6 import QtCore, QtWidgets
 
     application = QtWidgets.QApplication.instance() or QtWidgets.QApplication([])

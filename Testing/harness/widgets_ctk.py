@@ -10,6 +10,7 @@ from .qtmodules import stand_in
 
 TITLE_HEIGHT = 24  # px of the line on which a ctkCollapsibleButton is clicked
 SLIDER_STEPS = 10_000
+QT_LARGEST = 16777215  # px, of QWIDGETSIZE_MAX
 
 
 @stand_in
@@ -40,8 +41,24 @@ class ctkCollapsibleButton(PythonQtObject, QtWidgets.QWidget):
 
     def childEvent(self, event):
         child = event.child()
-        if event.added() and self.__dict__.get("_collapsed") and isinstance(child, QtWidgets.QWidget):
-            child.setVisible(False)
+        if event.added() and isinstance(child, QtWidgets.QWidget):
+            child.installEventFilter(self)
+            if self.__dict__.get("_collapsed"):
+                self._force(child, False)
+
+    def eventFilter(self, child, event):
+        """Remember what was hidden on purpose, as ctk does: opening the section must not show it."""
+        shown, hidden = QtCore.QEvent.ShowToParent, QtCore.QEvent.HideToParent
+        if not self.__dict__.get("_forcing") and event.type() in (shown, hidden):
+            child.setProperty("visibilityToParent", event.type() == shown)
+            if self._collapsed and event.type() == shown:
+                self._force(child, False)
+        return False
+
+    def _force(self, child, visible):
+        self._forcing = True
+        child.setVisible(visible)
+        self._forcing = False
 
     def _set_text(self, text):
         self._text = text
@@ -52,7 +69,8 @@ class ctkCollapsibleButton(PythonQtObject, QtWidgets.QWidget):
         self._title.setArrowType(QtCore.Qt.RightArrow if collapsed else QtCore.Qt.DownArrow)
         for child in self.findChildren(QtWidgets.QWidget, options=QtCore.Qt.FindDirectChildrenOnly):
             if child is not self._title:
-                child.setVisible(not collapsed)
+                self._force(child, not collapsed and child.property("visibilityToParent") is not False)
+        self.setMaximumHeight(TITLE_HEIGHT if collapsed else QT_LARGEST)
         self.contentsCollapsed.emit(self._collapsed)
         self.toggled.emit(not self._collapsed)
 

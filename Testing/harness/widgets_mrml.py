@@ -118,17 +118,14 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
     def _nodes(self) -> list:
         if self._scene is None:
             return []
+        kinds, hidden, children = self.nodeTypes, self.showHidden, self.showChildNodeTypes
         every = [self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes())]
-        return [node for node in every if self._offers(node)]
+        of_kind = [node for node in every
+                   if (any(node.IsA(kind) for kind in kinds) if children else node.GetClassName() in kinds)]
+        return [node for node in of_kind if (hidden or not node.GetHideFromEditors()) and self._offers(node)]
 
     def _offers(self, node) -> bool:
-        if node.GetHideFromEditors() and not self.showHidden:
-            return False
-        if self.showChildNodeTypes:
-            of_type = any(node.IsA(name) for name in self.nodeTypes)
-        else:
-            of_type = node.GetClassName() in self.nodeTypes
-        return of_type and all(self._has_attribute(node, *wanted) for wanted in self._attributes)
+        return all(self._has_attribute(node, *wanted) for wanted in self._attributes)
 
     @staticmethod
     def _has_attribute(node, node_type, name, value) -> bool:
@@ -144,7 +141,7 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
         combo.blockSignals(True)
         combo.clear()
         if self.noneEnabled:
-            combo.addItem(self.noneDisplay, None)
+            combo.addItem(self.noneDisplay, "")
         for node in nodes:
             combo.addItem(node.GetName(), node.GetID())
         if self.addEnabled:
@@ -166,8 +163,8 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
         data = self._combo.itemData(index)
         if isinstance(data, str) and data.startswith("new:"):
             self.addNode(data.removeprefix("new:"))
-        elif data != self._id:
-            self._select(data)
+        elif (data or None) != self._id:
+            self._select(data or None)
 
 
 @stand_in

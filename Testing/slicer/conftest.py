@@ -114,6 +114,6 @@ def module(scene):
     widget = load_module(MODULE_FILE)[2]
     yield widget
     widget.cleanup()
-    widget.parent.setMRMLScene(None)
-    widget.parent.deleteLater()
-    slicer.app.processEvents()
+    import shiboken6
+
+    shiboken6.delete(widget.parent)  # deleteLater needs an event loop; what lives on would go on observing the scene

@@ -1,4 +1,4 @@
-"""Plays `neuralreg serve` in tests of the panel: same lines, same files, no torch. What it does is in the job's options.
+"""Plays `neuralreg serve` in tests of the panel: same lines, same files, no torch.
 
 `{"hidden": N}` of the job chooses the play: see PLAYS. It honours the `cancel` and `stop` files and ends with its
 standard input, as the command line does.
@@ -28,7 +28,8 @@ from neuralreg.job import (
     Result,
 )
 
-PLAYS = {1: "quick", 2: "endless", 3: "crash", 4: "killed", 5: "sentence", 6: "no result", 7: "with a child", 8: "full disk"}
+NAMES = ("quick", "endless", "crash", "killed", "sentence", "no result", "with a child", "full disk")
+PLAYS = dict(enumerate(NAMES, 1))
 STEPS = 20
 
 
