@@ -20,10 +20,11 @@ import torch
 
 from . import feedforward, weights
 from .job import RegistrationError, choose
-from .training import data, loop
+from .training import data, loop, packing
 from .training.augment import Augmentation
 from .training.examples import Source
 from .training.objective import Objective
+from .training.packing import Packing
 
 PACK, CHECKPOINT, MODEL, LOG = "pack.npz", "checkpoint.pt", "model.pt", "log.jsonl"
 CONFIGS = Path(__file__).parent / "training" / "configs"
@@ -54,7 +55,7 @@ class TrainingConfig:
     labels: tuple[int, ...] = ()
     validation_subjects: int = 8
     validation_pairs: int = 8
-    align: bool = True
+    packing: Packing = field(default_factory=Packing)
     seed: int = 0
     device: str = "cpu"
     precision: str = "float32"
@@ -142,9 +143,9 @@ def _pack_of(config: TrainingConfig, output: Path, report: Callable[[dict], None
     if source.suffix == ".npz":
         return source
     if not (output / PACK).exists():
-        found = data.find_subjects(source)
-        arrays = data.build_pack(found, config.spacing, lambda text: report({"pack": text}), align=config.align)
-        data.save_pack(output / PACK, arrays)
+        found = packing.find_subjects(source)
+        arrays = packing.build_pack(found, config.packing, lambda text: report({"pack": text}))
+        packing.save_pack(output / PACK, arrays)
     return output / PACK
 
 

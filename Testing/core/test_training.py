@@ -18,9 +18,10 @@ from neuralreg.sampling import warp
 from neuralreg.train import TrainingConfig, load_config
 from neuralreg.training import data
 from neuralreg.training.augment import Augmentation, random_poses
-from neuralreg.training.examples import Example, Source
+from neuralreg.training.examples import Example, Source, _two
 from neuralreg.training.loop import Schedule
 from neuralreg.training.objective import Objective
+from neuralreg.training.packing import Packing, build_pack, find_subjects, save_pack
 from neuralreg.training.synth import known_pair, painted, random_velocity
 from neuralreg.transform import DisplacementField
 
@@ -53,7 +54,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pack(folder, tmp_path_factory):
     path = tmp_path_factory.mktemp("pack") / "pack.npz"
-    data.save_pack(path, data.build_pack(data.find_subjects(folder), 2.0, lambda text: None, align=False))
+    save_pack(path, build_pack(find_subjects(folder), Packing(2.0, align=False), lambda text: None))
     return path
 
 
@@ -229,12 +230,12 @@ def test_wrong_configurations_get_a_sentence(tmp_path, text, words):
 
 def test_wrong_data_get_a_sentence(tmp_path, pack):
     with pytest.raises(RegistrationError, match="at least two"):
-        data.find_subjects(tmp_path)
+        find_subjects(tmp_path)
     with pytest.raises(RegistrationError, match="no training data"):
-        data.find_subjects(tmp_path / "nowhere")
+        find_subjects(tmp_path / "nowhere")
     (tmp_path / "t.csv").write_text("picture\na.nii\n")
     with pytest.raises(RegistrationError, match='column "image"'):
-        data.find_subjects(tmp_path / "t.csv")
+        find_subjects(tmp_path / "t.csv")
     (tmp_path / "p.npz").write_bytes(b"nothing")
     with pytest.raises(RegistrationError, match="not a training pack"):
         data.Pack.load(tmp_path / "p.npz")
@@ -244,7 +245,7 @@ def test_wrong_data_get_a_sentence(tmp_path, pack):
 
 def test_a_table_of_images_is_understood(tmp_path):
     (tmp_path / "t.csv").write_text("image,labels\na.nii,a_seg.nii\nb.nii,\n")
-    first, second = data.find_subjects(tmp_path / "t.csv")
+    first, second = find_subjects(tmp_path / "t.csv")
     assert (first.image, first.labels) == (tmp_path / "a.nii", tmp_path / "a_seg.nii")
     assert second.labels is None
 
@@ -256,7 +257,7 @@ def test_alignment_makes_the_subjects_share_a_space(tmp_path):
         image.SetSpacing((3.0, 3.0, 3.0))
         image.SetOrigin((shift, 0.0, -shift))
         sitk.WriteImage(image, str(tmp_path / f"{number}.nii.gz"))
-    arrays = data.build_pack(data.find_subjects(tmp_path), 3.0, lambda text: None)
+    arrays = build_pack(find_subjects(tmp_path), Packing(3.0), lambda text: None)
     offsets = [arrays[f"affine/{n}"][:3, 3] for n in range(3)]
     np.testing.assert_allclose(offsets[1] - offsets[0], (12, 0, -12), atol=1.0)
     np.testing.assert_allclose(offsets[2] - offsets[0], (-8, 0, 8), atol=1.0)
@@ -285,3 +286,30 @@ def test_a_small_network_over_trained_on_a_phantom_recovers_its_deformation():
     before = float((on_fixed - on_moving).norm(dim=0).mean())
     assert before > 1.9  # mm, on voxels of 7 mm
     assert float(tre(found, on_fixed, on_moving).mean()) < 0.7 * before
+
+
+def test_label_maps_alone_are_subjects_and_the_skull_can_be_cut_away(tmp_path):
+    for number in range(2):
+        labels = np.where(blob(number) > 150, 3, np.where(blob(number) > 0, 500, 0)).astype(np.int16)
+        sitk.WriteImage(sitk.GetImageFromArray(labels), str(tmp_path / f"label_map_{number}.nii.gz"))
+    found = find_subjects(tmp_path)
+    assert [f.image for f in found] == [None, None]
+    whole = build_pack(found, Packing(1.0, align=False), lambda text: None)
+    inner = build_pack(found, Packing(1.0, align=False, keep=(3,)), lambda text: None)
+    assert set(np.unique(whole["labels/label_map_0"])) == {0, 3, 500}
+    assert set(np.unique(inner["labels/label_map_0"])) == {0, 3}
+    assert inner["image/label_map_0"].size < whole["image/label_map_0"].size
+    assert ((inner["image/label_map_0"] > 0) == (inner["labels/label_map_0"] > 0)).all()
+
+
+def test_subjects_of_a_group_are_paired_within_it(tmp_path, folder):
+    rows = [f"{folder / f's{n}_T1w.nii.gz'},{'ab'[n % 2]}" for n in range(4)]
+    (tmp_path / "t.csv").write_text("image,group\n" + "\n".join(rows))
+    save_pack(
+        tmp_path / "p.npz", build_pack(find_subjects(tmp_path / "t.csv"), Packing(2.0, align=False), lambda text: None)
+    )
+    subjects = data.Pack.load(tmp_path / "p.npz").subjects
+    for seed in range(8):
+        first, second = _two(subjects, torch.Generator().manual_seed(seed))
+        assert first != second
+        assert subjects[first].group == subjects[second].group

@@ -85,15 +85,18 @@ def add_pack(commands: Any) -> None:
     parser.add_argument("data", help="folder of images (labels: NAME_labels beside NAME) or CSV table")
     parser.add_argument("output", help="the pack, a .npz file")
     parser.add_argument("--spacing", type=float, default=2.0, help="in mm (default 2)")
+    parser.add_argument("--keep", default="", metavar="1,2,…", help="labels that count; the rest is cut away")
     parser.add_argument("--aligned", action="store_true", help="the images share a space already: no affine stage")
 
 
 def _pack(options: argparse.Namespace) -> None:
-    from ..training.data import build_pack, find_subjects, save_pack
+    from ..training.packing import Packing, build_pack, find_subjects, save_pack
 
     subjects = find_subjects(Path(options.data))
     show = lambda text: print(text, file=sys.stderr)  # noqa: E731
-    save_pack(Path(options.output), build_pack(subjects, options.spacing, show, align=not options.aligned))
+    keep = tuple(int(label) for label in options.keep.split(",") if label.strip())
+    packing = Packing(options.spacing, align=not options.aligned, keep=keep)
+    save_pack(Path(options.output), build_pack(subjects, packing, show))
 
 
 def add_models(commands: Any) -> None:

@@ -41,7 +41,7 @@ class Source:
     def example(self, subjects: tuple[Subject, ...], generator: torch.Generator, device: str = "cpu") -> Example:
         """A random example of two different subjects (one, where the field is synthetic)."""
         chance = torch.rand(2, generator=generator).tolist()
-        order = torch.randperm(len(subjects), generator=generator)[:2].tolist()
+        order = _two(subjects, generator)
         poses = random_poses(self.augmentation, generator)
         grid = self.pack.lattice(self.lattice, self.spacing)
         paint = chance[1] < self.painted
@@ -73,3 +73,11 @@ class Source:
 
     def _one_hot(self, labels: Tensor) -> Tensor:
         return torch.cat([(labels.round() == value).float() for value in self.label_values], dim=1)
+
+
+def _two(subjects: tuple[Subject, ...], generator: torch.Generator) -> list[int]:
+    """Two different subjects, of one group where the first has one with others in it."""
+    order = torch.randperm(len(subjects), generator=generator).tolist()
+    group = subjects[order[0]].group
+    partners = [i for i in order[1:] if group and subjects[i].group == group]
+    return [order[0], (partners or order[1:])[0]]

@@ -1,0 +1,169 @@
+"""Making a pack: find the subjects, normalise and crop them, bring them to one space, once."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import io
+from ..affine import register_affine
+from ..image import Image, canonical, resample
+from ..job import RegistrationError
+from ..preprocess import normalised, shrunk
+
+IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+PACK_VERSION = 1
+MARGIN_MM = 4.0
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a subject lies on the disk: an image, labels, or both. Subjects with a group are paired within it only."""
+
+    name: str
+    image: Path | None
+    labels: Path | None = None
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """spacing in mm of what is stored. align: bring everybody to the first subject by the affine stage.
+
+    keep: labels that count; what they do not cover is cut away (a skull, say). Empty keeps everything.
+    """
+
+    spacing: float = 2.0
+    align: bool = True
+    keep: tuple[int, ...] = ()
+
+
+def find_subjects(source: Path) -> list[Files]:
+    """Subjects of a folder or of a CSV table with the columns image, labels (or one of them) and group (or not).
+
+    In a folder, labels are files with "label" in their names; NAME_labels belongs to the image whose name starts alike,
+    and where there are no images the labels are subjects themselves. Paths in a table are relative to it. Raises
+    RegistrationError when there are fewer than two subjects.
+    """
+    if source.is_dir():
+        found = _in_folder(source)
+    elif source.suffix == ".csv" and source.exists():
+        found = _in_table(source)
+    else:
+        raise RegistrationError(f"There is no training data at {source}; give a folder, a CSV file or a pack (.npz).")
+    if len(found) < 2:
+        raise RegistrationError(f"{source} holds {len(found)} image(s); training needs at least two subjects.")
+    return found
+
+
+def _in_folder(folder: Path) -> list[Files]:
+    volumes = sorted(p for p in folder.iterdir() if p.name.endswith(IMAGE_ENDINGS))
+    stem = lambda p: p.name.split(".")[0]  # noqa: E731
+    labels = [p for p in volumes if "label" in p.name.lower()]
+    images = [p for p in volumes if p not in labels]
+    if not images:
+        return [Files(stem(p), None, p) for p in labels]
+    of_name = {stem(p).lower().split("_label")[0]: p for p in labels}
+    return [
+        Files(stem(p), p, next((q for k, q in of_name.items() if stem(p).lower().startswith(k)), None)) for p in images
+    ]
+
+
+def _in_table(table: Path) -> list[Files]:
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if rows and not {"image", "labels"} & rows[0].keys():
+        raise RegistrationError(f'{table} has no column "image"; name the columns image, labels and group.')
+    at = lambda name: table.parent / name if name else None  # noqa: E731
+    found = [
+        Files(f"{i:04}", at(r.get("image")), at(r.get("labels")), r.get("group") or "") for i, r in enumerate(rows)
+    ]
+    if any(f.image is None and f.labels is None for f in found):
+        raise RegistrationError(f"{table} has a row without an image and without labels; fill it in or remove it.")
+    return found
+
+
+def build_pack(subjects: Sequence[Files], packing: Packing, report: Callable[[str], None]) -> dict[str, np.ndarray]:
+    """The arrays of a pack: every image normalised as at inference, cropped, coarsened, aligned to the first one."""
+    reference, arrays = None, {}
+    for number, files in enumerate(subjects):
+        report(f"{number + 1} of {len(subjects)}: {files.name}")
+        image, labels = _read(files, packing.keep)
+        reference, matrix = reference or image, np.eye(4)
+        if packing.align and image is not reference:
+            matrix = register_affine(reference, image).moving_from_aligned.matrix
+        small = _coarse(normalised(image), packing.spacing)
+        arrays[f"image/{files.name}"] = (small.data[0].clamp(0, 1) * 255).round().byte().numpy()
+        arrays[f"grid/{files.name}"] = small.grid.world_from_index
+        arrays[f"affine/{files.name}"] = matrix
+        arrays[f"group/{files.name}"] = np.array(files.group)
+        if labels is not None:
+            labels = resample(labels, lambda p: p, small.grid, "nearest")
+            arrays[f"labels/{files.name}"] = labels.data[0].numpy().astype(np.int16)
+    mean, inverse = _mean_pose([arrays[f"affine/{f.name}"] for f in subjects])
+    for files in subjects:  # poses are random around the mean subject, not around whoever came first
+        arrays[f"affine/{files.name}"] = arrays[f"affine/{files.name}"] @ inverse
+    arrays["centre"] = (mean @ np.append(_centre_of_mass(reference), 1.0))[:3]
+    about = {"version": PACK_VERSION, "spacing": packing.spacing, "subjects": len(subjects)}
+    arrays["about"] = np.array(json.dumps(about))
+    return arrays
+
+
+def save_pack(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    np.savez_compressed(path, **arrays)
+
+
+def _read(files: Files, keep: tuple[int, ...]) -> tuple[Image, Image | None]:
+    """A subject in canonical axes; without an image of its own it gets one in which every label has its grey value."""
+    labels = canonical(io.read_labels(files.labels)) if files.labels else None
+    if labels is not None and keep:
+        kept = torch.isin(labels.data, torch.tensor(keep, dtype=labels.data.dtype))
+        labels = Image(torch.where(kept, labels.data, torch.zeros_like(labels.data)), labels.grid)
+    if files.image is None:
+        # Multiples of the golden ratio, modulo 1: neighbouring numbers get grey values far apart.
+        grey = torch.where(labels.data > 0, 0.2 + 0.8 * ((labels.data.float() * 0.618034) % 1.0), torch.zeros(()))
+        return Image(grey, labels.grid), labels
+    image = canonical(io.read_image(files.image))
+    if labels is not None and keep:
+        body = resample(Image((labels.data > 0).float(), labels.grid), lambda p: p, image.grid, "nearest").data
+        image = Image(torch.where(body > 0, image.data.float(), image.data.float().min()), image.grid)
+    return image, labels
+
+
+def _coarse(image: Image, spacing: float) -> Image:
+    """Block means down to about `spacing`, then interpolated to it; cropped to what is not background."""
+    factors = np.maximum(np.floor(spacing / image.grid.spacing + 0.3), 1).astype(int)
+    image = shrunk(image, factors)
+    inside = torch.nonzero(image.data[0] > 0.02)
+    low, high = inside.min(0).values.flip(0).numpy(), inside.max(0).values.flip(0).numpy() + 1
+    room = np.ceil(MARGIN_MM / image.grid.spacing).astype(int)
+    grid = image.grid.cropped(low - room, high + room)
+    if not np.allclose(grid.spacing, spacing, rtol=0.02):
+        grid = grid.with_shape(
+            tuple(np.round((np.array(grid.size) - 1) * grid.spacing / spacing).astype(int)[::-1] + 1)
+        )
+    return resample(image, lambda p: p, grid)
+
+
+def _mean_pose(matrices: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of affine matrices near the identity and its inverse; linear parts are averaged by logarithms."""
+    logarithms = np.mean([_logarithm(m) for m in matrices], axis=0)
+    mean = torch.linalg.matrix_exp(torch.from_numpy(logarithms)).numpy()
+    return mean, np.linalg.inv(mean)
+
+
+def _logarithm(matrix: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eig(matrix.astype(complex))
+    return (vectors @ np.diag(np.log(values)) @ np.linalg.inv(vectors)).real
+
+
+def _centre_of_mass(image: Image) -> np.ndarray:
+    weight = normalised(image).data[0].clamp(0, 1)
+    points = image.grid.points()
+    return np.array([float((points[a] * weight).sum() / weight.sum()) for a in range(3)])
