@@ -128,8 +128,11 @@ def displacement_map(run: Run):
     known = _derived(run, "displacement")
     if known is not None:
         return known
-    logic = slicer.modules.transforms.logic()
-    node = logic.CreateDisplacementVolumeFromTransform(run.transform, run.warped, True)
+    # Slicer measures the way from moving to fixed; points of the fixed grid go the other way, which needs no inversion.
+    forward = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+    forward.SetAndObserveTransformToParent(run.transform.GetTransformFromParent())
+    node = slicer.modules.transforms.logic().CreateDisplacementVolumeFromTransform(forward, run.warped, True)
+    slicer.mrmlScene.RemoveNode(forward)
     node.SetName(f"{run.name} displacement")
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()

@@ -1,0 +1,149 @@
+"""Everything that belongs to a volume goes the same way as the volume; every way to look shows what it says."""
+
+import numpy as np
+import pytest
+import slicer
+from fakerun import GRIDS, add_volume, write_run
+from neuralreg.job import RegistrationError
+from NeuralRegistrationLib import apply, look, results
+from NeuralRegistrationLib.scene import SKIP, Outputs, load_run
+
+
+@pytest.fixture
+def run(scene, tmp_path):
+    fixed, moving = add_volume("fixed", GRIDS["oblique"]), add_volume("moving", GRIDS["anisotropic"], shift=(2, -1, 1))
+    write_run(tmp_path, fixed, moving)
+    return load_run(tmp_path, fixed, moving, "moving to fixed")
+
+
+POINT = np.array([3.0, -4.0, 5.0])
+
+
+def point_list(*points):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "points")
+    for point in points:
+        node.AddControlPoint(*point)
+    return node
+
+
+def world(points, index=0):
+    ras = [0.0, 0.0, 0.0]
+    points.GetNthControlPointPositionWorld(index, ras)
+    return np.array(ras)
+
+
+def moving_from_fixed(run, point):
+    return np.array(run.transform.GetTransformFromParent().TransformPoint(point))
+
+
+@pytest.mark.parametrize("harden", [False, True])
+def test_points_go_with_the_image_not_against_it(run, harden):
+    """The classic confusion: a landmark drawn on the moving image must land on the same structure of the fixed one."""
+    points = point_list(moving_from_fixed(run, POINT))  # where the structure lies in the moving image
+    apply.move([points], run, apply.TO_FIXED, harden)
+    assert np.allclose(world(points), POINT, atol=0.01)
+    assert (points.GetParentTransformNode() is None) == harden
+
+
+@pytest.mark.parametrize("with_inverse", [True, False])
+def test_from_fixed_space_to_moving(run, with_inverse):
+    if not with_inverse:
+        slicer.mrmlScene.RemoveNode(run.inverse)
+        run = results.run_of(run.table)
+    points = point_list(POINT)
+    apply.move([points], run, apply.TO_MOVING)
+    expected = moving_from_fixed(run, POINT)
+    if with_inverse:  # the file of the test holds a rough inverse: it must be the one that is used
+        expected = np.array(run.inverse.GetTransformToParent().TransformPoint(POINT))
+    assert np.allclose(world(points), expected, atol=0.01)
+
+
+def test_model_and_segmentation_and_volume_move_alike(run):
+    labels = add_volume("labels", GRIDS["anisotropic"], label=True)
+    segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "s")
+    slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(labels, segmentation)
+    model = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode", "m")
+    apply.move([segmentation, model, labels], run)
+    assert {n.GetParentTransformNode().GetID() for n in (segmentation, model, labels)} == {run.transform.GetID()}
+
+
+def test_own_parents_are_kept_and_others_stay(run):
+    """The parent of a moved node may be shared with nodes that must not move."""
+    shift = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "shared")
+    matrix = np.eye(4)
+    matrix[:3, 3] = (10, 0, 0)
+    shift.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    here, other = point_list(moving_from_fixed(run, POINT) - (10, 0, 0)), point_list((1, 2, 3))
+    for node in (here, other):
+        node.SetAndObserveTransformNodeID(shift.GetID())
+    apply.move([here], run)
+    assert np.allclose(world(here), POINT, atol=0.01) and np.allclose(world(other), (11, 2, 3))
+
+
+def test_folder(run):
+    tree = results.hierarchy()
+    folder = tree.CreateFolderItem(tree.GetSceneItemID(), "patient")
+    points = point_list((0, 0, 0))
+    results.put_into_folder(points, folder)
+    assert (folder, "patient") in apply.folders() and apply.nodes_in(folder) == [points]
+
+
+def test_nothing_to_move_and_lost_transform_are_sentences(run):
+    with pytest.raises(RegistrationError, match="at least one node"):
+        apply.move([], run)
+    slicer.mrmlScene.RemoveNode(run.transform)
+    with pytest.raises(RegistrationError, match="no longer in the scene"):
+        apply.move([point_list((0, 0, 0))], results.run_of(run.table))
+
+
+def test_checkerboard_has_squares_of_both(run):
+    board = slicer.util.arrayFromVolume(look.checkerboard(run))
+    assert look.checkerboard(run) is look.checkerboard(run)
+    shown = {name: look._as_shown(getattr(run, name)) for name in ("fixed", "warped")}
+    same = {name: np.isclose(board, values, atol=1) for name, values in shown.items()}
+    assert (same["fixed"] | same["warped"]).all()
+    assert not same["fixed"].all() and not same["warped"].all()
+
+
+def test_displacement_map_is_the_length_of_the_displacement(run):
+    volume = look.displacement_map(run)
+    index = (9, 10, 8)  # k, j, i
+    ras = (GRIDS["oblique"] @ [index[2], index[1], index[0], 1])[:3]
+    expected = np.linalg.norm(moving_from_fixed(run, ras) - ras)
+    assert slicer.util.arrayFromVolume(volume)[index] == pytest.approx(expected, rel=1e-3)
+
+
+def test_views(run):
+    look.show_before(run, 0.3)
+    view = look.slice_views()[0]
+    assert view.GetForegroundVolumeID() == run.moving.GetID() and view.GetForegroundOpacity() == pytest.approx(0.3)
+    look.show_map(run, run.jacobian, True)
+    assert view.GetForegroundVolumeID() == run.jacobian.GetID()
+    look.show_side_by_side(run)
+    shown = {v.GetLayoutName(): v.GetBackgroundVolumeID() for v in look.slice_views()}
+    assert shown["Red"] == run.fixed.GetID() and shown["Yellow"] == run.warped.GetID()
+    assert all(v.GetLinkedControl() for v in look.slice_views())
+    red, yellow = (slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceNode{name}") for name in ("Red", "Yellow"))
+    for row in range(3):
+        for column in range(3):
+            assert red.GetSliceToRAS().GetElement(row, column) == yellow.GetSliceToRAS().GetElement(row, column)
+    look.leave_side_by_side()
+    look.show_after(run, 1.0)
+    assert not view.GetLinkedControl() and view.GetForegroundVolumeID() == run.warped.GetID()
+    look.show_grid(run, True)
+    assert run.transform.GetDisplayNode().GetVisibility2D()
+
+
+def test_buttons_follow_what_the_run_has(fake_worker, module, tmp_path):
+    fixed, moving = add_volume("fixed", GRIDS["axial"]), add_volume("moving", GRIDS["oblique"])
+    write_run(tmp_path, fixed, moving)
+    load_run(tmp_path, fixed, moving, "run", Outputs(jacobian=SKIP))
+    module.refresh()
+    ui = module.ui
+    assert not ui.jacobianButton.enabled and ui.gridButton.enabled and ui.checkerButton.enabled
+    for button in (ui.beforeButton, ui.displacementButton, ui.gridButton, ui.flickerButton, ui.checkerButton,
+                   ui.sideButton, ui.resetButton):
+        button.click()
+    assert not ui.beforeButton.checked and not ui.displacementButton.checked and not ui.flickerButton.checked
+    ui.blendSlider.value = 0.8
+    assert look.slice_views()[0].GetForegroundOpacity() == pytest.approx(0.8)
