@@ -22,6 +22,7 @@ from . import feedforward, weights
 from .job import RegistrationError, choose
 from .training import data, loop, packing
 from .training.augment import Augmentation
+from .training.crew import Crew
 from .training.examples import Source
 from .training.objective import Objective
 from .training.packing import Packing
@@ -64,7 +65,7 @@ class TrainingConfig:
 
     def __post_init__(self):
         choose("method to train", self.method, list(feedforward.NETWORKS))
-        choose("precision", self.precision, ("float32", "bfloat16", "float16"))
+        choose("precision", self.precision, ("float32", "bfloat16"))
 
 
 def load_config(path: str | Path, **changes: Any) -> TrainingConfig:
@@ -156,6 +157,7 @@ def trainer_of(config: TrainingConfig, pack: data.Pack) -> loop.Trainer:
         raise RegistrationError(
             f"{len(pack.subjects)} subjects, {held_out} of them held out: training and validation need two each."
         )
+    crew = Crew.join(config.device)
     torch.manual_seed(config.seed)
     network = feedforward.build(config.method, config.network)
     if config.initial:
@@ -172,8 +174,9 @@ def trainer_of(config: TrainingConfig, pack: data.Pack) -> loop.Trainer:
         validation=pack.subjects[-held_out:],
         validation_pairs=config.validation_pairs,
         seed=config.seed,
-        device=config.device,
+        device=crew.device(config.device),
         precision=config.precision,
+        crew=crew,
     )
 
 

@@ -56,7 +56,10 @@ class Checkpoint:
 
 
 def save(path: str | Path, network: nn.Module, manifest: Manifest) -> None:
-    """Write weights in half precision (whole numbers as they are) and the manifest with their checksum."""
+    """Write weights in half precision (whole numbers as they are) and the manifest with their checksum.
+
+    The manifest is also written beside the file as JSON: a card for whoever cannot read torch files, the panel first.
+    """
     state = {
         k: v.detach().cpu().half() if v.is_floating_point() else v.detach().cpu()
         for k, v in network.state_dict().items()
@@ -66,6 +69,8 @@ def save(path: str | Path, network: nn.Module, manifest: Manifest) -> None:
     partial = Path(path).with_name(Path(path).name + ".partial")
     torch.save({"manifest": json.dumps(asdict(manifest), sort_keys=True), "state": state}, partial)
     partial.replace(path)
+    card = json.dumps({"name": Path(path).stem, **asdict(manifest)}, indent=2)
+    Path(path).with_suffix(".json").write_text(card + "\n", encoding="utf-8")
 
 
 def load(path: str | Path) -> Checkpoint:

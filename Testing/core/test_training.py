@@ -2,6 +2,10 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,6 +105,31 @@ def test_training_resumes_bit_for_bit(pack, tmp_path):
         assert torch.equal(a, b)
     for a, b in zip(flat(whole["optimiser"]), flat(halves["optimiser"]), strict=True):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_two_processes_train_one_network(pack, tmp_path):
+    """Started by torchrun: other examples in each process, the same weights in both, one checkpoint."""
+    script = tmp_path / "two.py"
+    script.write_text(
+        f"import sys; sys.path[:0] = {sys.path!r}\n"
+        "import os, torch; torch.set_num_threads(1)\n"
+        "from test_training import config\n"
+        "from neuralreg import train\nfrom neuralreg.training import data\n"
+        f"settings = config({str(pack)!r}, {str(tmp_path / 'out')!r})\n"
+        "seen = []\n"
+        f"trainer = train.trainer_of(settings, data.Pack.load({str(pack)!r}))\n"
+        "values = [trainer.step()['lncc'] for _ in range(2)]\n"
+        f"torch.save((trainer.network.state_dict(), values), {str(tmp_path)!r} + f'/rank{{trainer.crew.rank}}.pt')\n"
+        "train.train(settings)\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment)
+    (one, values_one), (two, values_two) = (torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in (0, 1))
+    assert values_one != values_two
+    for name, value in one.items():
+        assert torch.equal(value, two[name])
+    assert state_of(tmp_path / "out")["iteration"] == 6
 
 
 class InterruptAfter:

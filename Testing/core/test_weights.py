@@ -31,6 +31,7 @@ def test_a_checkpoint_comes_back_to_half_precision(saved):
     assert checkpoint.manifest.contrast == "T1"
     assert checkpoint.manifest.lattice == (17, 17, 17)
     assert len(checkpoint.manifest.sha256) == 64
+    assert json.loads(path.with_suffix(".json").read_text())["sha256"] == checkpoint.manifest.sha256
     assert path.stat().st_size < 2.2 * sum(p.numel() for p in network.parameters()) + 20_000
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 SIZES = {
     "paper": {"modes": (40, 48, 56), "width": 12, "projection": 24, "layers": 15, "rank": 0.42, "body": None},
     "paper-2d": {"modes": (40, 48), "width": 32, "projection": 24, "layers": 12, "rank": 0.42, "body": None},
-    "compact": {"modes": (20, 24, 20), "width": 24, "projection": 32, "layers": 4, "rank": 0.1, "body": (40, 48, 40)},
+    "compact": {"modes": (32, 40, 32), "width": 16, "projection": 32, "layers": 4, "rank": 0.03, "body": (32, 40, 32)},
     "compact-2d": {"modes": (20, 24), "width": 24, "projection": 32, "layers": 6, "rank": 0.2, "body": (40, 48)},
 }
 
@@ -39,12 +39,12 @@ class FNOReg(nn.Module):
 
     def __init__(
         self,
-        modes: tuple[int, ...] = (20, 24, 20),
-        width: int = 24,
+        modes: tuple[int, ...] = (32, 40, 32),
+        width: int = 16,
         projection: int = 32,
         layers: int = 4,
-        rank: float = 0.1,
-        body: tuple[int, ...] | None = (40, 48, 40),
+        rank: float = 0.03,
+        body: tuple[int, ...] | None = (32, 40, 32),
         half_resolution: bool = False,
     ):
         super().__init__()

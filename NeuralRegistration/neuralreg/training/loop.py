@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..feedforward import appearance, domain
 from ..job import RegistrationError
+from .crew import Crew
 from .data import Subject
 from .examples import Source
 from .objective import Objective, measure
@@ -62,6 +63,7 @@ class Trainer:
     seed: int = 0
     device: str = "cpu"
     precision: str = "float32"
+    crew: Crew = field(default_factory=Crew)
     iteration: int = 0
     seconds: float = 0.0
     best: float = -math.inf
@@ -88,6 +90,11 @@ class Trainer:
         for name in ("iteration", "seconds", "best", "since_best", "history", "seed"):
             setattr(self, name, state[name])
 
+    def finished(self) -> bool:
+        """Whether the schedule is over, or validation has not improved for its patience."""
+        impatient = 0 < self.schedule.patience <= self.since_best
+        return impatient or self.iteration >= self.schedule.iterations
+
     def domain(self) -> dict:
         """What the training images look like, for warnings at inference."""
         looks = [appearance(s.image / 255, tuple(s.grid.spacing)) for s in self.training]
@@ -95,7 +102,9 @@ class Trainer:
 
     def step(self) -> dict[str, float]:
         """One iteration -> the values of the terms."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.iteration)
+        generator = torch.Generator().manual_seed(
+            self.seed * 1_000_003 + self.iteration * self.crew.size + self.crew.rank
+        )
         example = self.source.example(self.training, generator, self.device)
         self.network.train()
         for group in self.optimiser.param_groups:
@@ -103,6 +112,7 @@ class Trainer:
         total, values = self.objective(example, self.predict(self.network, example.fixed_seen, example.moving_seen))
         self.optimiser.zero_grad(set_to_none=True)
         total.backward()
+        self.crew.average_gradients(self.network)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip)
         if not math.isfinite(float(norm)):
             raise RegistrationError(
@@ -114,8 +124,8 @@ class Trainer:
         return values
 
     def predict(self, network: nn.Module, fixed: Tensor, moving: Tensor) -> Tensor:
-        kind = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.precision]
-        with torch.autocast(torch.device(self.device).type, dtype=kind, enabled=kind is not None):
+        mixed = self.precision == "bfloat16"
+        with torch.autocast(torch.device(self.device).type, dtype=torch.bfloat16, enabled=mixed):
             return network(fixed, moving).float()
 
     @torch.no_grad()
@@ -159,10 +169,13 @@ def run(
         trainer.restore(torch.load(checkpoint, map_location=trainer.device, weights_only=True))
     sums: dict[str, list[float]] = {}
     begun, saved = time.time() - trainer.seconds, time.time()
-    while trainer.iteration < trainer.schedule.iterations and time.time() < deadline:
+    while trainer.crew.agreed(not trainer.finished() and time.time() < deadline, trainer.device):
         for name, value in trainer.step().items():
             sums.setdefault(name, []).append(value)
         trainer.seconds = time.time() - begun
+        tick(trainer.iteration)
+        if not trainer.crew.leads:
+            continue
         last = trainer.iteration == trainer.schedule.iterations
         if trainer.iteration % trainer.schedule.validate_every == 0 or last:
             row = _validated(trainer, sums)
@@ -170,14 +183,12 @@ def run(
             report(row)
             if trainer.since_best == 0:
                 improved(trainer, row)
-            elif trainer.since_best >= trainer.schedule.patience > 0:
-                break
         if time.time() - saved > 60 * trainer.schedule.checkpoint_minutes or last:
             save(trainer, checkpoint)
             saved = time.time()
-        tick(trainer.iteration)
-    save(trainer, checkpoint)
-    return trainer.iteration >= trainer.schedule.iterations
+    if trainer.crew.leads:
+        save(trainer, checkpoint)
+    return trainer.finished()
 
 
 def _validated(trainer: Trainer, sums: dict[str, list[float]]) -> dict:

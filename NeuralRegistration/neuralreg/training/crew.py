@@ -1,0 +1,57 @@
+"""Several processes with one GPU each, started by torchrun: everyone draws other examples, gradients are averaged.
+
+torchrun --nproc_per_node 4 -m neuralreg train CONFIG.toml --device cuda
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Which of how many processes this is; one alone unless torchrun says otherwise."""
+
+    rank: int = 0
+    size: int = 1
+    local: int = 0
+
+    @classmethod
+    def join(cls, device: str) -> Crew:
+        """Find the others, once."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls()
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process validates, reports and saves."""
+        return self.rank == 0
+
+    def device(self, wanted: str) -> str:
+        return f"cuda:{self.local}" if self.size > 1 and wanted == "cuda" else wanted
+
+    def average_gradients(self, network: nn.Module) -> None:
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def agreed(self, answer: bool, device: str) -> bool:
+        """What the leading process answers: nobody may go on alone, or stop alone."""
+        if self.size == 1:
+            return answer
+        said = torch.tensor([float(answer)], device=device)
+        dist.broadcast(said, src=0)
+        return bool(said.item())
