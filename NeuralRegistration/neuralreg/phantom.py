@@ -18,18 +18,8 @@ from .transform import Affine, Transform
 
 SEMI_AXES_MM = (66.0, 82.0, 60.0)  # left-right, front-back, up-down: an adult brain at scale 1
 MARGIN = 1.15  # the lattice reaches this much beyond the brain
-LABELS = (
-    "background",
-    "cortex",
-    "white matter",
-    "ventricles",
-    "thalamus",
-    "putamen",
-    "caudate",
-    "cerebellum",
-    "brain stem",
-)
-INTENSITIES = {  # of the fluid around the brain, then of labels 1, 2, …
+# Labels: 1 cortex, 2 white matter, 3 ventricles, 4 thalamus, 5 putamen, 6 caudate, 7 cerebellum, 8 brain stem.
+INTENSITIES = {  # of the fluid around the brain (label 0), then of labels 1, 2, …
     "T1": (160.0, 560.0, 850.0, 130.0, 690.0, 620.0, 590.0, 600.0, 780.0),
     "T2": (900.0, 560.0, 330.0, 980.0, 430.0, 400.0, 450.0, 600.0, 360.0),
 }
