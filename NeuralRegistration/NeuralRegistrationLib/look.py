@@ -11,7 +11,7 @@ from .results import Run, folder_of, put_into_folder
 SQUARES = 8  # of the checkerboard along the longest side of the volume
 GRID_LINES = 20  # of the deformation grid along the longest side
 MAP_OPACITY = 0.5
-DISPLACEMENT_COLOURS = "vtkMRMLColorTableNodeFileViridis.txt"
+DISPLACEMENT_COLOURS = "vtkMRMLColorTableNodeIron"
 
 
 def slice_views() -> list:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import slicer
+import vtk
 from PySide6 import QtGui, QtWidgets
 
 PANEL_WIDTH = 400
@@ -35,3 +36,63 @@ def save_panel(widget: QtWidgets.QWidget, path: Path, width: int = PANEL_WIDTH) 
         widget.resize(width, widget.heightForWidth(width) if widget.hasHeightForWidth() else widget.sizeHint.height())
     slicer.app.processEvents()
     QtWidgets.QWidget.grab(widget).save(str(path))
+
+
+def save_slice(name: str, path: Path, size: tuple[int, int] = (480, 480), fit: bool = True) -> None:
+    """Draw a slice view ("Red", "Yellow", "Green"): layers, blend and the transform's grid, as in Slicer's window.
+
+    Needs EGL (Mesa will do): set VTK_DEFAULT_OPENGL_WINDOW=vtkEGLRenderWindow before VTK is imported.
+    """
+    widget = slicer.app.layoutManager().sliceWidget(name)
+    logic, node = widget.sliceLogic(), widget.mrmlSliceNode()
+    node.SetDimensions(*size, 1)
+    logic.ResizeSliceNode(*size)
+    if fit:
+        logic.FitSliceToAll(*size)
+        logic.SnapSliceOffsetToIJK()
+    renderer = vtk.vtkRenderer()
+    renderer.AddViewProp(_layers(logic))
+    window = vtk.vtkRenderWindow()
+    window.OffScreenRenderingOn()
+    window.SetSize(*size)
+    window.AddRenderer(renderer)
+    interactor = vtk.vtkRenderWindowInteractor()  # displayable managers ask for one
+    window.SetInteractor(interactor)
+    group = _displayable_managers(renderer, node)
+    node.Modified()  # managers look at the scene when their view changes
+    window.Render()
+    _write_window(window, path)
+    group.SetRenderer(None)
+
+
+def _layers(logic):
+    """The blended layers of a slice logic as one picture."""
+    mapper = vtk.vtkImageMapper()
+    mapper.SetInputConnection(logic.GetImageDataConnection())
+    mapper.SetColorWindow(255)
+    mapper.SetColorLevel(127.5)
+    actor = vtk.vtkActor2D()
+    actor.SetMapper(mapper)
+    actor.GetProperty().SetDisplayLocationToBackground()
+    return actor
+
+
+def _displayable_managers(renderer, node):
+    factory = slicer.vtkMRMLSliceViewDisplayableManagerFactory.GetInstance()
+    factory.SetMRMLApplicationLogic(slicer.app.applicationLogic())
+    for manager in ("vtkMRMLTransformsDisplayableManager2D", "vtkMRMLModelSliceDisplayableManager"):
+        if not factory.IsDisplayableManagerRegistered(manager):
+            factory.RegisterDisplayableManager(manager)
+    group = factory.InstantiateDisplayableManagers(renderer)
+    group.SetMRMLDisplayableNode(node)
+    return group
+
+
+def _write_window(window, path: Path) -> None:
+    grab = vtk.vtkWindowToImageFilter()
+    grab.SetInput(window)
+    grab.ReadFrontBufferOff()
+    writer = vtk.vtkPNGWriter()
+    writer.SetInputConnection(grab.GetOutputPort())
+    writer.SetFileName(str(path))
+    writer.Write()

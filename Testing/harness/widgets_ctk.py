@@ -49,6 +49,8 @@ class ctkCollapsibleButton(PythonQtObject, QtWidgets.QWidget):
     def eventFilter(self, child, event):
         """Remember what was hidden on purpose, as ctk does: opening the section must not show it."""
         shown, hidden = QtCore.QEvent.ShowToParent, QtCore.QEvent.HideToParent
+        if child is self.__dict__.get("_title"):
+            return False
         if not self.__dict__.get("_forcing") and event.type() in (shown, hidden):
             child.setProperty("visibilityToParent", event.type() == shown)
             if self._collapsed and event.type() == shown:
