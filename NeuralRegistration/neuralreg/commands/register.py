@@ -62,6 +62,9 @@ def add_register(commands: Any) -> None:
     parser.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the method; may be repeated"
     )
+    parser.add_argument(
+        "--refine", type=int, metavar="N", help="iterations of instance optimisation behind a trained network"
+    )
     _add_run_options(parser)
 
 
@@ -112,6 +115,8 @@ def _register(options: argparse.Namespace) -> None:
     names += ("moving_mask", "device", "seed", "threads")
     check_output(Path(options.output), options.overwrite)  # before torch is imported: this answer needs no waiting
     job = RegistrationJob(**{name: getattr(options, name) for name in names})
+    if options.refine is not None:
+        options.option.append(f"refine={options.refine}")
     if options.option:
         from ..methods import method_class
 

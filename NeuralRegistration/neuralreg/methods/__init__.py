@@ -13,7 +13,11 @@ from typing import Any
 
 from ..job import PRESETS, RegistrationError, choose
 
-METHODS = {"DNVF": "neuralreg.methods.dnvf:DNVF"}
+METHODS = {
+    "DNVF": "neuralreg.methods.dnvf:DNVF",
+    "VoxelMorph": "neuralreg.methods.voxelmorph:VoxelMorph",
+    "Cas-DNVF": "neuralreg.methods.cas_dnvf:CasDNVF",
+}
 
 
 def option(default: Any, text: str, minimum: float | None = None, maximum: float | None = None) -> Any:

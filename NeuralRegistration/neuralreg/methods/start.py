@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -13,13 +14,15 @@ from ..job import RegistrationError
 from ..optimise import Chain, Fit, Level, border_window, coarser_shape
 from ..weights import Checkpoint, load
 
-SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "Models"
+SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "Models"  # in Slicer and in a checkout
+INSTALLED = Path(sys.prefix) / "share" / "neuralreg" / "models"  # by pip
 REFINE_VELOCITY = 2.0  # lattice of the refinement, in image voxels
 
 
 def known_models() -> list[Path]:
     """Checkpoints that come with the extension, and those that the user added in the panel."""
-    folders = (SHIPPED, Path.home() / ".neuralreg" / "models")
+    shipped = SHIPPED if SHIPPED.is_dir() else INSTALLED
+    folders = (shipped, Path.home() / ".neuralreg" / "models")
     return [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.pt"))]
 
 
