@@ -17,6 +17,7 @@ from .affine_search import (
     Level,
     Volume,
     averaged,
+    covered_correlation,
     descend,
     evaluate,
     local_correlation,
@@ -81,8 +82,8 @@ def _report(monitor: Monitor, fraction: float) -> None:
 
 def _never_worse(level: Level, matrix: np.ndarray, references: list[np.ndarray]) -> AffineResult:
     """The result, or the best of the starts where the search did not improve on it."""
-    before = [-evaluate(local_correlation, level, reference) for reference in references]
-    after = -evaluate(local_correlation, level, matrix)
+    before = [-evaluate(covered_correlation, level, reference) for reference in references]
+    after = -evaluate(covered_correlation, level, matrix)
     best = int(np.argmax(before))
     if after > before[best] + WORTH:
         return AffineResult(Affine(matrix), before[0], after)
@@ -117,13 +118,13 @@ class _Pair:
         volume_mm = np.prod((high - low + 1) * self.fixed.grid.spacing)
         finest = float(self.fixed.grid.spacing.min())
         spacings = [max((volume_mm / n) ** (1 / 3), finest) for n in LEVEL_POINTS]
-        return [make_level(self.fixed.coarser(0.8 * s), self.moving, s, *self._box_at(0.8 * s)) for s in spacings]
+        return [self._level(s) for s in spacings]
 
-    def _box_at(self, spacing: float) -> tuple[np.ndarray, np.ndarray]:
-        """The box in indices of the fixed image averaged to `spacing`."""
-        grid = self.fixed.coarser(spacing).grid
-        corners = [self.fixed.grid.world_from_index @ np.append(end, 1.0) for end in self.box]
-        return tuple((grid.index_from_world @ corner)[:3] for corner in corners)
+    def _level(self, spacing: float) -> Level:
+        fixed, moving = (v.coarser(0.8 * spacing).smoothed() for v in (self.fixed, self.moving))
+        index_from_index = fixed.grid.index_from_world @ self.fixed.grid.world_from_index
+        low, high = ((index_from_index @ np.append(end, 1.0))[:3] for end in self.box)
+        return make_level(fixed, moving, spacing, low, high)
 
     def centred(self, rotation: np.ndarray | None = None) -> np.ndarray:
         return _about(self.objects[0], self.objects[1], np.eye(3) if rotation is None else rotation)
@@ -165,7 +166,7 @@ def _start(pair: _Pair, levels: list[Level], monitor: Monitor) -> np.ndarray:
     _report(monitor, 0.4)
     refined.sort(key=lambda found: found[1])
     finalists = [descend(local_correlation, levels[0], found[0], "rigid") for found in refined[:FINALISTS]]
-    return min(finalists, key=lambda found: evaluate(local_correlation, levels[1], found[0]))[0]
+    return min(finalists, key=lambda found: evaluate(covered_correlation, levels[1], found[0]))[0]
 
 
 def _volume(image: Image, mask: Image | None, spacing: float, device) -> Volume:

@@ -19,7 +19,9 @@ from .sampling import sample
 
 BINS = 32
 BLOCK = 4  # points along each edge of a block
-NOISE = 1e-4  # variance of a block, for intensities from 0 to 1, below which a correlation means nothing
+NOISE = 1e-4  # variance within a fixed block, for intensities from 0 to 1, at which a correlation counts half
+ROUNDING = 1e-6
+SMOOTHING = 0.2  # weight of each neighbour
 SCALES = (0.6, 1.7)  # one organ is never that much smaller or larger in the other image: the search cannot collapse
 SHARED_LANES = 4  # the points are laid out in slabs, which `sample` hands to several threads
 
@@ -43,6 +45,16 @@ class Volume:
         """Averaged over as many whole voxels as fit into `spacing` mm."""
         return Volume(*averaged(self.data, self.grid, spacing))
 
+    def smoothed(self) -> Volume:
+        """Blurred by three weights along each axis: without it, linear interpolation makes small false optima."""
+        data = self.data.transpose(0, 1)  # each channel is one volume
+        weights = torch.tensor([SMOOTHING, 1 - 2 * SMOOTHING, SMOOTHING], dtype=data.dtype, device=data.device)
+        for axis in range(3):
+            shape, padding = [1] * 5, [0] * 3
+            shape[2 + axis], padding[axis] = 3, 1
+            data = F.conv3d(data, weights.view(shape), padding=padding)
+        return Volume(data.transpose(0, 1), self.grid)
+
 
 def averaged(data: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
     """(1, C, D, H, W) averaged over as many whole voxels as fit into `spacing` mm, and its grid."""
@@ -59,11 +71,12 @@ def averaged(data: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
 @dataclass(frozen=True)
 class Level:
     """One resolution: `points` (1, 3, lanes, blocks / lanes, BLOCK³) in mm from `center` (LPS mm), the fixed values and
-    weights there (blocks, BLOCK³), and the moving image averaged to match."""
+    weights there (blocks, BLOCK³), how much each fixed block has to say (blocks), the moving image averaged to match."""
 
     points: Tensor
     fixed: Tensor
     weights: Tensor
+    certainty: Tensor
     center: np.ndarray
     moving: Volume
     spacing: float
@@ -90,7 +103,7 @@ def make_level(fixed: Volume, moving: Volume, spacing: float, low: np.ndarray, h
 
     Blocks in which the fixed image hardly varies say nothing about position and are left out.
     """
-    grid = fixed.grid
+    grid = fixed.grid  # both images come averaged and smoothed for this spacing
     counts = np.maximum(np.ceil((high - low + 1) * grid.spacing / (spacing * BLOCK) - 0.25), 1).astype(int)
     offsets = [(torch.arange(n * BLOCK, dtype=torch.float64) - (n * BLOCK - 1) / 2) * spacing for n in counts]
     z, y, x = torch.meshgrid(*offsets[::-1], indexing="ij")
@@ -99,11 +112,13 @@ def make_level(fixed: Volume, moving: Volume, spacing: float, low: np.ndarray, h
     index = along / torch.from_numpy(grid.spacing).view(3, 1, 1) + torch.from_numpy(middle).view(3, 1, 1)
     values, weights = sample(fixed.data, index.float()[None, :, None].to(fixed.data.device))[0, :, 0]
     values = values / (weights + 1e-6)
-    keep = _telling(values, weights)
+    variance = _variance(values, weights)
+    keep = _telling(variance, weights)
     points = torch.einsum("ab,bcd->acd", torch.from_numpy(grid.direction), along).float().to(values.device)[:, keep]
     center = grid.world_from_index[:3, :3] @ middle + grid.origin
     shape = (1, 3, SHARED_LANES, len(keep) // SHARED_LANES, BLOCK**3)
-    return Level(points.reshape(shape), values[keep], weights[keep], center, moving.coarser(spacing * 0.8), spacing)
+    certainty = (variance / (variance + NOISE))[keep]
+    return Level(points.reshape(shape), values[keep], weights[keep], certainty, center, moving, spacing)
 
 
 def _blocks(values: Tensor, counts: np.ndarray) -> Tensor:  # (3, D, H, W) -> (3, blocks, BLOCK³)
@@ -112,22 +127,41 @@ def _blocks(values: Tensor, counts: np.ndarray) -> Tensor:  # (3, D, H, W) -> (3
     return split.reshape(3, nz * ny * nx, BLOCK**3)
 
 
-def _telling(values: Tensor, weights: Tensor) -> Tensor:
-    """Indices of the blocks that lie in the mask and vary; all of them in a flat image. A multiple of SHARED_LANES."""
+def _variance(values: Tensor, weights: Tensor) -> Tensor:  # -> (blocks,)
     total = weights.sum(1, keepdim=True) + 1e-6
     mean = (weights * values).sum(1, keepdim=True) / total
-    variance = (weights * (values - mean) ** 2).sum(1) / total[:, 0]
-    chosen = torch.nonzero((total[:, 0] > 0.1 * BLOCK**3) & (variance > NOISE)).flatten()
+    return (weights * (values - mean) ** 2).sum(1) / total[:, 0]
+
+
+def _telling(variance: Tensor, weights: Tensor) -> Tensor:
+    """Indices of the blocks that lie in the mask and vary; all of them in a flat image. A multiple of SHARED_LANES."""
+    chosen = torch.nonzero((weights.mean(1) > 0.1) & (variance > NOISE)).flatten()
     if len(chosen) == 0:
-        chosen = torch.arange(len(values), device=values.device)
+        chosen = torch.arange(len(variance), device=variance.device)
     padding = -len(chosen) % SHARED_LANES  # a few blocks counted twice weigh nothing among hundreds
     return torch.cat((chosen, chosen[torch.arange(padding, device=chosen.device) % len(chosen)]))
 
 
 def local_correlation(level: Level, matrix: Tensor) -> Tensor:  # -> ()
-    """−mean squared correlation within blocks: precise for any contrast that is linear within a block, of either sign.
+    """−mean squared correlation within blocks, over what lies in both images: precise for any contrast that is linear
+    within a block, of either sign. To descend: an image that is cut off is not stretched to cover more blocks."""
+    squared, overlap = _block_correlations(level, matrix)
+    weight = overlap * level.certainty
+    return -(squared * weight).sum() / (weight.sum() + 1e-6)
 
-    Blocks that leave the moving image count as uncorrelated, so a small overlap never looks good.
+
+def covered_correlation(level: Level, matrix: Tensor) -> Tensor:  # -> ()
+    """The same over all blocks, 0 where they leave the moving image. To judge: a small overlap never looks good."""
+    squared, overlap = _block_correlations(level, matrix)
+    all_of_it = level.weights.sum(1) @ level.certainty
+    return -(squared * overlap) @ level.certainty / (all_of_it + 1e-6)
+
+
+def _block_correlations(level: Level, matrix: Tensor) -> tuple[Tensor, Tensor]:  # -> (blocks,) ×2
+    """Squared correlation of fixed and warped in each block, and the weight of the block's overlap.
+
+    Noise is kept down by `certainty`, which only the fixed image decides: a constant added to the moving variance as
+    well would reward motion that brings more contrast into a block, and shrinks a head by one per cent.
     """
     values, weights = level.warped(matrix)
     total = weights.sum(1, keepdim=True) + 1e-6
@@ -135,8 +169,7 @@ def local_correlation(level: Level, matrix: Tensor) -> Tensor:  # -> ()
     f = level.fixed - (share * level.fixed).sum(1, keepdim=True)
     m = values - (share * values).sum(1, keepdim=True)
     ff, mm, fm = ((share * a * b).sum(1) for a, b in ((f, f), (m, m), (f, m)))
-    squared = fm * fm / ((ff + NOISE) * (mm + NOISE))
-    return -(squared * total[:, 0]).sum() / level.weights.sum()
+    return fm * fm / ((ff + ROUNDING) * (mm + ROUNDING)), total[:, 0]
 
 
 def mutual_information(level: Level, matrix: Tensor) -> Tensor:  # -> ()

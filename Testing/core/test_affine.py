@@ -1,0 +1,248 @@
+"""The affine stage: known maps come back, in any contrast and on any grid, and nothing gets worse."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from neuralreg import affine_search
+from neuralreg.affine import register_affine
+from neuralreg.image import Grid, Image, canonical, resample
+from neuralreg.job import Cancelled, Monitor, RegistrationError
+from neuralreg.transform import Affine
+
+CENTER = np.array([10.0, -20.0, 5.0])
+OBLIQUE = np.array([[0.8, -0.6, 0.0], [0.48, 0.64, -0.6], [0.36, 0.48, 0.8]])
+AXES = {
+    "LPS": np.eye(3),
+    "flipped and permuted": np.array([[0.0, 0.0, -1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
+    "oblique, left-handed": OBLIQUE @ np.diag([1.0, 1.0, -1.0]),
+}
+
+
+def head(points: torch.Tensor) -> torch.Tensor:
+    """Intensity of an asymmetric head-like body at LPS points (3, …) mm: 0 outside, about 60 to 200 inside."""
+    x, y, z = points - torch.from_numpy(CENTER).view(3, *[1] * (points.ndim - 1))
+    edge = ((x / 62) ** 2 + (y / 78) ** 2 + (z / 55) ** 2).sqrt()
+    tissue = 120 + 40 * torch.sin(x / 9 + 1) * torch.cos(y / 11) + 35 * torch.sin(z / 8 + y / 25)
+    lump = ((x - 25) ** 2 + (y + 30) ** 2 + (z - 15) ** 2).sqrt()
+    return (tissue + 60 * torch.sigmoid((18 - lump) / 2)) * torch.sigmoid((1 - edge) * 25)
+
+
+def grid(axes: str = "LPS", spacing=(4.0, 4.0, 4.0), extent=(190.0, 210.0, 180.0), center=CENTER) -> Grid:
+    size = np.round(np.array(extent) / spacing).astype(int)
+    direction = AXES[axes]
+    origin = center - direction @ (np.array(spacing) * (size - 1) / 2)
+    return Grid.from_parts(size, origin, spacing, direction)
+
+
+def body(on: Grid, fixed_from_world: Affine | None = None) -> Image:
+    points = on.points()
+    return Image(head(points if fixed_from_world is None else fixed_from_world(points)).float()[None], on)
+
+
+def motion(degrees: float, shift, scales=(1.0, 1.0, 1.0), axis=(1.0, 2.0, -1.5)) -> Affine:
+    """moving_from_fixed: turn about the head's centre, scale, shift (mm)."""
+    x, y, z = np.array(axis) / np.linalg.norm(axis) * np.deg2rad(degrees)
+    cross = torch.tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]], dtype=torch.float64)
+    matrix = np.eye(4)
+    matrix[:3, :3] = torch.linalg.matrix_exp(cross).numpy() @ np.diag(scales)
+    matrix[:3, 3] = CENTER + np.array(shift) - matrix[:3, :3] @ CENTER
+    return Affine(matrix)
+
+
+def pair(true: Affine, fixed_grid: Grid, moving_grid: Grid | None = None) -> tuple[Image, Image]:
+    """The head, and the head moved by `true`, drawn on a grid around where it went."""
+    around = true(torch.from_numpy(CENTER)).numpy()
+    moving_grid = moving_grid or grid(center=around, extent=(220.0, 220.0, 220.0))
+    return body(fixed_grid), body(moving_grid, true.inverse())
+
+
+def error_mm(found: Affine, true: Affine) -> float:
+    points = torch.from_numpy(CENTER).view(3, 1) + 50 * torch.tensor(list(np.ndindex(3, 3, 3))).double().T - 50
+    return float((found(points) - true(points)).norm(dim=0).mean())
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize("spacing", [(4.0, 4.0, 4.0), (3.0, 3.0, 7.0)])
+def test_a_known_affine_comes_back_on_every_kind_of_grid(axes, spacing):
+    true = motion(12, (9, -6, 4), (1.06, 0.95, 1.03))
+    fixed, moving = pair(true, grid(axes, spacing))
+    found = register_affine(fixed, moving)
+    assert error_mm(found.moving_from_aligned, true) < 0.6
+    assert found.similarity_after > found.similarity_before
+    assert found.warning is None
+
+
+@pytest.mark.parametrize("axis", [(1, 0, 0), (0, 1, 0), (-1, 1, 1)])
+def test_25_degrees_and_40_mm_are_found(axis):
+    true = motion(25, (25, -24, 20), axis=axis)
+    fixed, moving = pair(true, grid())
+    assert error_mm(register_affine(fixed, moving, "rigid").moving_from_aligned, true) < 0.5
+
+
+def hill(values: torch.Tensor) -> torch.Tensor:
+    """A contrast that rises and falls again within the tissue of the head: as hard as contrasts get."""
+    return 900 * torch.exp(-(((values - 110) / 45) ** 2)) * (values > 8)
+
+
+@pytest.mark.parametrize(("contrast", "limit_mm"), [(lambda v: 255 - v, 0.5), (hill, 2.0)], ids=["inverted", "hill"])
+def test_another_contrast_is_no_obstacle(contrast, limit_mm):
+    true = motion(14, (12, 8, -15), (0.96, 1.04, 1.0))
+    fine = (3.0, 3.0, 3.0)
+    fixed, moving = pair(true, grid(spacing=fine), grid(spacing=fine, extent=(230.0, 230.0, 230.0)))
+    found = register_affine(fixed, Image(contrast(moving.data), moving.grid))
+    assert error_mm(found.moving_from_aligned, true) < limit_mm
+
+
+def test_rigid_is_rigid():
+    fixed, moving = pair(motion(8, (5, 5, 5), (1.1, 0.9, 1.0)), grid())
+    turn = register_affine(fixed, moving, "rigid").moving_from_aligned.matrix[:3, :3]
+    np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-9)
+
+
+def test_an_image_lies_best_on_itself():
+    """Neither noise terms nor masks may make a slightly smaller or larger image look better."""
+    true = motion(10, (8, 8, 8))
+    fine = (3.0, 3.0, 3.0)
+    fixed, moving = pair(true, grid(spacing=fine), grid(spacing=fine, extent=(230.0, 230.0, 230.0)))
+    found = register_affine(fixed, moving).moving_from_aligned
+    np.testing.assert_allclose(np.linalg.svd(found.matrix[:3, :3])[1], 1.0, atol=0.003)
+
+
+def test_half_a_head_finds_its_place_in_a_whole_one():
+    true = motion(8, (10, -5, 8))
+    whole, moving = pair(true, grid())
+    d, h, w = whole.grid.shape
+    half = Image(whole.data[:, : d // 2], whole.grid.cropped((0, 0, 0), (w, h, d // 2)))
+    assert error_mm(register_affine(half, moving, "rigid").moving_from_aligned, true) < 1.0
+
+
+def test_masks_restrict_what_is_compared():
+    """A large bright object that moved otherwise decides the result, unless the masks leave it out."""
+    true = motion(0, (6, 0, 0))
+    fixed, moving = pair(true, grid(), grid(extent=(220.0, 220.0, 220.0)))
+    fixed_mask, moving_mask = (Image((i.data > 30).float(), i.grid) for i in (fixed, moving))
+    fixed, moving = _with_bar(fixed, -85.0), _with_bar(moving, -70.0)
+    masked = register_affine(fixed, moving, "rigid", fixed_mask=fixed_mask, moving_mask=moving_mask)
+    assert error_mm(masked.moving_from_aligned, true) < 0.5
+    coarse = fixed_mask.grid.with_shape((15, 17, 16))
+    coarse_mask = resample(fixed_mask, lambda points: points, coarse, "nearest")
+    assert error_mm(register_affine(fixed, moving, "rigid", fixed_mask=coarse_mask).moving_from_aligned, true) < 2.0
+
+
+def _with_bar(image: Image, at: float) -> Image:
+    x, _, z = image.grid.points() - torch.from_numpy(CENTER).view(3, 1, 1, 1)
+    bar = ((x - at).abs() < 12) & (z.abs() < 60)
+    return Image(torch.where(bar, 400.0, image.data[0])[None], image.grid)
+
+
+def test_an_initial_transform_is_the_start():
+    true = motion(60, (80, -70, 60))  # farther than the search for a start reaches
+    fixed, moving = pair(true, grid())
+    found = register_affine(fixed, moving, initial=motion(6, (5, -4, 3)) @ true)
+    assert error_mm(found.moving_from_aligned, true) < 0.6
+
+
+def test_a_perfect_start_is_not_made_worse():
+    true = motion(10, (8, 8, 8))
+    fixed, moving = pair(true, grid())
+    found = register_affine(fixed, moving, initial=true)
+    assert found.similarity_after >= found.similarity_before
+    assert error_mm(found.moving_from_aligned, true) < 0.3
+
+
+def test_a_search_that_went_wrong_keeps_the_start_and_says_so(monkeypatch):
+    fixed, moving = pair(motion(0, (1, 0, 0)), grid())
+    astray = motion(50, (30, 30, 30)).matrix
+    monkeypatch.setattr("neuralreg.affine.descend", lambda *args, **kwargs: (astray, 0.0))
+    found = register_affine(fixed, moving, initial=Affine.identity())
+    np.testing.assert_array_equal(found.moving_from_aligned.matrix, np.eye(4))
+    assert "start was kept" in found.warning
+    assert found.similarity_after == found.similarity_before
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, float("nan")])
+def test_flat_images_keep_the_start(value):
+    flat = Image(torch.full((1, 12, 12, 12), value), Grid.from_parts((12, 12, 12)))
+    found = register_affine(flat, flat)
+    np.testing.assert_array_equal(found.moving_from_aligned.matrix, np.eye(4))
+    assert np.isfinite([found.similarity_before, found.similarity_after]).all()
+    assert found.warning
+
+
+def test_nan_is_background():
+    true = motion(6, (5, 0, -5))
+    fixed, moving = pair(true, grid())
+    holes = torch.where(fixed.data < 1, torch.nan, fixed.data)
+    assert error_mm(register_affine(Image(holes, fixed.grid), moving).moving_from_aligned, true) < 1.0
+
+
+def test_noise_alone_cannot_collapse_the_scales():
+    generator = torch.Generator().manual_seed(3)
+    fixed, moving = (Image(torch.rand(1, 20, 24, 18, generator=generator), Grid.from_parts((18, 24, 20))) for _ in "ab")
+    scales = np.linalg.svd(register_affine(fixed, moving).moving_from_aligned.matrix[:3, :3], compute_uv=False)
+    low, high = affine_search.SCALES
+    assert low <= scales.min() and scales.max() <= high
+
+
+def test_the_order_of_storage_does_not_matter():
+    true = motion(15, (10, 12, -8), (1.04, 0.97, 1.0))
+    fixed, moving = pair(true, grid("flipped and permuted"), grid("oblique, left-handed", extent=(240.0, 240.0, 240.0)))
+    stored = register_affine(fixed, moving).moving_from_aligned
+    other = register_affine(canonical(fixed), canonical(moving)).moving_from_aligned
+    assert error_mm(stored, other) < 1e-6
+
+
+@pytest.mark.parametrize("turn", [motion(30, (15, -40, 22)), motion(90, (0, 0, 0), axis=(0, 0, 1))], ids=["30°", "90°"])
+def test_a_turned_world_gives_the_turned_result(turn):
+    fixed, moving = pair(motion(10, (6, 7, -8)), grid())
+    found = register_affine(fixed, moving).moving_from_aligned
+    turned = [Image(i.data, Grid(i.grid.shape, turn.matrix @ i.grid.world_from_index)) for i in (fixed, moving)]
+    again = register_affine(*turned).moving_from_aligned
+    assert error_mm(turn.inverse() @ again @ turn, found) < 0.02
+
+
+def test_the_same_input_gives_the_same_bytes():
+    fixed, moving = pair(motion(10, (6, 7, -8)), grid(spacing=(6.0, 6.0, 6.0)))
+    first, second = (register_affine(fixed, moving).moving_from_aligned.matrix for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.parametrize("name", ["local_correlation", "covered_correlation", "mutual_information"])
+def test_slopes_match_finite_differences(name):
+    cost, generator = getattr(affine_search, name), torch.Generator().manual_seed(0)
+    points = (torch.rand(1, 3, 2, 3, 64, generator=generator) - 0.5).double() * 6
+    fixed = torch.rand(6, 64, generator=generator).double()
+    moving = torch.rand(1, 2, 9, 10, 11, generator=generator).double() * 0.5 + 0.4
+    volume = affine_search.Volume(moving, Grid.from_parts((11, 10, 9)))
+    level = affine_search.Level(points, fixed, torch.ones_like(fixed), fixed[:, 0], np.zeros(3), volume, 1.0)
+    matrix = torch.tensor([[1.02, 0.03, 0, 5.13], [0, 0.97, 0.02, 4.61], [0.01, 0, 1, 4.27]]).double()
+    matrix.requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda m: cost(level, m), matrix, eps=1e-7, atol=1e-5)
+
+
+def test_an_unknown_kind_is_named():
+    with pytest.raises(RegistrationError, match="rigid"):
+        register_affine(body(grid(spacing=(9.0, 9.0, 9.0))), body(grid(spacing=(9.0, 9.0, 9.0))), "rigidd")
+
+
+def test_progress_rises_and_a_cancel_ends_it():
+    fixed = body(grid(spacing=(9.0, 9.0, 9.0)))
+    watch = _Watch([])
+    register_affine(fixed, fixed, monitor=watch)
+    assert watch.fractions == sorted(watch.fractions) and watch.fractions[-1] == 1.0
+    with pytest.raises(Cancelled):
+        register_affine(fixed, fixed, monitor=_Watch([], limit=2))
+
+
+@dataclasses.dataclass
+class _Watch(Monitor):
+    fractions: list
+    limit: int = 1000
+
+    def report(self, progress):
+        self.fractions.append(progress.fraction)
+
+    def cancelled(self):
+        return len(self.fractions) >= self.limit
