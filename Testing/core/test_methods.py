@@ -14,8 +14,11 @@ from neuralreg.methods import METHODS, describe, make_method
 from neuralreg.metrics import tre
 from neuralreg.phantom import make_phantom, rotation
 
+STAGES = {"iterations": (40, 40), "image_factors": (2.0, 1.0), "velocity_factors": (2.0, 2.0), "windows": (5, 5), "strides": (1, 1)}
 SMALL = {  # options that make a method quick enough for a phantom of 40³
-    "DNVF": {"iterations": (40, 40), "image_factors": (2.0, 1.0), "velocity_factors": (2.0, 2.0), "windows": (5, 5), "strides": (1, 1)},
+    "DNVF": STAGES,
+    "VoxelMorph": {"refine": 60, "refine_spacing": 4.0, "smoothness": 3.0},
+    "Cas-DNVF": STAGES,
 }
 each_method = pytest.mark.parametrize("name", [n for n in METHODS if n in SMALL])
 
@@ -60,7 +63,7 @@ def test_field_falls_to_zero_at_its_border(results, name):
     field = next(part for part in results[name].transform.transforms if hasattr(part, "mm"))
     for dim in (1, 2, 3):
         for end in (0, -1):
-            assert field.mm.select(dim, end).abs().max() == 0
+            assert field.mm.select(dim, end).abs().max() < 1e-5  # mm: rounding of a composition
 
 
 @each_method

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from .. import sampling
 from ..feedforward import predict, unlike
 from ..job import RegistrationError
-from ..optimise import Chain, Fit, Level, border_window, coarser_shape
+from ..optimise import Chain, Fit, Level, border_window, coarser_shape, gaussian
 from ..weights import Checkpoint, load
 
 SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "Models"  # in Slicer and in a checkout
 INSTALLED = Path(sys.prefix) / "share" / "neuralreg" / "models"  # by pip
+SMOOTHING = 0.5  # voxels of the field's lattice: takes the edges off the interpolated network field
 REFINE_VELOCITY = 2.0  # lattice of the refinement, in image voxels
 
 
@@ -45,7 +46,7 @@ def predicted(fit: Fit, checkpoint: Checkpoint) -> None:
         warning = unlike(manifest, image, images.spacing, name)
         fit.warnings += [warning] if warning else []
     field = predict(checkpoint, images.fixed, images.moving, images.spacing, shape)
-    field = field * border_window(shape, field)
+    field = gaussian(field, [SMOOTHING] * 3) * border_window(shape, field)
     if manifest.diffeomorphic:
         fit.chain = fit.chain.then(field)
     else:
