@@ -26,10 +26,12 @@ from slicer.util import VTKObservationMixin
 from .parameters import NeuralRegistrationParameterNode
 from .request import Request, write_job
 from .results import Run
-from .scene_load import load_run
+from .scene_load import load_run, unpack
 from .worker import CANCELLED, Ending, Worker
 
 POLL_MS = 40
+UNPACK_SECONDS = 0.03  # of work between two looks at the window
+END = object()
 DONE, STOPPED, FAILED = "done", "cancelled", "failed"
 
 
@@ -53,6 +55,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self.folder: Path | None = None  # of the last run: its files serve the evaluation and the report
         self._request: Request | None = None
         self._onProgress = self._onFinished = self._onReady = None
+        self._unpacking = None  # the step after the worker has ended
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self.poll)
@@ -155,6 +158,8 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
                 self._ended(event)
             elif self._onProgress is not None:
                 self._onProgress(event)
+        if self._unpacking is not None:
+            self._unpack()
         if self.worker.ready and self._onReady is not None:
             tell, self._onReady = self._onReady, None
             tell()
@@ -165,14 +170,31 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         if ending.code != 0:
             status = STOPPED if ending.code == CANCELLED else FAILED
             self._finish(Outcome(status, ending.message))
-            return
-        request = self._request
+        else:
+            self._unpacking = unpack(self.folder / "run")
+
+    def _unpack(self) -> None:
+        """Unpack the result for a moment; load it when that is done."""
+        end = time.monotonic() + UNPACK_SECONDS
         try:
-            run = load_run(self.folder / "run", request.fixed, request.moving, request.title(), request.outputs)
+            while time.monotonic() < end:
+                if next(self._unpacking, END) is END:
+                    self._load()
+                    return
+        except RegistrationError as error:
+            self._finish(Outcome(FAILED, str(error)))
+
+    def _load(self) -> None:
+        request = self._request
+        folder = self.folder / "run"
+        try:
+            run = load_run(folder, request.fixed, request.moving, request.title(), request.outputs)
         except RegistrationError as error:
             self._finish(Outcome(FAILED, str(error)))
             return
-        result = Result.load(self.folder / "run" / RESULT)
+        for path in folder.glob("*.nii"):  # unpacked for loading only
+            path.unlink()
+        result = Result.load(folder / RESULT)
         kept = _(" (stopped early)") if result.stopped_early else ""
         notes = "".join(f" {warning}" for warning in result.warnings)
         seconds = result.timings.get("total", 0.0)
@@ -181,6 +203,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def _finish(self, outcome: Outcome) -> None:
         tell, self._request, self._onProgress, self._onFinished = self._onFinished, None, None, None
+        self._unpacking = None
         self.removeObservers()
         if outcome.status != DONE:
             self._removeFolder()
@@ -209,7 +232,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """End everything without a word: no process and no file stays behind. Called when Slicer ends."""
         self._timer.stop()
         self.worker.kill()
-        self._request = self._onProgress = self._onFinished = self._onReady = None
+        self._request = self._onProgress = self._onFinished = self._onReady = self._unpacking = None
         self.removeObservers()
         self._removeFolder()
         atexit.unregister(self.close)

@@ -10,7 +10,7 @@ from pathlib import Path
 from neuralreg.job import RegistrationError
 
 SHIPPED = Path(__file__).resolve().parents[1] / "Resources" / "Models"
-SUFFIXES = (".pt", ".pth", ".ckpt", ".safetensors")
+SUFFIXES = (".pt",)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def add(path: Path) -> Model:
     Raises RegistrationError when the file is missing, of another kind, or there already.
     """
     if path.suffix not in SUFFIXES or not path.is_file():
-        raise RegistrationError(f"{path} is no file of weights; choose a file that ends in {', '.join(SUFFIXES)}.")
+        raise RegistrationError(f"{path} is no file of weights; choose a file that ends in .pt.")
     target = user_folder() / path.name
     if target.exists():
         raise RegistrationError(f"There is a model {path.name} already; rename the file and add it again.")

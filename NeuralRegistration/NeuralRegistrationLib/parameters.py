@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Union
 
 from slicer import (
     vtkMRMLLabelMapVolumeNode,
@@ -13,6 +13,9 @@ from slicer import (
 )
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import Minimum, parameterNodeWrapper
+
+# Not `A | B`: Slicer 5.8 knows only this form; and without None Slicer refuses to store "no mask".
+MaskNode = Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
 
 
 class Preset(enum.Enum):
@@ -60,8 +63,8 @@ class NeuralRegistrationParameterNode:
 
     fixedVolume: vtkMRMLScalarVolumeNode
     movingVolume: vtkMRMLScalarVolumeNode
-    fixedMask: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode
-    movingMask: vtkMRMLSegmentationNode | vtkMRMLLabelMapVolumeNode
+    fixedMask: MaskNode
+    movingMask: MaskNode
     initialTransform: vtkMRMLTransformNode
     centre: bool = False
     method: str = "DNVF"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,8 @@ from .colours import show_jacobian
 from .results import Run
 
 INVERSE_TOLERANCE_MM = 1e-5  # Slicer's default of 0.01 mm is visible in points taken there and back
+
+CHUNK_BYTES = 1 << 20  # some milliseconds of unpacking
 
 CREATE, SKIP = "create", "skip"
 
@@ -55,6 +60,28 @@ def load_run(run_dir: Path, fixed, moving, name: str, outputs: Outputs = Outputs
         return run
 
 
+def unpack(run_dir: Path) -> Iterator[None]:
+    """Unpack the volumes of a run bit by bit, so that the window stays alive; `load_run` then reads them at once.
+
+    Raises RegistrationError for a broken file, or when the disk is full.
+    """
+    for path in (Path(run_dir) / WARPED, Path(run_dir) / JACOBIAN):
+        if not path.exists():
+            continue
+        try:
+            with gzip.open(path) as packed, _unpacked(path).open("wb") as plain:
+                while chunk := packed.read(CHUNK_BYTES):
+                    plain.write(chunk)
+                    yield
+        except (OSError, EOFError, zlib.error) as error:
+            raise RegistrationError(f"{path.name} of the run cannot be unpacked ({error}); check that the disk is not "
+                                    "full and run it again.") from error
+
+
+def _unpacked(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".gz"))
+
+
 @contextmanager
 def _all_or_nothing():
     """Take every node and folder that was added away again when the block fails."""
@@ -80,7 +107,7 @@ def _load(loader, path: Path, name: str, output):
     if not path.exists():
         raise RegistrationError(f"The run left no {path.name}; run it again.")
     try:
-        node = loader(path)
+        node = loader(_unpacked(path) if _unpacked(path).exists() else path)
     except RuntimeError as error:  # what slicer.util raises for an unreadable file
         raise RegistrationError(f"Slicer cannot read {path.name} of the run; run it again.") from error
     node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
@@ -89,7 +116,14 @@ def _load(loader, path: Path, name: str, output):
 
 
 def _load_volume(path: Path):
-    return slicer.util.loadVolume(str(path), {"show": False})
+    """Read by the storage node alone: Slicer's loader also looks for a window, and ours comes from elsewhere."""
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetSingleFile(True)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    if not storage.ReadData(node):
+        raise RuntimeError(path.name)
+    return node
 
 
 def _load_transform(path: Path):

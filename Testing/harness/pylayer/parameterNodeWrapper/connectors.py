@@ -22,7 +22,7 @@ def connect(widget, parameter):
 def _node(widget, cls, parameter):
     if not parameter.is_node or cls is not slicer.qMRMLNodeComboBox:
         return None
-    widget.nodeTypes = [parameter.kind.__name__]
+    widget.nodeTypes = [kind.__name__ for kind in parameter.kinds]
     return widget.currentNodeChanged, widget.currentNode, widget.setCurrentNode
 
 

@@ -13,19 +13,23 @@ STORED_AS_TEXT = (bool, int, float, str, pathlib.Path, enum.Enum)
 
 
 def split_annotations(hint):
-    """(bare type, annotations) of a type hint; `X | None` counts as X."""
+    """(types, annotations) of a type hint; a union must be of node classes and None, as Slicer demands."""
     annotations = []
     if typing.get_origin(hint) is typing.Annotated:
         hint, *annotations = typing.get_args(hint)
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        hint = next(one for one in typing.get_args(hint) if one is not type(None))
-    return hint, annotations
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return (hint,), annotations
+    parts = typing.get_args(hint)
+    if type(None) not in parts:
+        raise TypeError(f"{hint}: Slicer cannot store None in a union that does not name it")
+    return tuple(one for one in parts if one is not type(None)), annotations
 
 
 class Parameter:
     def __init__(self, name, hint, default):
         self.name = name
-        self.kind, self.annotations = split_annotations(hint)
+        self.kinds, self.annotations = split_annotations(hint)
+        self.kind = self.kinds[0]
         self.is_node = isinstance(self.kind, type) and issubclass(self.kind, vtk.vtkObject)
         if not self.is_node and not issubclass(self.kind, STORED_AS_TEXT):
             raise TypeError(f"{name}: {self.kind} is not known to the harness")
@@ -45,8 +49,8 @@ class Parameter:
     def write(self, node, value):
         """Raises TypeError for a value of another type, ValueError for one outside the bounds."""
         if self.is_node:
-            if value is not None and not value.IsA(self.kind.__name__):
-                raise TypeError(f"{self.name}: expected {self.kind.__name__}, got {value.GetClassName()}")
+            if value is not None and not any(value.IsA(kind.__name__) for kind in self.kinds):
+                raise TypeError(f"{self.name}: {value.GetClassName()} is none of {self.kinds}")
             node.SetParameter(self.name, "")
             node.SetNodeReferenceID(self.name, value.GetID() if value is not None else None)
             return

@@ -1,0 +1,38 @@
+"""The list of installed weights, and adding one."""
+
+import json
+
+import pytest
+from neuralreg.job import RegistrationError
+from NeuralRegistrationLib import models
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(models, "user_folder", lambda: tmp_path / "home" / "models")
+    (tmp_path / "mine.pt").write_bytes(b"weights")
+    (tmp_path / "mine.json").write_text(json.dumps({"name": "mine", "method": "VoxelMorph", "anatomy": "brain"}))
+    return tmp_path
+
+
+def test_added_model_is_listed_with_its_purpose(home):
+    assert models.installed() == []
+    models.add(home / "mine.pt")
+    assert [(m.name, m.purpose) for m in models.installed()] == [("mine", "VoxelMorph, brain")]
+    with pytest.raises(RegistrationError, match="already"):
+        models.add(home / "mine.pt")
+
+
+def test_what_is_no_model_is_refused(home):
+    (home / "notes.txt").write_text("x")
+    for name in ("notes.txt", "missing.pt"):
+        with pytest.raises(RegistrationError, match="no file of weights"):
+            models.add(home / name)
+    assert models.installed() == []
+
+
+def test_panel_adds_a_model(home, fake_worker, module):
+    module.ui.modelPath.setCurrentPath(str(home / "mine.pt"))
+    module.ui.addModelButton.click()
+    assert "Added mine" in module.ui.statusLabel.text and module.ui.modelsTable.rowCount == 1
