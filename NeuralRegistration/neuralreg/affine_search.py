@@ -71,7 +71,8 @@ def averaged(data: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
 @dataclass(frozen=True)
 class Level:
     """One resolution: `points` (1, 3, lanes, blocks / lanes, BLOCK³) in mm from `center` (LPS mm), the fixed values and
-    weights there (blocks, BLOCK³), how much each fixed block has to say (blocks), the moving image averaged to match."""
+    weights there (blocks, BLOCK³), how much each fixed block has to say (blocks), the moving image averaged to match.
+    """
 
     points: Tensor
     fixed: Tensor

@@ -27,7 +27,7 @@ def choose_device(wanted: str) -> tuple[str, str]:
 
 def _why_no_cuda() -> str:
     if torch.version.cuda is None:
-        return "this PyTorch is a build without GPU support; if the computer has an NVIDIA GPU, install the CUDA build of PyTorch."
+        return "this PyTorch has no GPU support; if the computer has an NVIDIA GPU, install the CUDA build of PyTorch."
     return "PyTorch finds no usable GPU; check the graphics driver."
 
 

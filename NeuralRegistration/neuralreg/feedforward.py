@@ -155,7 +155,8 @@ def unlike(manifest: Manifest, image: Tensor, spacing: tuple[float, ...], name: 
     low, high = known["volumes"]
     if not VOLUME_SLACK * low <= found["volume"] <= high / VOLUME_SLACK:
         return (
-            f"The {name} image shows {found['volume']:.0f} ml of tissue, but the model was trained on {manifest.anatomy} "
+            f"The {name} image shows {found['volume']:.0f} ml of tissue, but the model was trained on "
+            f"{manifest.anatomy} "
             f"({manifest.contrast}) of {low:.0f} to {high:.0f} ml: strip the skull or crop, "
             "or use DNVF, which needs no training."
         )

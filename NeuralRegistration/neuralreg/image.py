@@ -1,6 +1,7 @@
 """Where voxels are: `Grid` (a lattice in LPS millimetres) and `Image` (a tensor on a grid).
 
-Geometry is float64 on the CPU; voxels are float32 wherever they are needed. Coordinates are x, y, z; array axes z, y, x.
+Geometry is float64 on the CPU; voxels are float32 wherever they are needed. Coordinates are x, y, z; array axes z, y,
+x.
 """
 
 from __future__ import annotations

@@ -107,7 +107,9 @@ class RegistrationJob:
 
 @dataclass(frozen=True)
 class Progress:
-    """One line of progress. `fraction` is of the whole run; `loss` is None outside iterations; `seconds_left` may be None."""
+    """One line of progress. `fraction` is of the whole run; `loss` is None outside iterations; `seconds_left` may be
+    None.
+    """
 
     stage: str
     fraction: float
@@ -177,7 +179,9 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 
 class Monitor:
-    """What a run asks of whoever started it. This base class watches nothing; the command line and the panel override it."""
+    """What a run asks of whoever started it. This base class watches nothing; the command line and the panel override
+    it.
+    """
 
     def report(self, progress: Progress) -> None:
         """Take note of progress."""

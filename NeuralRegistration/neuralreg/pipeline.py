@@ -1,4 +1,6 @@
-"""The whole flow, left to right: volumes → working grid → affine → method → transform, warped volume, Jacobian, metrics."""
+"""The whole flow, left to right: volumes → working grid → affine → method → transform, warped volume, Jacobian,
+metrics.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +90,8 @@ def register(
     options: dict[str, Any] | None = None,
     monitor: Monitor | None = None,
 ) -> Registration:
-    """Register `moving` to `fixed`; see `RegistrationJob` for the settings. Masks are images that are > 0 where they count.
+    """Register `moving` to `fixed`; see `RegistrationJob` for the settings. Masks are images that are > 0 where they
+    count.
 
     Raises RegistrationError with a sentence for input that cannot be registered, Cancelled when the monitor says so.
     """
@@ -134,7 +137,8 @@ def register(
 
 
 def _align(fixed, moving, kind, initial, fixed_mask, moving_mask, monitor, warnings) -> Transform:
-    """moving_from_aligned. A non-linear initial transform is composed as it is; a linear one starts the affine stage."""
+    """moving_from_aligned. A non-linear initial transform is composed as it is; a linear one starts the affine stage.
+    """
     if initial is not None and not isinstance(initial, Affine):
         return (
             initial
@@ -191,7 +195,8 @@ def _fit(method, pair, similarity, where, reason, seed, monitor, warnings) -> tu
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
         warnings.append(
-            "The GPU has too little free memory for this pair: the CPU was used; close other programs or use --preset fast."
+            "The GPU has too little free memory for this pair: the CPU was used; "
+            "close other programs or use --preset fast."
         )
         torch.manual_seed(seed)
         return method(pair, similarity, "cpu", monitor), "cpu", "The GPU ran out of memory."

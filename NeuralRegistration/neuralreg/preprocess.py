@@ -1,6 +1,7 @@
 """From two volumes to a pair of tensors on one working grid: lattice, intensities, weights.
 
-The working grid follows the fixed volume's own axes in canonical order, so neither the storage order of the voxels nor the
+The working grid follows the fixed volume's own axes in canonical order, so neither the storage order of the voxels nor
+the
 orientation of the patient in the world changes what the methods see.
 """
 
@@ -49,7 +50,8 @@ class Pair:
 def working_grid(fixed: Image, max_voxels: int, mask: Image | None = None) -> Grid:
     """The lattice on which a pair is registered: the fixed volume's, cropped to the body, coarsened to `max_voxels`.
 
-    A margin of MARGIN_VOXELS beyond the body (beyond the volume too, where the body is cut off) lets the field reach zero
+    A margin of MARGIN_VOXELS beyond the body (beyond the volume too, where the body is cut off) lets the field reach
+    zero
     at the border. `mask`, where given, is kept inside as well.
     """
     image = canonical(fixed)
@@ -106,7 +108,8 @@ def intensity_range(data: torch.Tensor) -> tuple[float, float]:
 
 
 def normalised(image: Image) -> Image:
-    """Intensities mapped linearly to [0, 1] by `intensity_range`, a little headroom kept above; NaN and Inf become 0."""
+    """Intensities mapped linearly to [0, 1] by `intensity_range`, a little headroom kept above; NaN and Inf become 0.
+    """
     low, high = intensity_range(torch.nan_to_num(image.data[0], nan=0.0, posinf=0.0, neginf=0.0))
     data = torch.nan_to_num(image.data[:1].float(), nan=low, posinf=low, neginf=low)
     return Image(((data - low) / max(high - low, 1e-12)).clamp(0.0, 1.2), image.grid)

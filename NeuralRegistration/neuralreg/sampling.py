@@ -73,7 +73,8 @@ def integrate(velocity: Tensor, steps: int) -> Tensor:
 
 
 def resize(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Trilinear resampling of (B, C, D, H, W) to another lattice with the same corner voxels; values are not rescaled."""
+    """Trilinear resampling of (B, C, D, H, W) to another lattice with the same corner voxels; values are not rescaled.
+    """
     if tuple(values.shape[2:]) == tuple(shape):
         return values
     return F.interpolate(values, size=tuple(shape), mode="trilinear", align_corners=True)
@@ -130,7 +131,8 @@ def corner_determinants(displacement: Tensor) -> Tensor:  # (B, 3, D, H, W) -> (
 def invert(displacement: Tensor, start: Tensor, iterations: int = 10) -> Tensor:
     """Displacement w with (id + u) ∘ (id + w) = id, by Newton steps on the residual r = w + u ∘ (id + w).
 
-    `start` is a first guess, e.g. exp(−v). A step that makes a voxel worse is not taken, so the result is never worse than it.
+    `start` is a first guess, e.g. exp(−v). A step that makes a voxel worse is not taken, so the result is never worse
+    than it.
     """
     inverse = start
     residual = compose(displacement, inverse)

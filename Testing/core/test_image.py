@@ -33,7 +33,9 @@ def centred_at(point, size=(18, 16, 11), spacing=(1.1, 0.9, 1.7)) -> Grid:
 
 
 @pytest.mark.parametrize("kind", DIRECTIONS)
-@pytest.mark.parametrize(("mode", "interpolator"), [("bilinear", sitk.sitkLinear), ("nearest", sitk.sitkNearestNeighbor)])
+@pytest.mark.parametrize(
+    ("mode", "interpolator"), [("bilinear", sitk.sitkLinear), ("nearest", sitk.sitkNearestNeighbor)]
+)
 def test_resample_equals_simpleitk_voxel_by_voxel(kind, mode, interpolator, tmp_path):
     grid = grid_of(kind)
     transform = transform_on(grid)
@@ -94,7 +96,8 @@ def test_cropped_keeps_the_place_of_each_voxel_and_pads_outside():
 def test_an_image_ends_half_a_voxel_beyond_its_voxels():
     grid = Grid.from_parts((4, 4, 4))
     image = Image(torch.ones(1, 4, 4, 4), grid)
-    points = torch.tensor([[-0.49, -0.51, 3.49, 3.51], [1, 1, 1, 1], [1, 1, 1, 1]], dtype=torch.float64).view(3, 1, 1, 4)
+    points = torch.ones(3, 1, 1, 4, dtype=torch.float64)
+    points[0, 0, 0] = torch.tensor([-0.49, -0.51, 3.49, 3.51])
     assert image.at(points, default=5.0).flatten().tolist() == [1, 5, 1, 5]
 
 
@@ -106,7 +109,8 @@ def test_nothing_is_lost_by_resampling_onto_itself():
 def test_indices_invert_points():
     grid = grid_of("oblique, left-handed")
     points = points_in(grid)
-    back = torch.from_numpy(grid.world_from_index[:3, :3]) @ grid.indices(points) + torch.from_numpy(grid.origin)[:, None]
+    axes, origin = torch.from_numpy(grid.world_from_index[:3, :3]), torch.from_numpy(grid.origin)
+    back = axes @ grid.indices(points) + origin[:, None]
     assert torch.allclose(back, points)
 
 

@@ -92,7 +92,7 @@ def test_lncc_does_not_see_local_brightness_or_contrast(images):
 @pytest.mark.parametrize("name", list(losses.SIMILARITIES))
 @pytest.mark.parametrize("value", ["zeros", "flat", "huge"])
 def test_no_nan_from_flat_or_huge_images(name, value):
-    fixed = torch.zeros(1, 1, 8, 8, 8) if value == "zeros" else torch.full((1, 1, 8, 8, 8), 1.0 if value == "flat" else 1e6)
+    fixed = torch.full((1, 1, 8, 8, 8), {"zeros": 0.0, "flat": 1.0, "huge": 1e6}[value])
     warped = fixed.clone().requires_grad_(True)
     loss = losses.SIMILARITIES[name](fixed, warped)
     loss.backward()
@@ -121,7 +121,7 @@ def test_mutual_information_knows_its_extremes():
     other = torch.rand(1, 1, 24, 24, 24, generator=random, dtype=torch.float64)
     assert -0.06 < float(losses.mi(image, other)) < 0  # independent: nearly nothing in common
     inverted = float(losses.mi(image, 1 - image))
-    assert inverted == pytest.approx(float(losses.mi(image, image)), rel=0.05)  # the sign of the contrast does not matter
+    assert inverted == pytest.approx(float(losses.mi(image, image)), rel=0.05)  # the sign does not matter
     assert inverted < -1.5
     assert -2.0 < float(losses.mi(image, image, normalised=True)) < -1.3
 

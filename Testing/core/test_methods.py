@@ -14,7 +14,8 @@ from neuralreg.methods import METHODS, describe, make_method
 from neuralreg.metrics import tre
 from neuralreg.phantom import make_phantom, rotation
 
-STAGES = {"iterations": (40, 40), "image_factors": (2.0, 1.0), "velocity_factors": (2.0, 2.0), "windows": (5, 5), "strides": (1, 1)}
+STAGES = {"iterations": (40, 40), "image_factors": (2.0, 1.0), "velocity_factors": (2.0, 2.0), "windows": (5, 5),
+"strides": (1, 1)}
 SMALL = {  # options that make a method quick enough for a phantom of 40³
     "DNVF": STAGES,
     "VoxelMorph": {"refine": 60, "refine_spacing": 4.0, "smoothness": 3.0},
@@ -34,7 +35,8 @@ def phantom():
 
 
 def register(phantom, name, **settings):
-    return pipeline.register(phantom.fixed, phantom.moving, name, affine="none", threads=1, options=SMALL[name], **settings)
+    settings = {"affine": "none", "threads": 1, "options": SMALL[name], **settings}
+    return pipeline.register(phantom.fixed, phantom.moving, name, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +136,8 @@ def test_every_option_says_what_it_is(name):
 
 
 def test_the_table_needs_no_torch():
-    code = "import sys, neuralreg.methods as m; m.describe(); m.make_method('DNVF', 'fast'); sys.exit('torch' in sys.modules)"
+    code = "import sys, neuralreg.methods as m; m.describe(); m.make_method('DNVF', 'fast'); "
+    code += "sys.exit('torch' in sys.modules)"
     folder = str(methods.__file__).rsplit("neuralreg", 1)[0]
     assert subprocess.run([sys.executable, "-c", code], cwd=folder, check=False).returncode == 0
 

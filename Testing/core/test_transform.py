@@ -24,7 +24,8 @@ def test_composition_applies_the_right_hand_side_first(kind):
 
 @kinds
 def test_composition_is_associative_and_has_a_neutral_element(kind):
-    a, b, c, points = affine(), field_on(grid_of(kind)), Affine(affine().matrix @ affine().matrix), points_in(grid_of(kind))
+    a, b, c, points = affine(), field_on(grid_of(kind)), Affine(affine().matrix @ affine().matrix),
+    points_in(grid_of(kind))
     assert close(((a @ b) @ c)(points), (a @ (b @ c))(points))
     assert close((Affine.identity() @ b)(points), b(points)) and close((b @ Affine.identity())(points), b(points))
 
@@ -38,7 +39,7 @@ def test_affine_transforms_compose_to_one_matrix():
 def test_inverse_undoes_on_both_sides(kind):
     grid = grid_of(kind)
     field, points = field_on(grid, 0.8), grid.points()
-    assert close(field(field.inverse()(points)), points, 1e-3)  # at voxels; between them the inverse is interpolated too
+    assert close(field(field.inverse()(points)), points, 1e-3)  # at voxels; elsewhere it is interpolated
     transform, between = affine() @ field, points_in(grid)
     inverse = transform.inverse()
     assert close(inverse(transform(between)), between, 0.2)

@@ -26,7 +26,7 @@ class DNVF:
     velocity_factors: tuple[float, ...] = option(
         (4.0, 3.0, 2.0), "spacing of the velocity lattice, in working voxels", 1, 32
     )
-    iterations: tuple[int, ...] = option((60, 50, 20), "Adam iterations of each stage", 0, 10000)
+    iterations: tuple[int, ...] = option((60, 40, 20), "Adam iterations of each stage", 0, 10000)
     windows: tuple[int, ...] = option((5, 5, 3), "width of the local correlation window, in strides", 2, 31)
     strides: tuple[int, ...] = option((1, 1, 2), "voxels between two windows of the local correlation", 1, 4)
     networks: tuple[str, ...] = option(("encoded",), "network of each stage: encoded or siren (the last entry repeats)")
@@ -35,7 +35,7 @@ class DNVF:
     rate: float = option(0.05, "learning rate of the encoded network", 1e-6, 1)
     siren_rate: float = option(1e-4, "learning rate of the siren network", 1e-7, 1)
     smoothing: float = option(0.7, "Gaussian smoothing of the velocity, in voxels of its lattice", 0, 8)
-    squarings: int = option(4, "squarings when integrating the velocity during the optimisation", 1, 10)
+    squarings: int = option(3, "squarings when integrating the velocity during the optimisation", 1, 10)
     features: int = option(4, "features per resolution of the encoded network", 1, 64)
     hidden: int = option(16, "sine units of the encoded network", 1, 512)
     siren_hidden: int = option(512, "sine units per layer of the siren network", 8, 1024)
@@ -53,8 +53,8 @@ class DNVF:
         "balanced": {},
         "best": {
             "image_factors": (4.0, 2.0, 2.0, 1.0),
-            "velocity_factors": (3.0, 3.0, 2.0, 2.0),
-            "iterations": (100, 100, 60, 40),
+            "velocity_factors": (6.0, 3.0, 2.0, 2.0),
+            "iterations": (100, 60, 40, 40),
             "windows": (5, 5, 5, 3),
             "strides": (1, 1, 1, 2),
             "networks": ("siren", "siren", "encoded", "encoded"),
@@ -69,14 +69,16 @@ class DNVF:
         }
         if len(lengths) != 1:
             raise RegistrationError(
-                "image_factors, velocity_factors, iterations, windows and strides need one entry per stage each; give lists of one length."
+                "image_factors, velocity_factors, iterations, windows and strides need one entry per stage; "
+                "give lists of one length."
             )
         for network in self.networks:
             if network not in ("encoded", "siren"):
                 raise RegistrationError(f'networks may be "encoded" or "siren"; got "{network}".')
 
     def __call__(self, pair: Pair, similarity: str, device: str, monitor: Monitor) -> Fit:
-        """Fit the pair; the result's `chain` is aligned_from_fixed with its inverse, in voxels of the finest lattice."""
+        """Fit the pair; the result's `chain` is aligned_from_fixed with its inverse, in voxels of the finest lattice.
+        """
         from ..optimise import Energy, Fit
 
         energy = Energy(similarity, self.smoothness, self.folding)

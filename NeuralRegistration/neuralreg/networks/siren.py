@@ -1,27 +1,30 @@
 """Implicit velocity fields v_θ: R³ → R³, evaluated on any lattice. Tensors in and out.
 
-`Siren` is the network of DNVF (Han et al., WACV 2023, arXiv 2202.12498) with the initialisation of Sitzmann et al. 2020:
-f₀(x) = W₀x + b₀, fᵢ(x) = Wᵢ sin(x) + bᵢ on normalised coordinates. `EncodedSiren` puts a learned multi-resolution encoding of
-the position (as instant NGP does, Müller et al. 2022, on dense grids) in front of one sine layer: the same kind of field at a
-hundredth of the arithmetic, because what a deep network must learn of position is stored in the encoding.
+`Siren` is the network of DNVF (Han et al., WACV 2023, arXiv 2202.12498) with the initialisation of Sitzmann et al.
+2020: f₀(x) = W₀x + b₀, fᵢ(x) = Wᵢ sin(x) + bᵢ on normalised coordinates. `EncodedSiren` puts a learned multi-resolution
+encoding of the position (as instant NGP does, Müller et al. 2022, here on dense grids) in front of one sine layer: the
+same kind of field at a hundredth of the arithmetic, because what a deep network must learn of position is stored in the
+encoding.
 
 Both start at v = 0 (`Siren` nearly so) and return velocities in voxels of the lattice they are evaluated on.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-import itertools
 
 Shape = tuple[int, int, int]
 
 
 class Siren(nn.Module):
-    """A sine MLP of `layers` linear layers; x, y, z ∈ [−1, 1] -> velocity, scaled by `scale` of the lattice's longest side."""
+    """A sine MLP of `layers` linear layers; x, y, z ∈ [−1, 1] -> velocity, scaled by `scale` of the lattice's longest
+    side.
+    """
 
     def __init__(self, hidden: int = 512, layers: int = 5, omega: float = 30.0, scale: float = 0.1):
         super().__init__()
@@ -46,10 +49,13 @@ class Siren(nn.Module):
 
 
 class EncodedSiren(nn.Module):
-    """One sine layer over learned features: `features` channels on lattices of 1, 1/2 and 1/4 of the resolution of `shape`.
+    """One sine layer over learned features: `features` channels on lattices of 1, 1/2 and 1/4 of the resolution of
+    `shape`.
 
-    With features and bias at zero the field starts at exactly zero, while the layers' random weights let gradients reach
-    every feature in the first step. Coarse features move large regions at once: the optimisation is coarse-to-fine by itself.
+    With features and bias at zero the field starts at exactly zero, while the layers' random weights let gradients
+    reach
+    every feature in the first step. Coarse features move large regions at once: the optimisation is coarse-to-fine by
+    itself.
     """
 
     def __init__(self, shape: Shape, features: int = 4, hidden: int = 16, divisors: tuple[int, ...] = (1, 2, 4)):
