@@ -26,12 +26,11 @@ from slicer.util import VTKObservationMixin
 from .parameters import NeuralRegistrationParameterNode
 from .request import Request, write_job
 from .results import Run
-from .scene_load import load_run, unpack
+from .scene_load import load_steps
 from .worker import CANCELLED, Ending, Worker
 
 POLL_MS = 40
-UNPACK_SECONDS = 0.03  # of work between two looks at the window
-END = object()
+LOAD_SECONDS = 0.03  # of loading after which the window has its turn; one step may take longer
 DONE, STOPPED, FAILED = "done", "cancelled", "failed"
 
 
@@ -55,7 +54,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self.folder: Path | None = None  # of the last run: its files serve the evaluation and the report
         self._request: Request | None = None
         self._onProgress = self._onFinished = self._onReady = None
-        self._unpacking = None  # the step after the worker has ended
+        self._loading = None  # the step after the worker has ended
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self.poll)
@@ -158,8 +157,8 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
                 self._ended(event)
             elif self._onProgress is not None:
                 self._onProgress(event)
-        if self._unpacking is not None:
-            self._unpack()
+        if self._loading is not None:
+            self._load()
         if self.worker.ready and self._onReady is not None:
             tell, self._onReady = self._onReady, None
             tell()
@@ -171,30 +170,23 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             status = STOPPED if ending.code == CANCELLED else FAILED
             self._finish(Outcome(status, ending.message))
         else:
-            self._unpacking = unpack(self.folder / "run")
+            request, folder = self._request, self.folder / "run"
+            self._loading = load_steps(folder, request.fixed, request.moving, request.title(), request.outputs)
 
-    def _unpack(self) -> None:
-        """Unpack the result for a moment; load it when that is done."""
-        end = time.monotonic() + UNPACK_SECONDS
+    def _load(self) -> None:
+        """Load the result for a moment; the last step gives the run."""
+        end = time.monotonic() + LOAD_SECONDS
         try:
             while time.monotonic() < end:
-                if next(self._unpacking, END) is END:
-                    self._load()
+                run = next(self._loading)
+                if run is not None:
+                    self._loaded(run)
                     return
         except RegistrationError as error:
             self._finish(Outcome(FAILED, str(error)))
 
-    def _load(self) -> None:
-        request = self._request
-        folder = self.folder / "run"
-        try:
-            run = load_run(folder, request.fixed, request.moving, request.title(), request.outputs)
-        except RegistrationError as error:
-            self._finish(Outcome(FAILED, str(error)))
-            return
-        for path in folder.glob("*.nii"):  # unpacked for loading only
-            path.unlink()
-        result = Result.load(folder / RESULT)
+    def _loaded(self, run: Run) -> None:
+        result = Result.load(self.folder / "run" / RESULT)
         kept = _(" (stopped early)") if result.stopped_early else ""
         notes = "".join(f" {warning}" for warning in result.warnings)
         seconds = result.timings.get("total", 0.0)
@@ -203,7 +195,9 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def _finish(self, outcome: Outcome) -> None:
         tell, self._request, self._onProgress, self._onFinished = self._onFinished, None, None, None
-        self._unpacking = None
+        if self._loading is not None:
+            self._loading.close()  # given up in the middle: takes its nodes away
+        self._loading = None
         self.removeObservers()
         if outcome.status != DONE:
             self._removeFolder()
@@ -232,7 +226,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """End everything without a word: no process and no file stays behind. Called when Slicer ends."""
         self._timer.stop()
         self.worker.kill()
-        self._request = self._onProgress = self._onFinished = self._onReady = self._unpacking = None
+        self._request = self._onProgress = self._onFinished = self._onReady = self._loading = None
         self.removeObservers()
         self._removeFolder()
         atexit.unregister(self.close)

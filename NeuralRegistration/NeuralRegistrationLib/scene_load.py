@@ -38,78 +38,112 @@ def load_run(run_dir: Path, fixed, moving, name: str, outputs: Outputs = Outputs
 
     Raises RegistrationError naming the file.
     """
-    run_dir = Path(run_dir)
-    result = Result.load(run_dir / RESULT)
-    with _all_or_nothing():
-        new = {
-            "transform": _load(_load_transform, run_dir / TRANSFORM, name, outputs.transform),
-            "inverse": _load(_load_transform, run_dir / INVERSE, f"{name} inverse", outputs.inverse),
-            "warped": _load(_load_volume, run_dir / WARPED, f"{name} warped", outputs.warped),
-            "jacobian": _load(_load_volume, run_dir / JACOBIAN, f"{name} Jacobian", outputs.jacobian),
-        }
-        kept = {key: _into_existing(node, getattr(outputs, key)) for key, node in new.items()}
-        _reference(kept["transform"], fixed, moving)
-        _reference(kept["inverse"], moving, fixed)
-        if kept["warped"] is not None:
-            _copy_display(moving, kept["warped"])
-        if kept["jacobian"] is not None:
-            show_jacobian(kept["jacobian"])
-        table = results.add_table(name, result, fixed=fixed, moving=moving, **kept)
-        run = results.run_of(table)
-        results.add_folder(run)
-        return run
+    *_steps, run = load_steps(run_dir, fixed, moving, name, outputs)
+    return run
 
 
-def unpack(run_dir: Path) -> Iterator[None]:
-    """Unpack the volumes of a run bit by bit, so that the window stays alive; `load_run` then reads them at once.
+def load_steps(run_dir: Path, fixed, moving, name: str, outputs: Outputs) -> Iterator[Run | None]:
+    """`load_run` in short steps, so that the window stays alive between them: None after each, at last the run.
 
-    Raises RegistrationError for a broken file, or when the disk is full.
+    When a step raises, or the steps are given up (`close`), everything that was added is taken away again.
     """
-    for path in (Path(run_dir) / WARPED, Path(run_dir) / JACOBIAN):
-        if not path.exists():
-            continue
+    run_dir, undo, new = Path(run_dir), _Undo(), {}
+    result = Result.load(run_dir / RESULT)
+    try:
+        for role, loader, file, title in (
+            ("transform", _load_transform, TRANSFORM, name),
+            ("inverse", _load_transform, INVERSE, f"{name} inverse"),
+            ("warped", _load_volume, WARPED, f"{name} warped"),
+            ("jacobian", _load_volume, JACOBIAN, f"{name} Jacobian"),
+        ):
+            new[role] = None
+            if getattr(outputs, role) is not SKIP:
+                yield from _unpack(run_dir / file)
+                with undo.watch():
+                    new[role] = _load(loader, run_dir / file, title)
+                yield None
+        with undo.watch():
+            run = _join(new, result, fixed, moving, name, outputs)
+    except BaseException:
+        undo.restore()
+        raise
+    yield run
+
+
+def _join(new: dict, result: Result, fixed, moving, name: str, outputs: Outputs) -> Run:
+    """Make one run of the loaded nodes: references, display, table, folder."""
+    kept = {role: _into_existing(node, getattr(outputs, role)) for role, node in new.items()}
+    _reference(kept["transform"], fixed, moving)
+    _reference(kept["inverse"], moving, fixed)
+    if kept["warped"] is not None:
+        _copy_display(moving, kept["warped"])
+    if kept["jacobian"] is not None:
+        show_jacobian(kept["jacobian"])
+    run = results.run_of(results.add_table(name, result, fixed=fixed, moving=moving, **kept))
+    results.add_folder(run)
+    return run
+
+
+class _Undo:
+    """Remembers the nodes and folders that were added while it watched, to take them away again."""
+
+    def __init__(self):
+        self._nodes: set[str] = set()
+        self._items: set[int] = set()
+
+    @staticmethod
+    def _now() -> tuple[set[str], set[int]]:
+        scene = slicer.mrmlScene
+        items = set(results.items(results.hierarchy()))  # asked first: it may add the hierarchy's own node
+        return {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}, items
+
+    @contextmanager
+    def watch(self):
+        nodes, items = self._now()
         try:
-            with gzip.open(path) as packed, _unpacked(path).open("wb") as plain:
-                while chunk := packed.read(CHUNK_BYTES):
-                    plain.write(chunk)
-                    yield
-        except (OSError, EOFError, zlib.error) as error:
-            raise RegistrationError(f"{path.name} of the run cannot be unpacked ({error}); check that the disk is not "
-                                    "full and run it again.") from error
+            yield
+        finally:
+            nodes_after, items_after = self._now()
+            self._nodes |= nodes_after - nodes
+            self._items |= items_after - items
+
+    def restore(self) -> None:
+        for node_id in self._nodes:
+            node = slicer.mrmlScene.GetNodeByID(node_id)
+            if node is not None:
+                slicer.mrmlScene.RemoveNode(node)
+        for item in self._items & set(results.items(results.hierarchy())):
+            results.hierarchy().RemoveItem(item)
+
+
+def _unpack(path: Path) -> Iterator[None]:
+    """Unpack a .nii.gz beside itself bit by bit. Raises RegistrationError for a broken file or a full disk."""
+    if path.suffix != ".gz" or not path.exists():
+        return
+    try:
+        with gzip.open(path) as packed, _unpacked(path).open("wb") as plain:
+            while chunk := packed.read(CHUNK_BYTES):
+                plain.write(chunk)
+                yield
+    except (OSError, EOFError, zlib.error) as error:
+        raise RegistrationError(f"{path.name} of the run cannot be unpacked ({error}); check that the disk is not "
+                                "full and run it again.") from error
 
 
 def _unpacked(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".gz"))
 
 
-@contextmanager
-def _all_or_nothing():
-    """Take every node and folder that was added away again when the block fails."""
-    scene = slicer.mrmlScene
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    before = {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}
-    items_before = set(results.items(hierarchy))
-    try:
-        yield
-    except BaseException:
-        added = [scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())]
-        for node in [n for n in added if n.GetID() not in before]:
-            scene.RemoveNode(node)
-        for item in set(results.items(hierarchy)) - items_before:
-            hierarchy.RemoveItem(item)
-        raise
-
-
-def _load(loader, path: Path, name: str, output):
-    """The new node of one file, or None where it is not wanted."""
-    if output is SKIP:
-        return None
+def _load(loader, path: Path, name: str):
+    """The new node of one file."""
     if not path.exists():
         raise RegistrationError(f"The run left no {path.name}; run it again.")
     try:
-        node = loader(_unpacked(path) if _unpacked(path).exists() else path)
+        node = loader(_unpacked(path))
     except RuntimeError as error:  # what slicer.util raises for an unreadable file
         raise RegistrationError(f"Slicer cannot read {path.name} of the run; run it again.") from error
+    if path != _unpacked(path):
+        _unpacked(path).unlink()
     node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
     _forget_file(node)
     return node
@@ -121,6 +155,8 @@ def _load_volume(path: Path):
     storage.SetFileName(str(path))
     storage.SetSingleFile(True)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().AutoWindowLevelOff()  # before there are voxels to look for a window in
     if not storage.ReadData(node):
         raise RuntimeError(path.name)
     return node

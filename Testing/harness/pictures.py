@@ -10,6 +10,8 @@ from PySide6 import QtGui, QtWidgets
 
 PANEL_WIDTH = 400
 
+_windows: dict[str, tuple] = {}
+
 
 def use_dark_style(application: QtWidgets.QApplication) -> None:
     """The colours of Slicer's dark style."""
@@ -50,19 +52,31 @@ def save_slice(name: str, path: Path, size: tuple[int, int] = (480, 480), fit: b
     if fit:
         logic.FitSliceToAll(*size)
         logic.SnapSliceOffsetToIJK()
+    window = _window(name, logic, node)
+    window.SetSize(*size)
+    node.Modified()  # the displayable managers look at the scene when their view changes
+    window.Render()
+    _write_window(window, path)
+
+
+def _window(name: str, logic, node):
+    """The off-screen window of a slice view; like Slicer's it lives to the end, as its managers observe the scene.
+
+    Raises RuntimeError where nothing can be drawn.
+    """
+    if name in _windows:
+        return _windows[name][0]
     renderer = vtk.vtkRenderer()
     renderer.AddViewProp(_layers(logic))
     window = vtk.vtkRenderWindow()
     window.OffScreenRenderingOn()
-    window.SetSize(*size)
     window.AddRenderer(renderer)
+    if not window.SupportsOpenGL():
+        raise RuntimeError("OpenGL is missing; install libegl1 and libgl1-mesa-dri")
     interactor = vtk.vtkRenderWindowInteractor()  # displayable managers ask for one
     window.SetInteractor(interactor)
-    group = _displayable_managers(renderer, node)
-    node.Modified()  # managers look at the scene when their view changes
-    window.Render()
-    _write_window(window, path)
-    group.SetRenderer(None)
+    _windows[name] = (window, renderer, interactor, _displayable_managers(renderer, node))
+    return window
 
 
 def _layers(logic):

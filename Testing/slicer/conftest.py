@@ -18,6 +18,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MODULE_FILE = ROOT / "NeuralRegistration" / "NeuralRegistration.py"
 
+os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")  # pictures without a screen
+
 slicer = pytest.importorskip("slicer", reason="needs 3D Slicer, or `pip install slicer-core PySide6-Essentials`")
 IN_SLICER = hasattr(slicer, "app") and hasattr(slicer, "mrmlScene")
 if str(MODULE_FILE.parent) not in sys.path:

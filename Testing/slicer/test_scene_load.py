@@ -10,6 +10,7 @@ from fakerun import GRIDS, add_volume, as_sitk, composite, write_run
 from neuralreg.job import INVERSE, JACOBIAN, RESULT, TRANSFORM, WARPED, RegistrationError
 from NeuralRegistrationLib import colours, results
 from NeuralRegistrationLib.scene import SKIP, Outputs, load_run
+from NeuralRegistrationLib.scene_load import load_steps
 from vtk.util.numpy_support import vtk_to_numpy
 
 
@@ -129,6 +130,17 @@ def test_nothing_is_left_when_loading_fails(pair, run, scene, broken, how):
     with pytest.raises(RegistrationError, match=broken):
         load_run(run, *pair, "run")
     assert ids(scene) == before and hierarchy_items() == items
+
+
+def test_loading_given_up_half_way_leaves_what_others_added(pair, run, scene):
+    items, before = hierarchy_items(), ids(scene)
+    steps = load_steps(run, *pair, "run", Outputs())
+    for _ in range(4):
+        next(steps)
+    other = scene.AddNewNodeByClass("vtkMRMLTextNode", "added by somebody else meanwhile")
+    assert len(ids(scene)) > len(before) + 1
+    steps.close()
+    assert ids(scene) == sorted([*before, other.GetID()]) and hierarchy_items() <= items + 1
 
 
 def test_unknown_figures_are_shown_too(pair, run):

@@ -1,0 +1,98 @@
+"""The panel and the slice views as pictures: nothing cut off at 400 px, every state drawn, the grid over the image.
+
+NEURALREG_PICTURES may name a folder in which the pictures are kept, to be looked at.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakerun import GRIDS, add_volume, write_run
+from NeuralRegistrationLib import look
+from NeuralRegistrationLib.scene import load_run
+from test_panel import panel, play  # noqa: F401  (a fixture)
+
+pytestmark = pytest.mark.harness_only
+
+
+@pytest.fixture
+def folder(tmp_path):
+    kept = Path(os.environ.get("NEURALREG_PICTURES", tmp_path))
+    kept.mkdir(parents=True, exist_ok=True)
+    return kept
+
+
+def pixels(path):
+    from PySide6 import QtGui
+
+    image = QtGui.QImage(str(path)).convertToFormat(QtGui.QImage.Format_RGBA8888)
+    rows = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), image.bytesPerLine() // 4, 4)
+    return rows[..., :3].copy()  # the memory is the image's, which ends here
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_panel_in_every_state(panel, wait, folder, dark):  # noqa: F811
+    from harness import pictures
+    from PySide6 import QtWidgets
+
+    application = QtWidgets.QApplication.instance()
+    before = application.palette()
+    application.setStyle("Fusion")
+    if dark:
+        pictures.use_dark_style(application)
+    drawn = {}
+
+    def draw(state):
+        path = folder / f"panel_{state}_{'dark' if dark else 'light'}.png"
+        pictures.save_panel(panel.parent, path)
+        drawn[state] = pixels(path)
+
+    try:
+        draw("ready")
+        play(panel, "endless")
+        panel.ui.applyButton.click()
+        wait(lambda: panel.ui.progressBar.value > 500)
+        draw("running")
+        panel.ui.stopButton.click()
+        wait(lambda: not panel.logic.running)
+        draw("done")
+        play(panel, "killed")
+        panel.ui.applyButton.click()
+        wait(lambda: not panel.logic.running)
+        draw("failed")
+    finally:
+        application.setPalette(before)
+    for picture in drawn.values():
+        assert picture.shape[1] == pictures.PANEL_WIDTH
+        assert (picture.mean() < 90) == dark
+    shapes = {picture.shape[0] for picture in drawn.values()}
+    assert len(shapes) == 4, "every state looks different"
+
+
+def test_nothing_is_cut_off_at_400_pixels(panel):  # noqa: F811
+    for name in ("start", "advanced", "outputs", "look", "trust", "evidence", "apply", "batch", "models"):
+        getattr(panel.ui, f"{name}Section").collapsed = False
+    assert panel.parent.minimumSizeHint.width() <= 400
+
+
+def test_slice_views_show_overlay_and_grid(scene, tmp_path, folder):
+    from harness import pictures
+
+    fixed, moving = add_volume("fixed", GRIDS["axial"]), add_volume("moving", GRIDS["oblique"])
+    write_run(tmp_path, fixed, moving)
+    run = load_run(tmp_path, fixed, moving, "run")
+    look.show_after(run)
+    try:
+        pictures.save_slice("Red", folder / "slice_overlay.png", (240, 240))
+    except RuntimeError as error:
+        pytest.skip(f"no off-screen rendering here: {error}")
+    plain = pixels(folder / "slice_overlay.png").astype(int)
+    assert plain.max() > 100 and np.ptp(plain, axis=-1).max() < 10  # grey values only
+    look.show_grid(run, True)
+    pictures.save_slice("Red", folder / "slice_grid.png", (240, 240))
+    assert np.ptp(pixels(folder / "slice_grid.png").astype(int), axis=-1).max() > 100  # coloured lines
+    look.show_grid(run, False)
+    look.show_map(run, run.jacobian, True)
+    pictures.save_slice("Red", folder / "slice_jacobian.png", (240, 240))
+    assert not np.array_equal(pixels(folder / "slice_jacobian.png"), plain)
