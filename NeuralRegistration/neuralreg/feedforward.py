@@ -22,8 +22,8 @@ from .weights import Checkpoint, Manifest
 Shape = tuple[int, int, int]
 NETWORKS: dict[str, type[nn.Module]] = {"VoxelMorph": UNet, "FNOReg": FNOReg}
 WORLD = {"L": (0, 1.0), "R": (0, -1.0), "P": (1, 1.0), "A": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
-# How far beyond its training a model may be used without a word: T1 brains of another scanner stray twice as far as those
-# of the training set, FLAIR and T2 three to four times.
+# How far beyond its training a model may be used without a word: T1 brains of another scanner stray twice as far as
+# those of the training set, FLAIR and T2 three to four times.
 VOLUME_SLACK, CONTRAST_SLACK = 0.7, 2.5
 BORDER = 3  # voxels of the network's field, over which it falls to zero at the edge of what the network saw
 
