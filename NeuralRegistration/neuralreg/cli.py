@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -42,11 +43,27 @@ EPILOG = """examples:
 
 def program() -> None:
     """`main` as a process of its own, which ends at once: Python would spend 1 to 2 s on taking torch apart."""
+    keep_memory()
     code = main()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def keep_memory() -> None:
+    """Let glibc keep the memory of freed tensors for the next ones.
+
+    By default every large tensor is a new mapping, whose pages the kernel clears on first touch: a fifth of the time of
+    an optimisation at full resolution. Only for a process of our own: it sets the allocator for good.
+    """
+    if sys.platform != "linux":
+        return
+    m_trim_threshold, m_mmap_max = -1, -4
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        libc = ctypes.CDLL(None)
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def main(arguments: list[str] | None = None) -> int:

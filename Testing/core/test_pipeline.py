@@ -110,7 +110,7 @@ def test_masks_restrict_the_comparison_not_the_field(phantom):
 
 
 def test_other_contrast_is_noticed_and_registered(phantom):
-    other = make_phantom(phantom.fixed.grid, amplitude_mm=10.0, contrasts=("T1", "T2"))
+    other = make_phantom(phantom.fixed.grid, amplitude_mm=14.0, contrasts=("T1", "T2"))
     got = pipeline.register(other.fixed, other.moving, affine="none", **SETTINGS)
     assert got.similarity == "mind" and any("contrast" in w for w in got.warnings)
     fixed, moving = other.landmarks(80)
