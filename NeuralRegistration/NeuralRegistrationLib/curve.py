@@ -27,7 +27,7 @@ class LossCurve:
     def _jumps(self, loss: float) -> bool:
         current = self.stages[-1]
         span = max(current) - min(current)
-        return len(current) > 3 and abs(loss - current[-1]) > max(3 * span, 0.02)
+        return len(current) > 3 and loss - current[-1] > max(0.5 * span, 0.01)  # within a stage it hardly ever rises
 
     def draw(self, line_colour: str, axis_colour: str) -> None:
         """Paint all curves, each on the scale of its own values, side by side."""
