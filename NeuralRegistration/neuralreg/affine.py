@@ -6,6 +6,7 @@ from coarse to fine, rigid and then affine. All points lie on lattices that foll
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from dataclasses import dataclass
 
@@ -62,6 +63,23 @@ def register_affine(
     Raises RegistrationError for an unknown `kind`, Cancelled when the monitor says so.
     """
     kind, monitor = choose("affine stage", kind, ("rigid", "affine")), monitor or Monitor()
+    with _one_thread():
+        return _register(fixed, moving, kind, fixed_mask, moving_mask, initial, device, monitor)
+
+
+@contextlib.contextmanager
+def _one_thread():
+    """Hundreds of steps on a few thousand points: handing each to several threads costs more than it saves (more than
+    ten times as much on a busy machine) and would make the sums depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _register(fixed, moving, kind, fixed_mask, moving_mask, initial, device, monitor) -> AffineResult:
     pair = _Pair.prepare(fixed, moving, fixed_mask, moving_mask, device)
     levels = pair.levels()
     _report(monitor, 0.1)
@@ -214,7 +232,7 @@ def _contrast(volume: Volume) -> Tensor:  # -> (D, H, W)
 
 
 def _center_of_mass(volume: Volume, mass: Tensor) -> np.ndarray:  # -> (3,) LPS mm
-    mass = mass.double().cpu()
+    mass = mass.cpu().double()
     total = float(mass.sum())
     if total < 1e-6:
         return volume.grid.center

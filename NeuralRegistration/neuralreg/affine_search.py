@@ -23,7 +23,6 @@ NOISE = 1e-4  # variance within a fixed block, for intensities from 0 to 1, at w
 ROUNDING = 1e-6
 SMOOTHING = 0.2  # weight of each neighbour
 SCALES = (0.6, 1.7)  # one organ is never that much smaller or larger in the other image: the search cannot collapse
-SHARED_LANES = 4  # the points are laid out in slabs, which `sample` hands to several threads
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ def averaged(data: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
 
 @dataclass(frozen=True)
 class Level:
-    """One resolution: `points` (1, 3, lanes, blocks / lanes, BLOCK³) in mm from `center` (LPS mm), the fixed values and
-    weights there (blocks, BLOCK³), how much each fixed block has to say (blocks), the moving image averaged to match.
+    """One resolution: `points` (1, 3, 1, blocks, BLOCK³) in mm from `center` (LPS mm), the fixed values and
+    weights there (blocks, BLOCK³), how much each fixed block has to say (blocks), the moving image as smooth.
     """
 
     points: Tensor
@@ -117,9 +116,8 @@ def make_level(fixed: Volume, moving: Volume, spacing: float, low: np.ndarray, h
     keep = _telling(variance, weights)
     points = torch.einsum("ab,bcd->acd", torch.from_numpy(grid.direction), along).float().to(values.device)[:, keep]
     center = grid.world_from_index[:3, :3] @ middle + grid.origin
-    shape = (1, 3, SHARED_LANES, len(keep) // SHARED_LANES, BLOCK**3)
     certainty = (variance / (variance + NOISE))[keep]
-    return Level(points.reshape(shape), values[keep], weights[keep], certainty, center, moving, spacing)
+    return Level(points[None, :, None], values[keep], weights[keep], certainty, center, moving, spacing)
 
 
 def _blocks(values: Tensor, counts: np.ndarray) -> Tensor:  # (3, D, H, W) -> (3, blocks, BLOCK³)
@@ -135,12 +133,9 @@ def _variance(values: Tensor, weights: Tensor) -> Tensor:  # -> (blocks,)
 
 
 def _telling(variance: Tensor, weights: Tensor) -> Tensor:
-    """Indices of the blocks that lie in the mask and vary; all of them in a flat image. A multiple of SHARED_LANES."""
+    """Indices of the blocks that lie in the mask and vary; all of them in a flat image."""
     chosen = torch.nonzero((weights.mean(1) > 0.1) & (variance > NOISE)).flatten()
-    if len(chosen) == 0:
-        chosen = torch.arange(len(variance), device=variance.device)
-    padding = -len(chosen) % SHARED_LANES  # a few blocks counted twice weigh nothing among hundreds
-    return torch.cat((chosen, chosen[torch.arange(padding, device=chosen.device) % len(chosen)]))
+    return chosen if len(chosen) else torch.arange(len(variance), device=variance.device)
 
 
 def local_correlation(level: Level, matrix: Tensor) -> Tensor:  # -> ()
@@ -201,7 +196,7 @@ def _value_and_slope(cost: Cost, level: Level, at: np.ndarray, basis: np.ndarray
     matrix = level.matrix(at).requires_grad_(True)
     value = cost(level, matrix)
     by_index = np.zeros((4, 4))
-    by_index[:3] = torch.autograd.grad(value, matrix)[0].double().cpu().numpy()
+    by_index[:3] = torch.autograd.grad(value, matrix)[0].cpu().double().numpy()
     by_world = level.moving.grid.index_from_world.T @ by_index @ translation(level.center).T
     return float(value.detach()), np.einsum("nab,ac,bc->n", basis, by_world, at)
 

@@ -43,9 +43,9 @@ class Watch:
 def overlap(fixed_labels: Image, moving_labels: Image, transform: Affine) -> float:
     """Mean Dice over the labels present in both images."""
     warped = resample(moving_labels, transform, fixed_labels.grid, "nearest")
-    scores = dice(fixed_labels.data[0], warped.data[0])
-    present = set(moving_labels.data.unique().tolist())
-    return float(np.mean([score for label, score in scores.items() if label in present]))
+    present = [set(labels.data.unique().tolist()) for labels in (fixed_labels, moving_labels)]
+    common = sorted(int(label) for label in present[0] & present[1] if label)
+    return float(np.mean(list(dice(fixed_labels.data[0], warped.data[0], common).values())))
 
 
 def motion(rng, center: np.ndarray, degrees: float, millimetres: float, scale: float = 0.0) -> np.ndarray:
