@@ -26,7 +26,10 @@ from .preprocess import Pair, make_pair, working_grid
 from .transform import Affine, DisplacementField, Transform, jacobian_determinant
 
 MAX_VOXELS = 8_000_000  # of the working grid: 200³; larger volumes are registered on a coarser lattice
-SAME_CONTRAST = 0.5  # correlation after the affine stage from which two images count as one contrast
+# Mean local correlation after the affine stage from which two images count as one contrast. Measured: T1 brains of two
+# people 0.52 to 0.62, chest CT 0.65, hippocampi 0.68 and more; T1 with FLAIR 0.31, T2 with FLAIR 0.36, T1 with T2 −0.35.
+SAME_CONTRAST = 0.43
+CONTRAST_FACTOR = 2.0  # of the working grid's spacing, where contrasts are compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,9 +182,8 @@ def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> str:
     """The similarity to use; "auto" takes local correlation for one contrast and MIND for two."""
     if wanted != "auto":
         return wanted
-    fixed, moving = pair.fixed.data[0], pair.moving.data[0]
-    body = (fixed > 0.05) & (moving > 0.05)
-    if body.sum() < 1000 or metrics.ncc(fixed, moving, body) >= SAME_CONTRAST:
+    images = pair.images("cpu").at(CONTRAST_FACTOR)
+    if metrics.mean_local_correlation(images.fixed, images.moving) >= SAME_CONTRAST:
         return "lncc"
     warnings.append("The two volumes look like different contrasts: MIND is used instead of local correlation.")
     return "mind"

@@ -5,7 +5,7 @@ Han, Sun, Li, et al., "Diffeomorphic Image Registration with Neural Velocity Fie
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ..job import Monitor, RegistrationError
@@ -14,6 +14,9 @@ from . import option
 if TYPE_CHECKING:
     from ..optimise import Fit, Level
     from ..preprocess import Pair
+
+
+MIND_FACTOR = 2.0  # finest image spacing for MIND, in working voxels
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,8 @@ class DNVF:
         stages: list[tuple[str, list[Level]]] = []
         for index, row in enumerate(rows):
             level, kind = Level(*row), self.networks[min(index, len(self.networks) - 1)]
+            if fit.energy.similarity == "mind":  # twelve descriptors a voxel: full resolution would take gigabytes
+                level = replace(level, image=max(level.image, MIND_FACTOR))
             if fit.too_small(level) and index + 1 < len(self.image_factors):
                 continue
             if kind == "siren" and stages and stages[-1][0] == "siren":
