@@ -159,7 +159,8 @@ def unlike(manifest: Manifest, image: Tensor, spacing: tuple[float, ...], name: 
         advice = "strip the skull, crop, or" if found["volume"] > high else "it may be a part only, or another organ:"
         return (
             f"The {name} image shows {found['volume']:.0f} ml of tissue, but the model was trained on "
-            f"{manifest.anatomy} ({manifest.contrast}) of {low:.0f} to {high:.0f} ml: {advice} use DNVF, which needs no training."
+            f"{manifest.anatomy} ({manifest.contrast}) of {low:.0f} to {high:.0f} ml: {advice} use DNVF, "
+            "which needs no training."
         )
     if np.abs(np.array(found["deciles"]) - np.array(known["deciles"])).max() > CONTRAST_SLACK * known["stray"]:
         return (
