@@ -12,10 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .optimise import gaussian
-from .sampling import corner_determinants, determinant, jacobian_determinant
+from .sampling import (
+    compose,
+    corner_determinants,
+    determinant,
+    invert,
+    jacobian_determinant,
+    resize_displacement,
+)
 
-MARGIN = 0.08  # smallest determinant allowed at a cell's corner; leaves room for float32 and for other lattices
+MARGIN = 0.12  # smallest determinant allowed at a cell's corner; leaves room for float32 and for other lattices
 ROUNDS = 200
+INVERSE_STEPS = 2  # after exp(−v), which is nearly the inverse already
+RETURN_ROUNDS, RETURN_VOXELS = 4, 0.8  # how far from its start a voxel may come back, forth and back again
 
 
 def smallest_determinants(displacement: Tensor) -> Tensor:  # (1, 3, D, H, W) -> (1, 1, D-1, H-1, W-1)
@@ -27,7 +36,7 @@ def smallest_determinants(displacement: Tensor) -> Tensor:  # (1, 3, D, H, W) ->
 
 
 def untangled(displacement: Tensor, margin: float = MARGIN) -> tuple[Tensor, int]:
-    """The displacement with every cell's determinants above `margin`, and how many cells had to be mended.
+    """The displacement with all determinants between `margin` and 1 / margin, and how many voxels had to be mended.
 
     Smoothing acts around bad cells only, wider and stronger the longer they last; far away nothing changes.
     (1, 3, D, H, W) in voxels -> the same.
@@ -36,17 +45,45 @@ def untangled(displacement: Tensor, margin: float = MARGIN) -> tuple[Tensor, int
     mended = int(bad.sum())
     for round_ in range(ROUNDS):
         if not bool(bad.any()):
-            return displacement, mended
-        reach = 1 + round_ // 20
-        near = F.max_pool3d(bad.float(), 2 * reach + 1, 1, reach)
-        share = gaussian(near, [0.7 * reach] * 3).clamp(0, 1)
-        displacement = displacement + share * (gaussian(displacement, [0.8 + 0.1 * reach] * 3) - displacement)
+            break
+        displacement = _smoothed_near(displacement, bad, 1 + round_ // 20)
         bad = _bad_voxels(displacement, margin)
     return displacement, mended
 
 
+def with_inverse(displacement: Tensor, guess: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """An untangled displacement, and its inverse on the finer lattice `shape` with the same corners.
+
+    The inverse is exact at voxels and interpolated between them, which goes wrong where the map is rough: there the
+    displacement is smoothed until every voxel comes back to within RETURN_VOXELS of where it started.
+    displacement, guess (of the inverse): (1, 3, d, h, w) in voxels; the inverse: (1, 3, *shape) in voxels of `shape`.
+    """
+    forward, _ = untangled(displacement)
+    start = resize_displacement(guess, shape)
+    inverse = invert(forward, start, INVERSE_STEPS)
+    for _ in range(RETURN_ROUNDS):
+        error = compose(inverse, resize_displacement(forward, shape)).norm(dim=1, keepdim=True)
+        if float(error.max()) <= RETURN_VOXELS:
+            break
+        bad = F.adaptive_max_pool3d((error > RETURN_VOXELS).float(), tuple(forward.shape[2:])) > 0
+        forward, _ = untangled(_smoothed_near(forward, bad, 2))
+        inverse = invert(forward, inverse, 1)
+    return forward, inverse
+
+
+def _smoothed_near(displacement: Tensor, bad: Tensor, reach: int) -> Tensor:
+    """The displacement, blurred within `reach` voxels of the bad ones and gradually less beyond."""
+    near = F.max_pool3d(bad.float(), 2 * reach + 1, 1, reach)
+    share = gaussian(near, [0.7 * reach] * 3).clamp(0, 1)
+    return displacement + share * (gaussian(displacement, [0.8 + 0.1 * reach] * 3) - displacement)
+
+
 def _bad_voxels(displacement: Tensor, margin: float) -> Tensor:  # -> (1, 1, D, H, W) bool
-    cells = (smallest_determinants(displacement) <= margin).float()
+    corners = corner_determinants(displacement)
+    smallest, largest = corners.amin(1, keepdim=True), corners.amax(1, keepdim=True)
+    for inner in _inner_tetrahedra(displacement):
+        smallest = torch.minimum(smallest, inner)
+    cells = ((smallest <= margin) | (largest >= 1 / margin)).float()
     at_corners = F.max_pool3d(F.pad(cells, [1] * 6), 2, 1) > 0
     return at_corners | (jacobian_determinant(displacement)[:, None] <= margin)
 

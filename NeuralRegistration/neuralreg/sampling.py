@@ -128,36 +128,24 @@ def corner_determinants(displacement: Tensor) -> Tensor:  # (B, 3, D, H, W) -> (
     return torch.stack(corners, dim=1)
 
 
-def invert(displacement: Tensor, start: Tensor, iterations: int = 10) -> Tensor:
-    """Displacement w with (id + u) ∘ (id + w) = id, by Newton steps on the residual r = w + u ∘ (id + w).
+def invert(displacement: Tensor, start: Tensor, iterations: int = 20, tolerance: float = 1e-3) -> Tensor:
+    """Displacement w with (id + u) ∘ (id + w) = id, on the lattice of `start`, a first guess such as exp(−v).
 
-    `start` is a first guess, e.g. exp(−v). A step that makes a voxel worse is not taken, so the result is never worse
-    than it.
+    displacement, start: (B, 3, …) in voxels of their own lattices, which share their corner voxels. Quasi-Newton: the
+    residual r = w + u ∘ (id + w) is turned by the gradient of the inverse itself, w ← w − (I + ∇w) r, because that is
+    the inverse of the gradient of the map. A step that makes a voxel worse is not taken, so the result is nowhere
+    worse than `start`. Ends when no residual exceeds `tolerance` voxels.
     """
-    inverse = start
-    residual = compose(displacement, inverse)
+    shape = tuple(start.shape[2:])
+    ratio = _normalising_scale(start, start) / _normalising_scale(displacement, start)
+    fine_units, points = displacement / ratio, identity(shape, start)
+    residual_of = lambda w: w + sample(fine_units, (points + w) * ratio, outside="border")  # noqa: E731
+    inverse, residual = start, residual_of(start)
     for _ in range(iterations):
-        matrix = sample_matrix(jacobian_matrix(displacement), inverse)
-        candidate = inverse - solve(matrix, residual)
-        changed = compose(displacement, candidate)
+        if float(residual.abs().max()) <= tolerance:
+            break
+        candidate = inverse - torch.einsum("bijzyx,bjzyx->bizyx", jacobian_matrix(inverse), residual)
+        changed = residual_of(candidate)
         better = changed.square().sum(1, keepdim=True) < residual.square().sum(1, keepdim=True)
         inverse, residual = torch.where(better, candidate, inverse), torch.where(better, changed, residual)
     return inverse
-
-
-def sample_matrix(matrix: Tensor, displacement: Tensor) -> Tensor:
-    """A (B, 3, 3, D, H, W) matrix field warped by a displacement on its lattice."""
-    batch, _, _, *shape = matrix.shape
-    return warp(matrix.reshape(batch, 9, *shape), displacement, outside="border").reshape(batch, 3, 3, *shape)
-
-
-def solve(matrix: Tensor, vector: Tensor) -> Tensor:
-    """Solution x of `matrix x = vector` per voxel by Cramer's rule; (B, 3, 3, …), (B, 3, …) -> (B, 3, …)."""
-    total = determinant(matrix)
-    # A determinant near zero would throw the step across the volume; the caller rejects steps that do not help.
-    total = torch.where(total.abs() < 0.05, torch.full_like(total, 0.05), total)
-    parts = []
-    for column in range(3):
-        replaced = [vector if c == column else matrix[:, :, c] for c in range(3)]
-        parts.append(determinant(torch.stack(replaced, dim=2)) / total)
-    return torch.stack(parts, dim=1)

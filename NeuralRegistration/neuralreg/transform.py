@@ -66,27 +66,20 @@ class DisplacementField(Transform):
     """x ↦ x + u(x): u in mm (3, D, H, W) on a grid, trilinear between voxels.
 
     ITK leaves points outside the field where they are; so do we, or Slicer would show another warp.
-    `inverse_mm`, where the maker of the field knows it (exp(−v)), is the displacement of the inverse on the same grid.
     """
 
     mm: Tensor
     grid: Grid
-    inverse_mm: Tensor | None = None
 
     def __post_init__(self):
-        for name in ("mm", "inverse_mm"):
-            value = getattr(self, name)
-            if value is not None and tuple(value.shape) != (3, *self.grid.shape):
-                expected = (3, *self.grid.shape)
-                raise ValueError(
-                    f"DisplacementField: {name} must be {expected} for this grid, got {tuple(value.shape)}"
-                )
+        if tuple(self.mm.shape) != (3, *self.grid.shape):
+            expected = (3, *self.grid.shape)
+            raise ValueError(f"DisplacementField: mm must be {expected} for this grid, got {tuple(self.mm.shape)}")
 
     @classmethod
-    def from_voxels(cls, displacement_vox: Tensor, grid: Grid, inverse_vox: Tensor | None = None) -> DisplacementField:
+    def from_voxels(cls, displacement_vox: Tensor, grid: Grid) -> DisplacementField:
         """From displacements (1, 3, D, H, W) in voxels of `grid`: the one place where voxels become millimetres."""
-        convert = lambda vox: None if vox is None else _rotate(grid.world_from_index, vox.detach()[0])  # noqa: E731
-        return cls(convert(displacement_vox), grid, convert(inverse_vox))
+        return cls(_rotate(grid.world_from_index, displacement_vox.detach()[0]), grid)
 
     def to_voxels(self) -> Tensor:  # -> (1, 3, D, H, W) in voxels of the field's grid
         return _rotate(self.grid.index_from_world, self.mm)[None]
@@ -98,12 +91,9 @@ class DisplacementField(Transform):
         return moved.reshape(shape)
 
     def inverse(self) -> DisplacementField:
-        """The inverse on the same grid: the known one, else a numerical one."""
-        inverse_mm = self.inverse_mm
-        if inverse_mm is None:
-            forward = self.to_voxels()
-            inverse_mm = _rotate(self.grid.world_from_index, sampling.invert(forward, -forward)[0])
-        return DisplacementField(inverse_mm, self.grid, self.mm)
+        """The inverse on the same grid, found numerically; exact at its voxels, interpolated between them."""
+        forward = self.to_voxels()
+        return DisplacementField.from_voxels(sampling.invert(forward, -forward), self.grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +106,7 @@ class VelocityField(Transform):
 
     def exp(self) -> DisplacementField:
         velocity_vox = _rotate(self.grid.index_from_world, self.mm)[None]
-        forward, backward = (sampling.integrate(sign * velocity_vox, self.steps) for sign in (1.0, -1.0))
-        return DisplacementField.from_voxels(forward, self.grid, sampling.invert(forward, backward))
+        return DisplacementField.from_voxels(sampling.integrate(velocity_vox, self.steps), self.grid)
 
     def __call__(self, points: Tensor) -> Tensor:
         return self.exp()(points)

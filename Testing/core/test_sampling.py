@@ -72,7 +72,7 @@ def test_invert_is_exact_where_exp_is_not_enough():
     forward, guess = sampling.integrate(velocity, 7), sampling.integrate(-velocity, 7)
     inverse = sampling.invert(forward, guess)
     residual, before = sampling.compose(forward, inverse).norm(dim=1), sampling.compose(forward, guess).norm(dim=1)
-    assert residual.max() < 1e-3 < before.max()
+    assert residual.max() < 2e-3 < before.max()
 
 
 def test_resize_displacement_keeps_the_physical_map():
@@ -100,8 +100,9 @@ def test_corner_determinants_see_a_fold_that_central_differences_miss():
     assert sampling.corner_determinants(fold).min() < 0
 
 
-def test_solve_inverts_matrices():
-    matrix = torch.eye(3, dtype=torch.float64).view(1, 3, 3, 1) + 0.2 * torch.randn(1, 3, 3, 50, dtype=torch.float64)
-    vector = torch.randn(1, 3, 50, dtype=torch.float64)
-    x = sampling.solve(matrix, vector)
-    assert torch.allclose(torch.einsum("nabp,nbp->nap", matrix, x), vector, atol=1e-9)
+def test_invert_on_a_finer_lattice_than_the_field():
+    forward = sampling.integrate(smooth(7, 1.5, (13, 14, 15)), 7)
+    fine = (25, 27, 29)
+    inverse = sampling.invert(forward, -sampling.resize_displacement(forward, fine))
+    residual = sampling.compose(sampling.resize_displacement(forward, fine), inverse)
+    assert residual[..., 2:-2, 2:-2, 2:-2].norm(dim=1).max() < 2e-3

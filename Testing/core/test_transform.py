@@ -24,8 +24,8 @@ def test_composition_applies_the_right_hand_side_first(kind):
 
 @kinds
 def test_composition_is_associative_and_has_a_neutral_element(kind):
-    a, b, c, points = affine(), field_on(grid_of(kind)), Affine(affine().matrix @ affine().matrix),
-    points_in(grid_of(kind))
+    a, b, c = affine(), field_on(grid_of(kind)), Affine(affine().matrix @ affine().matrix)
+    points = points_in(grid_of(kind))
     assert close(((a @ b) @ c)(points), (a @ (b @ c))(points))
     assert close((Affine.identity() @ b)(points), b(points)) and close((b @ Affine.identity())(points), b(points))
 
