@@ -19,6 +19,7 @@ STAGES = {"iterations": (40, 40), "image_factors": (2.0, 1.0), "velocity_factors
 SMALL = {  # options that make a method quick enough for a phantom of 40³
     "DNVF": STAGES,
     "VoxelMorph": {"refine": 60, "refine_spacing": 4.0, "smoothness": 3.0},
+    "FNOReg": {"refine": 60, "refine_spacing": 4.0, "smoothness": 3.0},
     "Cas-DNVF": STAGES,
 }
 each_method = pytest.mark.parametrize("name", [n for n in METHODS if n in SMALL])

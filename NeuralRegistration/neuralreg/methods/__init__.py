@@ -17,6 +17,7 @@ from ..job import PRESETS, RegistrationError, choose
 METHODS = {
     "DNVF": "neuralreg.methods.dnvf:DNVF",
     "VoxelMorph": "neuralreg.methods.voxelmorph:VoxelMorph",
+    "FNOReg": "neuralreg.methods.fnoreg:FNOReg",
     "Cas-DNVF": "neuralreg.methods.cas_dnvf:CasDNVF",
 }
 
