@@ -175,6 +175,8 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def _load(self) -> None:
         """Load the result for a moment; the last step gives the run."""
+        if self._loading.gi_running:
+            return  # Slicer shows a progress dialog while it reads, and that lets timers fire
         end = time.monotonic() + LOAD_SECONDS
         try:
             while time.monotonic() < end:
@@ -182,7 +184,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
                 if run is not None:
                     self._loaded(run)
                     return
-        except RegistrationError as error:
+        except Exception as error:  # whatever it is: a run that cannot be loaded must end, with its reason
             self._finish(Outcome(FAILED, str(error)))
 
     def _loaded(self, run: Run) -> None:

@@ -23,7 +23,8 @@ def registerSampleData() -> None:
     import SampleData
 
     category = "Neural Registration"
-    SampleData.SampleDataLogic.registerCustomSampleDataCategory(category, title=_("Neural Registration"))
+    if hasattr(SampleData.SampleDataLogic, "registerCustomSampleDataCategory"):  # since Slicer 5.12
+        SampleData.SampleDataLogic.registerCustomSampleDataCategory(category, title=_("Neural Registration"))
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category=category,
         sampleName="Neural registration: brain pair",

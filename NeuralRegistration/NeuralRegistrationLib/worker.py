@@ -99,7 +99,7 @@ class Worker:
         self.warm()
         try:
             self._send(job)
-        except BrokenPipeError:  # the warm child died unnoticed: one more, fresh
+        except OSError:  # the warm child died unnoticed: one more, fresh (Windows calls that EINVAL, not EPIPE)
             self.kill()
             self.warm()
             self._send(job)
@@ -134,13 +134,17 @@ class Worker:
 
     def _ending(self) -> Ending:
         code = self._process.returncode
-        return Ending(code, "" if code == 0 else explain(code, (self._folder / "err").read_text(errors="replace")))
+        return Ending(code, "" if code == 0 else explain(code, self._errors()))
+
+    def _errors(self) -> str:
+        return (self._folder / "err").read_text(encoding="utf-8", errors="replace")
 
     def kill(self) -> None:
         """End the child and everything it started, at once; take its files away."""
         if self._process is not None:
             _kill_tree(self._process)
-            self._process.stdin.close()
+            with contextlib.suppress(OSError):  # closing flushes what a dead child never took
+                self._process.stdin.close()
             self._reader.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -170,6 +174,7 @@ def _environment() -> dict[str, str]:
     known = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE_FOLDER), *([known] if known else [])])
     environment["PYTHONUNBUFFERED"] = "1"
+    environment["PYTHONUTF8"] = "1"  # paths go through pipes; Windows would decode them with the code page
     environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the extension's folder may be read-only, and is not ours to fill
     return environment
 
@@ -184,7 +189,8 @@ def _own_group() -> dict:
 def _kill_tree(process: subprocess.Popen) -> None:
     if os.name == "nt":
         if process.poll() is None:
-            subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False)
+            subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False,
+                           creationflags=subprocess.CREATE_NO_WINDOW)
     else:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # the whole group is gone already
             os.killpg(process.pid, signal.SIGKILL)  # also when the launcher has ended: the group may live on

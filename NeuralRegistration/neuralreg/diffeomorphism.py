@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .optimise import gaussian
+from .job import RegistrationError
+from .optimise import border_window, gaussian
 from .sampling import (
     compose,
     corner_determinants,
@@ -27,26 +28,35 @@ INVERSE_STEPS = 2  # after exp(−v), which is nearly the inverse already
 RETURN_ROUNDS, RETURN_VOXELS = 4, 0.8  # how far from its start a voxel may come back, forth and back again
 
 
-def smallest_determinants(displacement: Tensor) -> Tensor:  # (1, 3, D, H, W) -> (1, 1, D-1, H-1, W-1)
-    """Smallest of each cell's corner determinants and of its two inner tetrahedra (Liu et al., IJCV 2024)."""
-    smallest = corner_determinants(displacement).amin(1, keepdim=True)
+def extreme_determinants(displacement: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest and largest of each cell's corner determinants, (1, 3, D, H, W) -> (1, 1, D-1, H-1, W-1) ×2.
+
+    The smallest is also taken over the cell's two inner tetrahedra (Liu et al., IJCV 2024).
+    """
+    corners = corner_determinants(displacement)
+    smallest, largest = corners.amin(1, keepdim=True), corners.amax(1, keepdim=True)
     for inner in _inner_tetrahedra(displacement):
         smallest = torch.minimum(smallest, inner)
-    return smallest
+    return smallest, largest
 
 
 def untangled(displacement: Tensor, margin: float = MARGIN) -> tuple[Tensor, int]:
     """The displacement with all determinants between `margin` and 1 / margin, and how many voxels had to be mended.
 
     Smoothing acts around bad cells only, wider and stronger the longer they last; far away nothing changes.
-    (1, 3, D, H, W) in voxels -> the same.
+    (1, 3, D, H, W) in voxels -> the same. Raises RegistrationError for a field that is not finite.
     """
+    if not bool(torch.isfinite(displacement).all()):
+        raise RegistrationError("The optimisation diverged; use a smaller rate, or one of the presets as it is.")
     bad = _bad_voxels(displacement, margin)
     mended = int(bad.sum())
     for round_ in range(ROUNDS):
         if not bool(bad.any()):
             break
         displacement = _smoothed_near(displacement, bad, 1 + round_ // 20)
+        bad = _bad_voxels(displacement, margin)
+    while bool(bad.any()):  # the last resort: towards the identity, which has no folds
+        displacement = 0.9 * displacement
         bad = _bad_voxels(displacement, margin)
     return displacement, mended
 
@@ -75,14 +85,12 @@ def _smoothed_near(displacement: Tensor, bad: Tensor, reach: int) -> Tensor:
     """The displacement, blurred within `reach` voxels of the bad ones and gradually less beyond."""
     near = F.max_pool3d(bad.float(), 2 * reach + 1, 1, reach)
     share = gaussian(near, [0.7 * reach] * 3).clamp(0, 1)
+    share = share * (border_window(tuple(displacement.shape[2:]), share) > 0)  # the border stays at zero
     return displacement + share * (gaussian(displacement, [0.8 + 0.1 * reach] * 3) - displacement)
 
 
 def _bad_voxels(displacement: Tensor, margin: float) -> Tensor:  # -> (1, 1, D, H, W) bool
-    corners = corner_determinants(displacement)
-    smallest, largest = corners.amin(1, keepdim=True), corners.amax(1, keepdim=True)
-    for inner in _inner_tetrahedra(displacement):
-        smallest = torch.minimum(smallest, inner)
+    smallest, largest = extreme_determinants(displacement)
     cells = ((smallest <= margin) | (largest >= 1 / margin)).float()
     at_corners = F.max_pool3d(F.pad(cells, [1] * 6), 2, 1) > 0
     return at_corners | (jacobian_determinant(displacement)[:, None] <= margin)

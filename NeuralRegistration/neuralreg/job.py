@@ -47,7 +47,7 @@ def choose(what: str, name: Any, valid: tuple[str, ...] | list[str]) -> str:
 
 @dataclass(frozen=True)
 class RegistrationJob:
-    """Everything that a run needs; two runs of one job on one machine write the same bytes.
+    """Everything that a run needs; two runs of one job on one CPU write the same bytes.
 
     Paths are strings as the user gave them. `options` holds fields of the method (see `neuralreg methods`).
     `threads` 0 means all cores; Slicer leaves one free.

@@ -202,7 +202,8 @@ class Fit:
         return coarser_shape(tuple(self.images.fixed.shape[2:]), self.images.spacing, factor)
 
     def too_small(self, level: Level) -> bool:
-        return min(self.lattice(level.image)) < SMALLEST_SIDE
+        whole = self.images.fixed.shape[2:]
+        return any(n < min(SMALLEST_SIDE, full) for n, full in zip(self.lattice(level.image), whole, strict=True))
 
     def cost(self, level: Level) -> float:
         voxels = math.prod(self.lattice(level.image)) + 3 * math.prod(self.lattice(level.velocity))

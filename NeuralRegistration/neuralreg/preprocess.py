@@ -66,6 +66,7 @@ def working_grid(fixed: Image, max_voxels: int, mask: Image | None = None) -> Gr
         target *= 1.05
     new_spacing = np.where(spacing * 1.02 >= target, spacing, target)
     margin = np.ceil(MARGIN_VOXELS * max(target, spacing.min()) / spacing).astype(int)
+    margin = np.maximum(margin, 2)  # thick slices too need room over which velocities fall to zero
     cropped = image.grid.cropped(low - margin, high + margin)
     if np.array_equal(new_spacing, spacing):
         return cropped

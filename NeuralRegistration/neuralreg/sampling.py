@@ -36,8 +36,12 @@ def warp(image: Tensor, displacement: Tensor, mode: str = "bilinear", outside: s
 
 def _normalising_scale(image: Tensor, like: Tensor) -> Tensor:
     """2 / (size − 1) along x, y, z: voxel coordinates times this, minus 1, run from −1 to 1 between corner voxels."""
-    size = torch.tensor(image.shape[:1:-1], dtype=like.dtype, device=like.device)
-    return (2.0 / (size - 1).clamp(min=1)).view(1, 3, 1, 1, 1)
+    return _along_axes([2.0 / max(n - 1, 1) for n in image.shape[:1:-1]], like)
+
+
+def _along_axes(values: list[float], like: Tensor) -> Tensor:  # x, y, z -> (1, 3, 1, 1, 1)
+    """Made by fill kernels: a tensor copied from a list would make a GPU wait for the host at every warp."""
+    return torch.stack([like.new_full((), float(value)) for value in values]).view(1, 3, 1, 1, 1)
 
 
 def _grid_sample(image: Tensor, grid: Tensor, mode: str, outside: str) -> Tensor:
@@ -84,7 +88,7 @@ def resize_displacement(displacement: Tensor, shape: tuple[int, int, int]) -> Te
     """`resize` for displacements or velocities: also rescales the values to voxels of the new lattice."""
     old, new = displacement.shape[:1:-1], tuple(shape)[::-1]
     factors = [(n - 1) / max(o - 1, 1) for o, n in zip(old, new, strict=True)]
-    scale = torch.tensor(factors, dtype=displacement.dtype, device=displacement.device).view(1, 3, 1, 1, 1)
+    scale = _along_axes(factors, displacement)
     return resize(displacement * scale, shape)
 
 

@@ -56,7 +56,7 @@ def add_register(commands: Any) -> None:
         "--device", default="auto", metavar="|".join(DEVICES), help="default: the GPU where there is a usable one"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="same seed, same computer: the same bytes (default: 0)"
+        "--seed", type=int, default=0, metavar="N", help="same seed, same CPU: the same bytes (default: 0)"
     )
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="processor cores to use (default: all)")
     parser.add_argument(

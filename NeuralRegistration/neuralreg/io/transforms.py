@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +77,7 @@ def from_sitk_transform(transform: sitk.Transform) -> Transform:
     if name == "CompositeTransform":
         composite = sitk.CompositeTransform(transform)
         parts = [from_sitk_transform(composite.GetNthTransform(i)) for i in range(composite.GetNumberOfTransforms())]
-        return Composite(tuple(parts)) if len(parts) != 1 else parts[0]
+        return functools.reduce(operator.matmul, parts or [Affine.identity()])  # neighbours that are linear become one
     if name == "DisplacementFieldTransform":
         return _field(sitk.DisplacementFieldTransform(transform).GetDisplacementField())
     if transform.IsLinear():
