@@ -6,6 +6,7 @@ Han, Sun, Li, et al., "Diffeomorphic Image Registration with Neural Velocity Fie
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from ..job import Monitor, RegistrationError
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from ..preprocess import Pair
 
 
-MIND_FACTOR = 2.0  # finest image spacing for MIND, in working voxels
+# MIND has twelve descriptors a voxel: images with more voxels than this are compared at MIND_FACTOR working voxels.
+MIND_VOXELS, MIND_FACTOR = 1_500_000, 2.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class DNVF:
         stages: list[tuple[str, list[Level]]] = []
         for index, row in enumerate(rows):
             level, kind = Level(*row), self.networks[min(index, len(self.networks) - 1)]
-            if fit.energy.similarity == "mind":  # twelve descriptors a voxel: full resolution would take gigabytes
+            if fit.energy.similarity == "mind" and prod(fit.lattice(level.image)) > MIND_VOXELS:
                 level = replace(level, image=max(level.image, MIND_FACTOR))
             if fit.too_small(level) and index + 1 < len(self.image_factors):
                 continue
