@@ -17,7 +17,8 @@ class Augmentation:
     rotation: degrees about x (nodding varies most between scans), y, z, for both images together; shift: ± mm; scale
     and stretch: of the logarithm of size, common and per axis. flip: chance of a left-right mirror of both images.
     residual_*: pose of the moving image against the fixed one, what an affine stage leaves behind.
-    gamma, gain, bias: logarithms of exponent, factor and bias field, for each image on its own.
+    gamma, gain, bias: logarithms of exponent, factor and bias field, for each image on its own. tone: chance that an
+    image is shown in a random contrast, each of its grey values mapped to another one.
     """
 
     rotation: tuple[float, float, float] = (8.0, 4.0, 4.0)
@@ -31,6 +32,7 @@ class Augmentation:
     gamma: float = 0.15
     gain: float = 0.1
     bias: float = 0.15
+    tone: float = 0.0
 
 
 def random_poses(options: Augmentation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -44,14 +46,29 @@ def random_poses(options: Augmentation, generator: torch.Generator) -> tuple[Ten
 
 
 def random_appearance(image: Tensor, options: Augmentation, generator: torch.Generator) -> Tensor:
-    """Another scanner's view of `image` (1, 1, D, H, W) in [0, 1]: gamma, gain and a smooth bias field."""
+    """Another scanner's view of `image` (1, 1, D, H, W) in [0, 1]: tone curve, gamma, gain and a smooth bias field."""
 
     def normal(*shape):
         return torch.randn(*shape, generator=generator).to(image.device)
 
+    if options.tone and torch.rand(1, generator=generator) < options.tone:
+        image = random_tone(image.clamp(0, 1), generator)
     bias = F.interpolate(normal(1, 1, 3, 3, 3), size=image.shape[2:], mode="trilinear", align_corners=True)
     gamma, gain = torch.exp(options.gamma * normal(1)), options.gain * normal(1)
     return image.clamp(0, 1) ** gamma * torch.exp(options.bias * bias + gain)
+
+
+def random_tone(image: Tensor, generator: torch.Generator, knots: int = 7) -> Tensor:
+    """`image` in [0, 1] through a random, not monotonic, piecewise linear curve; what is black stays black.
+
+    So a T1 image turns into something like T2, FLAIR or nothing known, while its anatomy stays.
+    """
+    curve = torch.rand(knots + 1, generator=generator).to(image.device)
+    curve[-1] = curve[-2]
+    position = image * (knots - 1)
+    left = position.floor().long()
+    toned = torch.lerp(curve[left], curve[left + 1], position - left)
+    return toned * (image / 0.08).clamp(max=1)
 
 
 def _affine(rotation: Tensor, shift: float, scale: float, stretch: float, flip: bool, generator) -> Tensor:
