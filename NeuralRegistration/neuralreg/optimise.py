@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import losses, sampling
+from .adam import Adam, cosine
 from .job import Monitor, Progress
 
 Shape = tuple[int, int, int]
@@ -218,16 +219,13 @@ class Fit:
         here = self.chain.on(shape)
         spacing = torch.tensor(coarser_spacing(tuple(self.images.fixed.shape[2:]), self.images.spacing, shape))
         step = _Step(images, self.energy, level, here.forward, spacing.to(images.fixed))
-        optimiser = torch.optim.Adam(network.parameters(), lr=self.rate, betas=(0.9, 0.99))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(level.iterations, 1), 0.1 * self.rate)
+        optimiser = Adam(network.parameters(), betas=(0.9, 0.99))
         pending: list[Tensor] = []
         for iteration in range(level.iterations):
             velocity = self._velocity(network, shape)
             loss, warped = step(sampling.integrate(velocity, self.squarings))
-            optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            optimiser.step()
-            schedule.step()
+            optimiser.step(cosine(self.rate, iteration / level.iterations))
             pending.append(loss.detach())
             if (iteration + 1) % CHECK_EVERY == 0 or iteration + 1 == level.iterations:
                 fraction = span[0] + (span[1] - span[0]) * (iteration + 1) / level.iterations

@@ -13,7 +13,7 @@ CORE = ROOT / "neuralreg"
 
 # A module uses lower floors only. `job` (the contract) is open to everybody.
 FLOORS = {
-    1: {"job", "sampling", "losses", "weights", "networks", "files", "usage", "workspace", "devices", "qa"},
+    1: {"job", "sampling", "losses", "weights", "networks", "files", "usage", "workspace", "devices", "qa", "adam"},
     2: {"image", "optimise", "feedforward"},
     3: {"transform", "preprocess", "affine_search", "diffeomorphism"},
     4: {"io", "affine", "metrics", "methods", "points", "phantom"},

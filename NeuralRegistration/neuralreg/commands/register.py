@@ -144,14 +144,11 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _warm_up() -> None:
-    """What a first registration would wait for: the methods, and torch's optimiser, which imports for a second."""
-    import torch
-
+    """What a first registration would wait for: the modules of every method."""
     from ..methods import METHODS, method_class
 
     for name in METHODS:
         method_class(name)
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
 
 def _execute(job: RegistrationJob, options: argparse.Namespace, since: float) -> None:
