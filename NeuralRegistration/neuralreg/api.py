@@ -7,11 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import SimpleITK as sitk
+import torch
 
 from . import io, pipeline
 from .image import Grid, Image
 from .job import RegistrationError
+from .points import read_pairs
 from .transform import Transform
 
 if TYPE_CHECKING:
@@ -25,7 +28,8 @@ def register(fixed: Volume, moving: Volume, method: str = "DNVF", **settings: An
 
     fixed, moving: path, SimpleITK image or `Image`. settings: those of `pipeline.register` (preset, similarity, affine,
     device, seed, options …); fixed_mask and moving_mask may be paths or images, initial_transform a path, a SimpleITK
-    transform or a `Transform`. Raises RegistrationError with one sentence that says what to do.
+    transform or a `Transform`, landmarks two point files or two arrays (n, 3) in LPS mm.
+    Raises RegistrationError with one sentence that says what to do.
     """
     notes: list[str] = []
     fixed_image, moving_image = _volume(fixed, "The fixed image", notes), _volume(moving, "The moving image", notes)
@@ -34,6 +38,8 @@ def register(fixed: Volume, moving: Volume, method: str = "DNVF", **settings: An
             settings[name] = _mask(settings[name], image.grid, name.replace("_", " "), notes)
     if settings.get("initial_transform") is not None:
         settings["initial_transform"] = _transform(settings["initial_transform"])
+    if settings.get("landmarks") is not None:
+        settings["landmarks"] = _landmarks(*settings["landmarks"])
     for note in notes:
         warnings.warn(note, stacklevel=2)
     result = pipeline.register(fixed_image, moving_image, method, **settings)
@@ -54,6 +60,12 @@ def _mask(mask: Volume, grid: Grid, name: str, notes: list[str]) -> Image:
         return io.read_mask(mask, grid, notes.append)
     image = io.from_sitk(mask) if isinstance(mask, sitk.Image) else mask
     return io.resampled_mask(Image((image.data > 0).float(), image.grid), grid, name, notes.append)
+
+
+def _landmarks(fixed: Any, moving: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    if isinstance(fixed, str | Path) and isinstance(moving, str | Path):
+        return read_pairs(fixed, moving)
+    return tuple(torch.from_numpy(np.array(points, dtype=np.float64).T.copy()) for points in (fixed, moving))
 
 
 def _transform(transform: str | Path | sitk.Transform | Transform) -> Transform:

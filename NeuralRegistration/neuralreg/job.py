@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SIMILARITIES = ("auto", "lncc", "ncc", "mse", "mi", "mind")
+SIMILARITIES = ("auto", "lncc", "ncc", "mse", "mi", "nmi", "mind", "local_gradient")
 PRESETS = ("fast", "balanced", "best")
 AFFINE_STAGES = ("none", "rigid", "affine")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -63,6 +63,8 @@ class RegistrationJob:
     initial_transform: str | None = None
     fixed_mask: str | None = None
     moving_mask: str | None = None
+    fixed_landmarks: str | None = None
+    moving_landmarks: str | None = None
     device: str = "auto"
     seed: int = 0
     threads: int = 0
@@ -72,9 +74,13 @@ class RegistrationJob:
         for name in ("fixed", "moving", "output", "method"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise RegistrationError(f'The job needs a text for "{name}"; got {getattr(self, name)!r}.')
-        for name in ("initial_transform", "fixed_mask", "moving_mask"):
+        for name in ("initial_transform", "fixed_mask", "moving_mask", "fixed_landmarks", "moving_landmarks"):
             if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
                 raise RegistrationError(f'The job needs a path or nothing for "{name}"; got {getattr(self, name)!r}.')
+        if (self.fixed_landmarks is None) != (self.moving_landmarks is None):
+            raise RegistrationError(
+                "Landmarks are pairs: give both files, fixed_landmarks and moving_landmarks, or none."
+            )
         for name, valid in (
             ("preset", PRESETS),
             ("similarity", SIMILARITIES),

@@ -212,6 +212,14 @@ def local_gradient(fixed: Tensor, warped: Tensor, weight: Tensor | None = None, 
     return -_mean((direction(fixed) * direction(warped)).sum(1, keepdim=True).abs(), weight)
 
 
+def landmark_distance(residual_mm: Tensor) -> Tensor:
+    """Mean of √(1 + |r|²) − 1 of residuals (1, 3, …) in mm -> (): squares close to the goal, lengths far from it.
+
+    A pair that was placed wrongly pulls no harder than others, however far its points lie apart.
+    """
+    return ((1 + residual_mm.square().sum(1)).sqrt() - 1).mean()
+
+
 def dice(fixed: Tensor, warped: Tensor) -> Tensor:
     """1 − mean soft Dice of one-hot labels (B, L, D, H, W) over the labels present -> ()."""
     dims = (0, 2, 3, 4)

@@ -45,14 +45,15 @@ class Level:
 
 @dataclass(frozen=True)
 class Energy:
-    """What is minimised: scaled similarity + smoothness · mean‖∇u‖² + folding · mean relu(margin − J), u the whole
-    displacement.
+    """What is minimised: scaled similarity + smoothness · mean‖∇u‖² + folding · mean relu(margin − J) + landmark weight
+    · mean distance of landmark pairs, u the whole displacement.
     """
 
     similarity: str = "lncc"
     smoothness: float = 1.0
     folding: float = 0.0
     folding_margin: float = 0.1
+    landmark_weight: float = 0.0
 
     def compare(self, fixed: Tensor, warped: Tensor, weight: Tensor, level: Level) -> Tensor:
         if self.similarity == "lncc":
@@ -67,6 +68,29 @@ class Energy:
             )
         return energy
 
+    def pull(self, displacement: Tensor, landmarks: Landmarks | None, spacing: Tensor) -> Tensor:
+        if landmarks is None or not self.landmark_weight:
+            return displacement.new_zeros(())
+        return self.landmark_weight * losses.landmark_distance(landmarks.residual_mm(displacement, spacing))
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Points that belong together, (1, 3, 1, 1, n), x y z, as fractions of the way between a lattice's corner voxels.
+
+    All lattices of a pair share their corners, so the fractions hold for each of them.
+    """
+
+    fixed: Tensor
+    moving: Tensor
+
+    def residual_mm(self, displacement: Tensor, spacing: Tensor) -> Tensor:  # -> (1, 3, 1, 1, n)
+        """How far beside their partners the fixed points end; displacement in voxels of a lattice of `spacing` mm."""
+        last = torch.stack([spacing.new_full((), n - 1.0) for n in displacement.shape[:1:-1]]).view(1, 3, 1, 1, 1)
+        start = self.fixed * last
+        moved = start + sampling.sample(displacement, start, outside="border")
+        return (moved - self.moving * last) * spacing.view(1, 3, 1, 1, 1)
+
 
 @dataclass(frozen=True)
 class Images:
@@ -77,6 +101,7 @@ class Images:
     fixed_weight: Tensor | None
     moving_weight: Tensor | None
     spacing: tuple[float, float, float]  # x, y, z
+    landmarks: Landmarks | None = None
 
     def at(self, factor: float) -> Images:
         """The pair at `factor` times the smallest spacing; thick slices are not made thinner or thicker than needed."""
@@ -85,7 +110,7 @@ class Images:
             return self
         shrink = lambda image: None if image is None else downsample(image, shape)  # noqa: E731
         images = (shrink(i) for i in (self.fixed, self.moving, self.fixed_weight, self.moving_weight))
-        return Images(*images, coarser_spacing(tuple(self.fixed.shape[2:]), self.spacing, shape))
+        return Images(*images, coarser_spacing(tuple(self.fixed.shape[2:]), self.spacing, shape), self.landmarks)
 
 
 def coarser_shape(shape: Shape, spacing, factor: float) -> Shape:
@@ -274,6 +299,7 @@ class _Step:
         fine = sampling.resize_displacement(displacement, tuple(self.images.fixed.shape[2:]))
         warped = sampling.warp(self.images.moving, fine)
         loss = self.energy.compare(self.images.fixed, warped, self._weight(fine), self.level)
+        loss = loss + self.energy.pull(displacement, self.images.landmarks, self.spacing)
         return loss + self.energy.regularise(displacement, self.spacing), warped.detach()
 
     def _weight(self, displacement: Tensor) -> Tensor:

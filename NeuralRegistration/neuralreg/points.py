@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .files import replacing
 from .job import RegistrationError
@@ -69,6 +71,24 @@ def read_points(path: str | Path) -> Points:
     if not np.isfinite(points.lps).all():
         raise RegistrationError(f"{path} has a point whose coordinates are no numbers; correct it or remove it.")
     return points
+
+
+def read_pairs(fixed: str | Path, moving: str | Path) -> tuple[Tensor, Tensor]:  # (3, n) ×2 float64 LPS mm
+    """Points that belong together, from two files: by their labels where both files have the same, else in order.
+
+    Raises RegistrationError when the files do not hold equally many points.
+    """
+    pair = read_points(fixed), read_points(moving)
+    counts = [len(points.lps) for points in pair]
+    if counts[0] != counts[1]:
+        raise RegistrationError(
+            f"{fixed} holds {counts[0]} points and {moving} {counts[1]}, but landmarks are pairs; complete them."
+        )
+    orders = [sorted(range(counts[0]), key=points.labels.__getitem__) for points in pair]
+    names = [[points.labels[i] for i in order] for points, order in zip(pair, orders, strict=True)]
+    if names[0] != names[1] or len(set(names[0])) < counts[0]:
+        orders = [range(counts[0])] * 2
+    return tuple(torch.from_numpy(points.lps[list(o)].T.copy()) for points, o in zip(pair, orders, strict=True))
 
 
 def write_points(points: Points, path: str | Path) -> None:

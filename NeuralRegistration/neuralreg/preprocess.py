@@ -7,7 +7,7 @@ orientation of the patient in the world changes what the methods see.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,10 +15,12 @@ import torch
 
 from .image import Grid, Image, canonical, resample
 from .job import RegistrationError
-from .optimise import Images
+from .optimise import Images, Landmarks
 
 if TYPE_CHECKING:
     from .transform import Transform
+
+PointPairs = tuple[torch.Tensor, torch.Tensor]  # fixed and moving, (3, n) each, LPS mm
 
 HU_AIR, HU_BONE = -1000.0, 700.0
 MARGIN_VOXELS = 6  # room around the body in which the field falls to zero
@@ -35,6 +37,7 @@ class Pair:
     moving: Image
     fixed_weight: Image | None = None
     moving_weight: Image | None = None
+    landmarks: Landmarks | None = None
 
     @property
     def grid(self) -> Grid:
@@ -44,7 +47,8 @@ class Pair:
         """The pair as tensors (1, 1, D, H, W) on a device."""
         parts = (self.fixed, self.moving, self.fixed_weight, self.moving_weight)
         tensors = (None if part is None else part.data[None].to(device) for part in parts)
-        return Images(*tensors, tuple(self.grid.spacing))
+        placed = self.landmarks and Landmarks(*(p.to(device) for p in (self.landmarks.fixed, self.landmarks.moving)))
+        return Images(*tensors, tuple(self.grid.spacing), placed)
 
 
 def working_grid(fixed: Image, max_voxels: int, mask: Image | None = None) -> Grid:
@@ -139,6 +143,28 @@ def make_pair(
             "The volumes do not overlap in physical space; centre them, or switch on the affine stage, which does it."
         )
     return Pair(fixed_part, moving_part, _unless_full(fixed_weight), _unless_full(moving_weight))
+
+
+def with_landmarks(pair: Pair, landmarks: PointPairs, moving_from_aligned: Transform, warnings: list[str]) -> Pair:
+    """The pair with fixed and moving points (3, n) ×2 in LPS mm, those outside the working grid left out with a note.
+
+    Raises RegistrationError for points that are no pairs or of which none lies in the working grid.
+    """
+    if any(p.ndim != 2 or p.shape[0] != 3 for p in landmarks) or landmarks[0].shape != landmarks[1].shape:
+        raise RegistrationError(
+            "Landmarks are pairs: give as many fixed as moving points, in the same order, three coordinates each."
+        )
+    last = torch.tensor(pair.grid.size, dtype=torch.float64).view(3, 1) - 1
+    places = (landmarks[0].double(), moving_from_aligned.inverse()(landmarks[1].double()))
+    fixed, moving = (pair.grid.indices(points) / last for points in places)
+    inside = ((fixed >= 0) & (fixed <= 1) & (moving >= 0) & (moving <= 1)).all(0)
+    if not bool(inside.any()):
+        raise RegistrationError("No landmark pair lies in the images; check that the point files belong to them.")
+    if not bool(inside.all()):
+        count = f"{int((~inside).sum())} of {len(inside)}"
+        warnings.append(f"{count} landmark pairs lie outside the images and do not count.")
+    placed = (points[:, inside].float().view(1, 3, 1, 1, -1) for points in (fixed, moving))
+    return replace(pair, landmarks=Landmarks(*placed))
 
 
 def _read(image: Image, image_from_grid, grid: Grid) -> Image:

@@ -28,10 +28,12 @@ from .job import (
     RegistrationJob,
     Result,
 )
+from .points import read_pairs
 from .usage import peak_memory_mb, versions
 from .workspace import publish, workspace
 
 PATHS = ("fixed", "moving", "output", "initial_transform", "fixed_mask", "moving_mask")
+PATHS += ("fixed_landmarks", "moving_landmarks")
 FILES = {"transform": TRANSFORM, "inverse": INVERSE, "warped": WARPED, "jacobian": JACOBIAN, "job": JOB}
 
 
@@ -100,6 +102,7 @@ def _read(job: RegistrationJob, warn: Callable[[str], object]) -> dict:
         "fixed_mask": io.read_mask(job.fixed_mask, fixed.grid, warn) if job.fixed_mask else None,
         "moving_mask": io.read_mask(job.moving_mask, moving.grid, warn) if job.moving_mask else None,
         "initial_transform": io.read_transform(job.initial_transform) if job.initial_transform else None,
+        "landmarks": read_pairs(job.fixed_landmarks, job.moving_landmarks) if job.fixed_landmarks else None,
     }
 
 

@@ -53,6 +53,12 @@ def add_register(commands: Any) -> None:
     parser.add_argument("--fixed-mask", metavar="F", help="where FIXED counts; elsewhere the field is only kept smooth")
     parser.add_argument("--moving-mask", metavar="F", help="where MOVING counts")
     parser.add_argument(
+        "--fixed-landmarks", metavar="F", help="points (.csv, .fcsv, .mrk.json) that pull the field to their partners"
+    )
+    parser.add_argument(
+        "--moving-landmarks", metavar="F", help="their partners in MOVING: the same labels, or the same order"
+    )
+    parser.add_argument(
         "--device", default="auto", metavar="|".join(DEVICES), help="default: the GPU where there is a usable one"
     )
     parser.add_argument(
@@ -112,7 +118,7 @@ def _add_run_options(parser: argparse.ArgumentParser, progress: str | None = Non
 
 def _register(options: argparse.Namespace) -> None:
     names = ("fixed", "moving", "output", "method", "preset", "similarity", "affine", "initial_transform", "fixed_mask")
-    names += ("moving_mask", "device", "seed", "threads")
+    names += ("moving_mask", "fixed_landmarks", "moving_landmarks", "device", "seed", "threads")
     check_output(Path(options.output), options.overwrite)  # before torch is imported: this answer needs no waiting
     job = RegistrationJob(**{name: getattr(options, name) for name in names})
     if options.refine is not None:

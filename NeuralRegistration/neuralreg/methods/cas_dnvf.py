@@ -38,6 +38,7 @@ class CasDNVF:
     residual: Literal["encoded", "siren"] = option("encoded", "network of the velocity field")
     scale: float = option(0.1, "factor on the siren's velocity, for stability", 0.001, 1)
     smoothness: float = option(1.0, "weight of the smoothness of the displacement", 0, 1000)
+    landmark_weight: float = option(0.1, "pull of the landmark pairs, where some are given", 0, 1000)
     rate: float = option(0.05, "learning rate (the siren's is 500 times smaller)", 1e-6, 1)
 
     presets: ClassVar[dict[str, dict]] = {
@@ -62,7 +63,8 @@ class CasDNVF:
         from ..optimise import Energy, Fit, Level
         from .start import model, predicted
 
-        fit = Fit(pair.images(device), Energy(similarity, self.smoothness), monitor)
+        energy = Energy(similarity, self.smoothness, landmark_weight=self.landmark_weight)
+        fit = Fit(pair.images(device), energy, monitor)
         predicted(fit, model(self.model, self.network))
         rows = zip(self.image_factors, self.velocity_factors, self.iterations, self.windows, self.strides, strict=True)
         levels = [Level(*row) for row in rows]

@@ -37,6 +37,7 @@ class DNVF:
     networks: tuple[str, ...] = option(("encoded",), "network of each stage: encoded or siren (the last entry repeats)")
     smoothness: float = option(1.0, "weight of the smoothness of the displacement", 0, 1000)
     folding: float = option(0.0, "weight of the penalty on folds", 0, 10000)
+    landmark_weight: float = option(0.1, "pull of the landmark pairs, where some are given", 0, 1000)
     rate: float = option(0.05, "learning rate of the encoded network", 1e-6, 1)
     siren_rate: float = option(3e-4, "learning rate of the siren network", 1e-7, 1)
     smoothing: float = option(0.7, "Gaussian smoothing of the velocity, in voxels of its lattice", 0, 8)
@@ -86,7 +87,7 @@ class DNVF:
         """
         from ..optimise import Energy, Fit
 
-        energy = Energy(similarity, self.smoothness, self.folding)
+        energy = Energy(similarity, self.smoothness, self.folding, landmark_weight=self.landmark_weight)
         fit = Fit(pair.images(device), energy, monitor, smoothing=self.smoothing, squarings=self.squarings)
         stages = self._stages(fit)
         total = sum(fit.cost(level) for _, levels in stages for level in levels)

@@ -26,6 +26,7 @@ class VoxelMorph:
     refine: int = option(0, "iterations of instance optimisation behind the network", 0, 10000)
     smoothness: float = option(1.0, "weight of the smoothness during the refinement", 0, 1000)
     refine_spacing: float = option(2.0, "image spacing of the refinement in mm", 0.1, 20)
+    landmark_weight: float = option(0.1, "pull of the landmark pairs during the refinement", 0, 1000)
 
     presets: ClassVar[dict[str, dict]] = {"fast": {}, "balanced": {}, "best": {"refine": 60}}
 
@@ -34,7 +35,8 @@ class VoxelMorph:
         from ..optimise import Energy, Fit
         from .start import model, predicted, refined
 
-        fit = Fit(pair.images(device), Energy(similarity, self.smoothness), monitor)
+        energy = Energy(similarity, self.smoothness, landmark_weight=self.landmark_weight)
+        fit = Fit(pair.images(device), energy, monitor)
         predicted(fit, model(self.model, "VoxelMorph"))
         if self.refine:
             refined(fit, self.refine, self.refine_spacing, (0.2, 1.0))
