@@ -73,7 +73,7 @@ def test_residuals_are_millimetres_on_every_lattice(phantom):
     for factor in (1.0, 2.0):
         images = placed.at(factor)
         still = torch.zeros(1, 3, *images.fixed.shape[2:])
-        residual = images.landmarks.residual_mm(still, torch.tensor(images.spacing))
+        residual = images.landmarks.residual_mm(still, torch.tensor(images.spacing, dtype=torch.float32))
         assert torch.allclose(residual.norm(dim=1).flatten(), expected.float(), atol=1e-3)
 
 
