@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from . import sampling
 from .job import RegistrationError, choose
+from .losses import mind_descriptor
 from .networks.fno import FNOReg
 from .networks.unet import UNet
 from .weights import Checkpoint, Manifest
 
 Shape = tuple[int, int, int]
 NETWORKS: dict[str, type[nn.Module]] = {"VoxelMorph": UNet, "FNOReg": FNOReg}
+FEATURES, MIND_CHANNELS = ("intensity", "mind"), 12
 WORLD = {"L": (0, 1.0), "R": (0, -1.0), "P": (1, 1.0), "A": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
 # How far beyond its training a model may be used without a word: T1 brains of another scanner stray twice as far as
 # those of the training set, FLAIR and T2 three to four times.
@@ -29,11 +31,33 @@ BORDER = 3  # voxels of the network's field, over which it falls to zero at the 
 
 
 def build(method: str, options: dict[str, Any]) -> nn.Module:
-    """An untrained network of a method. Raises RegistrationError for unknown options."""
+    """An untrained network of a method; the option features = "mind" lets it see self-similarities, not intensities.
+
+    Raises RegistrationError for unknown options.
+    """
+    options = dict(options)
+    features = choose("features", options.pop("features", "intensity"), FEATURES)
+    kind = NETWORKS[choose("network", method, list(NETWORKS))]
     try:
-        return NETWORKS[choose("network", method, list(NETWORKS))](**options)
+        if features == "mind":
+            return OnSelfSimilarity(kind(**options, channels=MIND_CHANNELS))
+        return kind(**options)
     except (TypeError, KeyError, ValueError) as error:
         raise RegistrationError(f"{method} has no network with {options} ({error}); correct the options.") from error
+
+
+class OnSelfSimilarity(nn.Module):
+    """A network that is shown MIND-SSC descriptors of both images (Heinrich et al., MICCAI 2013) instead of their
+    intensities, and so hardly notices a change of contrast."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        with torch.autocast(fixed.device.type, enabled=False):  # differences of bfloat16 would be mostly rounding
+            seen = [mind_descriptor(image.float(), dilation=1) for image in (fixed, moving)]
+        return self.network(*seen)
 
 
 def network_of(checkpoint: Checkpoint) -> nn.Module:

@@ -38,7 +38,8 @@ class TrainingConfig:
     data: folder of images, CSV table (columns image, labels) or pack. output: folder of checkpoint, model and log.
     method: name in feedforward.NETWORKS; network: its options. initial: model whose weights to start from.
     spacing (mm) and lattice (D, H, W) are those of the network's input; twice the final spacing is training at half
-    resolution. validation_subjects: how many, from the end of the list, are never trained on.
+    resolution. validation_subjects: how many, from the end of the list (of each group, where there
+    are groups), are never trained on.
     """
 
     data: str
@@ -152,11 +153,7 @@ def _pack_of(config: TrainingConfig, output: Path, report: Callable[[dict], None
 
 def trainer_of(config: TrainingConfig, pack: data.Pack) -> loop.Trainer:
     """Network, data and objective of a configuration, before the first iteration."""
-    held_out = config.validation_subjects
-    if len(pack.subjects) - held_out < 2 or held_out < 2:
-        raise RegistrationError(
-            f"{len(pack.subjects)} subjects, {held_out} of them held out: training and validation need two each."
-        )
+    training, validation = _split(pack.subjects, config.validation_subjects)
     crew = Crew.join(config.device)
     torch.manual_seed(config.seed)
     network = feedforward.build(config.method, config.network)
@@ -170,14 +167,25 @@ def trainer_of(config: TrainingConfig, pack: data.Pack) -> loop.Trainer:
         source=source,
         objective=config.objective,
         schedule=config.schedule,
-        training=pack.subjects[:-held_out],
-        validation=pack.subjects[-held_out:],
+        training=training,
+        validation=validation,
         validation_pairs=config.validation_pairs,
         seed=config.seed,
         device=crew.device(config.device),
         precision=config.precision,
         crew=crew,
     )
+
+
+def _split(subjects: tuple[data.Subject, ...], held_out: int) -> tuple[tuple[data.Subject, ...], ...]:
+    """Subjects to train on and subjects to validate with: the last `held_out` ones of each group."""
+    groups = [[s for s in subjects if s.group == name] for name in dict.fromkeys(s.group for s in subjects)]
+    if held_out < 2 or any(len(group) - held_out < 2 for group in groups):
+        sizes = ", ".join(str(len(group)) for group in groups)
+        raise RegistrationError(
+            f"{sizes} subjects, {held_out} of each group held out: training and validation need two each."
+        )
+    return tuple(s for g in groups for s in g[:-held_out]), tuple(s for g in groups for s in g[-held_out:])
 
 
 def _manifest(config: TrainingConfig, trainer: loop.Trainer, row: dict, domain: dict) -> weights.Manifest:

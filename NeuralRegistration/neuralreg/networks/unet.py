@@ -27,12 +27,12 @@ SIZES = {
 
 
 class UNet(nn.Module):
-    """fixed, moving (B, 1, D, H, W) -> field (B, 3, D, H, W) in voxels of the input's lattice, channels x, y, z.
+    """fixed, moving (B, channels, D, H, W) -> field (B, 3, D, H, W) in voxels of the input's lattice, channels x, y, z.
 
     size: "voxelmorph-1" or "voxelmorph-2". width multiplies all feature counts.
     half_resolution: the field comes on the halved lattice (n → ⌈n/2⌉), still in voxels of the input's lattice.
     pooling: convolutions of stride 1 and max-pooling in the encoder, as in later public VoxelMorph code.
-    dimensions 2 works on (B, 1, H, W) and gives (B, 2, H, W).
+    dimensions 2 works on (B, channels, H, W) and gives (B, 2, H, W).
     """
 
     def __init__(
@@ -42,14 +42,15 @@ class UNet(nn.Module):
         width: float = 1.0,
         pooling: bool = False,
         dimensions: int = 3,
+        channels: int = 1,
     ):
         super().__init__()
         down, up = ([round(width * n) for n in features] for features in SIZES[size])
         self.half_resolution, self.pooling, self.dimensions = half_resolution, pooling, dimensions
-        levels, channels = len(down), [2, *down]
-        skips = channels[1:] if pooling else channels[:-1]
+        levels, counts = len(down), [2 * channels, *down]
+        skips = counts[1:] if pooling else counts[:-1]
         self.encoder = nn.ModuleList(
-            convolution(dimensions, channels[i], down[i], stride=1 if pooling else 2) for i in range(levels)
+            convolution(dimensions, counts[i], down[i], stride=1 if pooling else 2) for i in range(levels)
         )
         self.decoder, features = nn.ModuleList(), down[-1]
         for i in range(levels):

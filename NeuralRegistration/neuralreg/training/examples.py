@@ -56,9 +56,12 @@ class Source:
         return Example(*seen, views[0][0], views[1][0], *onehot, velocity)
 
     def plain(self) -> Source:
-        """The same source without synthetic fields, in the mean pose and the scans' own appearance: for validation."""
-        still = Augmentation(**{f.name: (0.0,) * 3 if f.name == "rotation" else 0.0 for f in fields(Augmentation)})
-        return replace(self, augmentation=still, known=0.0)
+        """The same source without synthetic fields, in the mean pose and with the scans' own bias: for validation.
+
+        Random contrasts stay: they are what is to be validated.
+        """
+        still = {f.name: (0.0,) * 3 if f.name == "rotation" else 0.0 for f in fields(Augmentation)}
+        return replace(self, augmentation=Augmentation(**still | {"tone": self.augmentation.tone}), known=0.0)
 
     def _view(self, subject: Subject, pose: Tensor, grid: Grid, device: str) -> tuple[Tensor, Tensor | None]:
         image = self.pack.view(subject.image.to(device), subject, pose, grid) / 255

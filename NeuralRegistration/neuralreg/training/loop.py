@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 
 import torch
 from torch import Tensor, nn
@@ -138,7 +139,8 @@ class Trainer:
             example = self.source.plain().example(self.validation, generator, self.device)
             found = self.predict(self.average, example.fixed_seen, example.moving_seen)
             rows.append(measure(self.objective, example, found))
-        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        names = dict.fromkeys(name for row in rows for name in row)  # a pair without labels has no Dice
+        return {name: mean(row[name] for row in rows if name in row) for name in names}
 
     def _update_average(self) -> None:
         """Running mean, fast at first: its memory never reaches behind a tenth of the iterations so far."""
