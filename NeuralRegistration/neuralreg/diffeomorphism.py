@@ -25,7 +25,7 @@ from .sampling import (
 MARGIN = 0.12  # smallest determinant allowed at a cell's corner; leaves room for float32 and for other lattices
 ROUNDS = 200
 INVERSE_STEPS = 2  # after exp(−v), which is nearly the inverse already
-RETURN_ROUNDS, RETURN_VOXELS = 4, 0.8  # how far from its start a voxel may come back, forth and back again
+RETURN_ROUNDS, RETURN_VOXELS = 12, 0.8  # how far from its start a voxel may come back, forth and back again
 
 
 def extreme_determinants(displacement: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,12 +71,12 @@ def with_inverse(displacement: Tensor, guess: Tensor, shape: tuple[int, int, int
     forward, _ = untangled(displacement)
     start = resize_displacement(guess, shape)
     inverse = invert(forward, start, INVERSE_STEPS)
-    for _ in range(RETURN_ROUNDS):
+    for round_ in range(RETURN_ROUNDS):
         error = compose(inverse, resize_displacement(forward, shape)).norm(dim=1, keepdim=True)
         if float(error.max()) <= RETURN_VOXELS:
             break
         bad = F.adaptive_max_pool3d((error > RETURN_VOXELS).float(), tuple(forward.shape[2:])) > 0
-        forward, _ = untangled(_smoothed_near(forward, bad, 2))
+        forward, _ = untangled(_smoothed_near(forward, bad, 2 + round_ // 3))
         inverse = invert(forward, inverse, 1)
     return forward, inverse
 

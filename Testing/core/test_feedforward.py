@@ -156,3 +156,16 @@ def test_images_unlike_the_training_get_a_sentence_that_names_the_better_choice(
     assert "DNVF" in feedforward.unlike(manifest, inverted, SPACING, "moving")
     assert "ml of tissue" in feedforward.unlike(manifest, bright_blob(), (2.0, 3.0, 4.0), "fixed")
     assert feedforward.unlike(MANIFEST, inverted, SPACING, "moving") is None
+
+
+def test_a_network_on_self_similarities_does_not_notice_an_inverted_contrast():
+    torch.manual_seed(3)
+    small = {"size": "voxelmorph-1", "half_resolution": True, "width": 0.25}
+    fixed, moving = torch.rand(2, 1, 1, 17, 17, 17)
+    for features, unmoved in (("mind", True), ("intensity", False)):
+        network = feedforward.build("VoxelMorph", small | {"features": features}).requires_grad_(False)
+        torch.nn.init.normal_(next(p for n, p in network.named_parameters() if n.endswith("field.weight")))
+        same = torch.allclose(network(fixed, moving), network(fixed, 1 - 0.5 * moving), atol=1e-3)
+        assert same is unmoved
+    with pytest.raises(RegistrationError, match="mind"):
+        feedforward.build("VoxelMorph", {"features": "minds"})

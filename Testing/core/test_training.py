@@ -21,7 +21,7 @@ from neuralreg.phantom import make_phantom
 from neuralreg.sampling import warp
 from neuralreg.train import TrainingConfig, load_config
 from neuralreg.training import data
-from neuralreg.training.augment import Augmentation, random_poses
+from neuralreg.training.augment import Augmentation, random_poses, random_tone
 from neuralreg.training.examples import Example, Source, _two
 from neuralreg.training.loop import Schedule
 from neuralreg.training.objective import Objective
@@ -343,3 +343,31 @@ def test_subjects_of_a_group_are_paired_within_it(tmp_path, folder):
         first, second = _two(subjects, torch.Generator().manual_seed(seed))
         assert first != second
         assert subjects[first].group == subjects[second].group
+
+
+def test_subjects_of_every_group_are_held_out(tmp_path, folder):
+    rows = [f"{folder / f's{n}_T1w.nii.gz'},{'ab'[n // 2 % 2]}" for n in (0, 1, 2, 3, 0, 1, 2, 3)]
+    (tmp_path / "t.csv").write_text("image,group\n" + "\n".join(rows))
+    save_pack(
+        tmp_path / "p.npz", build_pack(find_subjects(tmp_path / "t.csv"), Packing(2.0, align=False), lambda text: None)
+    )
+    subjects = data.Pack.load(tmp_path / "p.npz").subjects
+    training, validation = train._split(subjects, 2)
+    assert [s.group for s in validation] == ["a", "a", "b", "b"]
+    assert {s.name for s in training} == {s.name for s in subjects} - {s.name for s in validation}
+    with pytest.raises(RegistrationError, match="4, 4 subjects, 3 of each group"):
+        train._split(subjects, 3)
+
+
+def test_a_tone_curve_changes_the_contrast_and_nothing_else():
+    image = torch.rand(1, 1, 9, 9, 9, generator=torch.Generator().manual_seed(0))
+    image[:, :, :3] = 0.0
+    image[:, :, 3:5] = 0.5
+    toned = random_tone(image, torch.Generator().manual_seed(1))
+    assert not toned[:, :, :3].any()
+    assert toned[:, :, 3:5].unique().numel() == 1  # what was one tissue is one tissue
+    assert 0 <= toned.min() and toned.max() <= 1
+    assert not torch.allclose(toned, image, atol=0.1)
+    shuffled = image.flatten()[torch.randperm(image.numel())].view_as(image)
+    again = random_tone(shuffled, torch.Generator().manual_seed(1))
+    assert torch.allclose(again.flatten().sort().values, toned.flatten().sort().values)  # a matter of grey values alone

@@ -198,7 +198,7 @@ def _validated(trainer: Trainer, sums: dict[str, list[float]]) -> dict:
     row |= {f"train {name}": round(sum(v) / len(v), 5) for name, v in sums.items()}
     values = trainer.validate()
     row |= {name: round(value, 5) for name, value in values.items()}
-    score = values.get("dice", values["lncc"])
+    score = values["lncc"] + values.get("dice", 0.0)
     trainer.since_best = 0 if score > trainer.best else trainer.since_best + 1
     trainer.best = max(score, trainer.best)
     trainer.history.append(row)
