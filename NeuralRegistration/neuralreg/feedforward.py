@@ -163,13 +163,19 @@ def appearance(image: Tensor, spacing: tuple[float, ...]) -> dict[str, Any]:
     return {"volume": round(volume, 1), "deciles": deciles}
 
 
-def domain(images: list[dict[str, Any]]) -> dict[str, Any]:
-    """What many appearances have in common: the range of volumes, the mean deciles and how far single images stray."""
+def domain(images: list[dict[str, Any]], any_contrast: bool = False) -> dict[str, Any]:
+    """What many appearances have in common: the range of volumes, the mean deciles and how far single images stray.
+
+    Of a model for any contrast only the volumes count.
+    """
+    volumes = [image["volume"] for image in images]
+    common: dict[str, Any] = {"volumes": [min(volumes), max(volumes)]}
+    if any_contrast:
+        return common
     deciles = np.array([image["deciles"] for image in images])
     mean = deciles.mean(axis=0)
-    volumes = [image["volume"] for image in images]
     strays = np.abs(deciles - mean).max(axis=1)
-    return {"volumes": [min(volumes), max(volumes)], "deciles": mean.round(4).tolist(), "stray": float(strays.max())}
+    return common | {"deciles": mean.round(4).tolist(), "stray": float(strays.max())}
 
 
 def unlike(manifest: Manifest, image: Tensor, spacing: tuple[float, ...], name: str) -> str | None:
@@ -186,10 +192,12 @@ def unlike(manifest: Manifest, image: Tensor, spacing: tuple[float, ...], name: 
             f"{manifest.anatomy} ({manifest.contrast}) of {low:.0f} to {high:.0f} ml: {advice} use DNVF, "
             "which needs no training."
         )
+    if "deciles" not in known:
+        return None
     if np.abs(np.array(found["deciles"]) - np.array(known["deciles"])).max() > CONTRAST_SLACK * known["stray"]:
         return (
             f"The contrast of the {name} image is unlike that of the model's training ({manifest.contrast}): check the "
-            "result, or use DNVF, which fits every pair by itself."
+            "result, or use the model voxelmorph_anycontrast, or DNVF, which fits every pair by itself."
         )
     return None
 

@@ -156,6 +156,9 @@ def test_images_unlike_the_training_get_a_sentence_that_names_the_better_choice(
     assert "DNVF" in feedforward.unlike(manifest, inverted, SPACING, "moving")
     assert "ml of tissue" in feedforward.unlike(manifest, bright_blob(), (2.0, 3.0, 4.0), "fixed")
     assert feedforward.unlike(MANIFEST, inverted, SPACING, "moving") is None
+    blind = dataclasses.replace(manifest, domain=feedforward.domain(usual, any_contrast=True))
+    assert feedforward.unlike(blind, inverted, SPACING, "moving") is None
+    assert "ml of tissue" in feedforward.unlike(blind, inverted, (2.0, 3.0, 4.0), "moving")
 
 
 def test_a_network_on_self_similarities_does_not_notice_an_inverted_contrast():
