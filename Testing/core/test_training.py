@@ -366,7 +366,7 @@ def test_a_tone_curve_changes_the_contrast_and_nothing_else():
     toned = random_tone(image, torch.Generator().manual_seed(1))
     assert not toned[:, :, :3].any()
     assert toned[:, :, 3:5].unique().numel() == 1  # what was one tissue is one tissue
-    assert 0 <= toned.min() and toned.max() <= 1
+    assert toned.min() >= 0 and toned.max() <= 1
     assert not torch.allclose(toned, image, atol=0.1)
     shuffled = image.flatten()[torch.randperm(image.numel())].view_as(image)
     again = random_tone(shuffled, torch.Generator().manual_seed(1))
