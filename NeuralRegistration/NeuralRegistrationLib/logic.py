@@ -18,7 +18,7 @@ from pathlib import Path
 import qt
 import slicer
 import vtk
-from neuralreg.job import CANCEL, RESULT, STOP, Progress, RegistrationError, Result
+from neuralreg.job import CANCEL, EXIT_CANCELLED, RESULT, STOP, Progress, RegistrationError, Result
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
@@ -27,7 +27,7 @@ from .parameters import NeuralRegistrationParameterNode
 from .request import Request, write_job
 from .results import Run
 from .scene_load import load_steps
-from .worker import CANCELLED, Ending, Worker
+from .worker import Ending, Worker
 
 POLL_MS = 40
 LOAD_SECONDS = 0.03  # of loading after which the window has its turn; one step may take longer
@@ -167,7 +167,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def _ended(self, ending: Ending) -> None:
         if ending.code != 0:
-            status = STOPPED if ending.code == CANCELLED else FAILED
+            status = STOPPED if ending.code == EXIT_CANCELLED else FAILED
             self._finish(Outcome(status, ending.message))
         else:
             request, folder = self._request, self.folder / "run"

@@ -1,9 +1,9 @@
 """The child process that registers: started early, given one job, read without blocking, ended with its whole tree.
 
-It is the command line, `python -m neuralreg serve`: it imports torch, says that it is ready, waits for the path of a
-job file on its standard input, and writes one JSON line of progress per step. Its output goes to files that are read
-as they grow: unlike pipes and threads this cannot block the window, and it works alike on all systems. Only the
-standard library is used here; whoever owns a Worker calls `poll` from a timer.
+It is the command line, `python -m neuralreg serve`: it imports torch, says that it is ready, waits for a job file in a
+private folder, and writes one JSON line of progress per step. Its output goes to files that are read as they grow:
+unlike pipes and threads this cannot block the window, it works alike on all systems, and it does not matter what a
+launcher between the two programs passes on. Whoever owns a Worker calls `poll` from a timer.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from neuralreg.inbox import Inbox
 from neuralreg.job import Progress
 
+from .endings import explain
+
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]  # where the package `neuralreg` lies
-SERVE = ("-m", "neuralreg", "serve", "--progress", "json", "--end-with-stdin")
-USER_ERROR, CANCELLED = 2, 130  # exit codes of the command line
-PREFIX = "neuralreg: "  # before the one sentence that it prints
+OUT, ERR = "out.txt", "err.txt"  # what the child says, beside its job
 
 
 @dataclass(frozen=True)
@@ -39,21 +42,23 @@ def python_executable() -> str:
     return shutil.which("PythonSlicer") or sys.executable
 
 
-def serve_command() -> list[str]:
-    """The command line that waits for a job."""
-    return [python_executable(), *SERVE]
+def serve_command(inbox: Path) -> list[str]:
+    """The command line that waits for a job in a folder, and ends when the folder or this process is gone."""
+    return [python_executable(), "-m", "neuralreg", "serve", "--progress", "json", "--inbox", str(inbox),
+            "--parent-pid", str(os.getpid())]
 
 
 class Worker:
-    """One child at a time. `command` is what runs instead of the real command line (tests)."""
+    """One child at a time. `command(inbox)` is what runs instead of the real command line (tests)."""
 
-    def __init__(self, command: list[str] | None = None):
+    def __init__(self, command: Callable[[Path], list[str]] | None = None):
         self.command = command
         self.ready = False
         self.device = ""  # the child's word on what it will compute with, once it is ready
+        self.speed: float | None = None  # the child's measure of this computer, likewise
         self._process: subprocess.Popen | None = None
         self._folder: Path | None = None
-        self._reader = None
+        self._reader: BinaryIO | None = None
         self._rest = b""
         self._sent = False
 
@@ -78,36 +83,38 @@ class Worker:
         """
         if self.alive:
             return
-        self.kill()
-        self._folder = Path(tempfile.mkdtemp(prefix="neuralreg-"))
-        command = self.command or serve_command()
-        with (self._folder / "out").open("wb") as out, (self._folder / "err").open("wb") as err:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=out, stderr=err, env=_environment(), **_own_group()
-            )
-        self._reader = (self._folder / "out").open("rb")
+        self._launch(self.command or serve_command)
 
     def run(self, command: list[str]) -> None:
         """Run another command to its end; `poll` tells how it ended. Raises OSError when it cannot be started."""
-        self.kill()
-        self.command = command
-        self.warm()
+        self._launch(lambda inbox: command)
         self._sent = True
 
     def start(self, job: Path) -> None:
         """Give the child its job. Raises OSError when no child can be started."""
         self.warm()
-        try:
-            self._send(job)
-        except OSError:  # the warm child died unnoticed: one more, fresh (Windows calls that EINVAL, not EPIPE)
-            self.kill()
-            self.warm()
-            self._send(job)
+        Inbox(self._inbox).put(job)
         self._sent = True
 
-    def _send(self, job: Path) -> None:
-        self._process.stdin.write(f"{job}\n".encode())
-        self._process.stdin.flush()
+    def _launch(self, command: Callable[[Path], list[str]]) -> None:
+        self.kill()
+        self._folder = Path(tempfile.mkdtemp(prefix="neuralreg-"))
+        try:
+            self._inbox.mkdir()
+            with (self._folder / OUT).open("wb") as out, (self._folder / ERR).open("wb") as err:
+                self._reader = (self._folder / OUT).open("rb")
+                self._process = subprocess.Popen(
+                    command(self._inbox), stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=_environment(),
+                    **_own_group(),
+                )  # fmt: skip
+        except OSError:
+            self.kill()
+            raise
+
+    @property
+    def _inbox(self) -> Path:
+        """A folder of its own: Windows cannot take one away that holds a file which a surviving child has open."""
+        return self._folder / "inbox"
 
     def poll(self) -> list[Progress | Ending]:
         """What has happened since the last call; an Ending comes last, once, and only after a job was sent."""
@@ -137,36 +144,18 @@ class Worker:
         return Ending(code, "" if code == 0 else explain(code, self._errors()))
 
     def _errors(self) -> str:
-        return (self._folder / "err").read_text(encoding="utf-8", errors="replace")
+        return (self._folder / ERR).read_text(encoding="utf-8", errors="replace")
 
     def kill(self) -> None:
         """End the child and everything it started, at once; take its files away."""
         if self._process is not None:
             _kill_tree(self._process)
-            with contextlib.suppress(OSError):  # closing flushes what a dead child never took
-                self._process.stdin.close()
+        if self._reader is not None:
             self._reader.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._process = self._folder = self._reader = None
         self._rest, self._sent, self.ready = b"", False, False
-
-
-def explain(code: int, errors: str) -> str:
-    """One sentence for an exit code and what the child wrote to its standard error."""
-    lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    sentences = [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)]
-    if code == USER_ERROR and sentences:
-        return sentences[-1]
-    if code == CANCELLED:
-        return "The registration was cancelled."
-    if "No module named 'torch'" in errors:
-        return "PyTorch is not installed in Slicer's Python; install it with the button in the panel."
-    if code in (-signal.SIGTERM, -getattr(signal, "SIGKILL", 9), 137):
-        return ("The registration process was ended from outside, usually because memory ran out; "
-                "choose the preset Fast, or crop or resample the volumes.")
-    last = f" Its last words: {lines[-1]}" if lines else ""
-    return f"The registration process ended unexpectedly (code {code}); nothing was changed. Try again.{last}"
 
 
 def _environment() -> dict[str, str]:

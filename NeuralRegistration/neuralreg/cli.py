@@ -16,7 +16,7 @@ from types import FrameType
 
 from . import __version__
 from .commands import apply, demo, inspect, register, training
-from .job import Cancelled, RegistrationError
+from .job import EXIT_CANCELLED, EXIT_USER_ERROR, Cancelled, RegistrationError
 
 COMMANDS = (
     register.add_register,
@@ -31,7 +31,6 @@ COMMANDS = (
     training.add_pack,
     training.add_models,
 )
-USER_ERROR, CANCELLED = 2, 130
 
 EPILOG = """examples:
   neuralreg register fixed.nii.gz moving.nii.gz -o result
@@ -77,13 +76,13 @@ def main(arguments: list[str] | None = None) -> int:
             options.function(options)
         except RegistrationError as error:
             print(f"neuralreg: {error}", file=sys.stderr)
-            return USER_ERROR
+            return EXIT_USER_ERROR
         except (Cancelled, KeyboardInterrupt):
             print("neuralreg: cancelled, nothing was written.", file=sys.stderr)
-            return CANCELLED
+            return EXIT_CANCELLED
         except BrokenPipeError:  # whoever read our output is gone, and with it the reason to go on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return CANCELLED
+            return EXIT_CANCELLED
     return 0
 
 

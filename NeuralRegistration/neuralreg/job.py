@@ -21,6 +21,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 TRANSFORM, INVERSE, WARPED, JACOBIAN = "transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz"
 RESULT, JOB, PREVIEW, CANCEL, STOP = "result.json", "job.json", "preview.nii.gz", "cancel", "stop"
 
+EXIT_USER_ERROR, EXIT_CANCELLED = 2, 130  # exit codes of the command line; 2 comes with one sentence
+
 
 class RegistrationError(Exception):
     """Something the user can put right; the message is one sentence that says what to do."""

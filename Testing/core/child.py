@@ -15,8 +15,8 @@ def python(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
 
 
-def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen:
-    """Start `neuralreg …` with pipes for all three streams."""
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+def start(*arguments: str | int | Path, cwd: Path) -> subprocess.Popen:
+    """Start `neuralreg …` with pipes for what it says."""
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     command = [sys.executable, "-m", "neuralreg", *map(str, arguments)]
     return subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT, text=True, **pipes)

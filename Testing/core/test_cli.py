@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import os
 import random
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -239,14 +242,25 @@ def test_signal_leaves_nothing_that_looks_whole(pair, number, moment):
     assert not output.exists()
 
 
-def test_serve_waits_for_a_job_and_stops_and_keeps(pair):
+@pytest.fixture
+def inbox(pair, tmp_path):
+    """A folder to put a job into, and the function that does."""
+
+    def put(output: str, **changes) -> None:
+        job = {"fixed": "fixed.nii.gz", "moving": "moving.nrrd", "output": output, "affine": "none", "threads": 1}
+        paths = {name: str(pair.folder / job[name]) for name in ("fixed", "moving", "output")}
+        (tmp_path / "unfinished").write_text(json.dumps({**job, **paths, **changes}))
+        (tmp_path / "unfinished").replace(tmp_path / "job.json")
+
+    return tmp_path, put
+
+
+def test_serve_waits_for_a_job_and_stops_and_keeps(pair, inbox):
+    folder, put = inbox
     output = pair.folder / "served"
-    with start("serve", cwd=pair.folder) as child:
+    with start("serve", "--inbox", folder, "--parent-pid", os.getpid(), cwd=pair.folder) as child:
         assert json.loads(child.stdout.readline())["stage"] == "ready"
-        job = {"fixed": "fixed.nii.gz", "moving": "moving.nrrd", "output": "served", "affine": "none", "threads": 1}
-        (pair.folder / "served.json").write_text(json.dumps({**job, "options": {**LISTS, "iterations": [10000]}}))
-        child.stdin.write(f"{pair.folder / 'served.json'}\n")
-        child.stdin.flush()
+        put("served", options={**LISTS, "iterations": [10000]})
         wait_for_iterations(child)
         (output / "stop").touch()
         child.stdout.read()
@@ -254,23 +268,27 @@ def test_serve_waits_for_a_job_and_stops_and_keeps(pair):
     assert sorted(p.name for p in output.iterdir()) == sorted(RUN_FILES)
 
 
-def test_serve_ends_with_its_caller(pair):
-    """Without a job at once, and in the middle of one when it was asked to."""
-    with start("serve", cwd=pair.folder) as child:
-        child.stdin.close()
-        assert child.wait(60) == 0
-    (pair.folder / "orphan.json").write_text(
-        json.dumps(
-            {"fixed": "fixed.nii.gz", "moving": "moving.nrrd", "output": "orphan", "preset": "best", "threads": 1}
-        )
-    )
-    with start("serve", "--end-with-stdin", cwd=pair.folder) as child:
-        child.stdin.write(f"{pair.folder / 'orphan.json'}\n")
-        child.stdin.flush()
-        wait_for_iterations(child, 1)
-        child.stdin.close()
-        assert child.wait(60) == 130
+@pytest.mark.parametrize("busy", [False, True], ids=["waiting", "running"])
+@pytest.mark.parametrize("how", ["caller died", "folder gone"])
+def test_serve_ends_with_its_caller(pair, inbox, how, busy):
+    folder, put = inbox
+    caller = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    with start("serve", "--inbox", folder, "--parent-pid", caller.pid, cwd=pair.folder) as child:
+        assert json.loads(child.stdout.readline())["stage"] == "ready"
+        if busy:
+            put("orphan", preset="best")
+            wait_for_iterations(child, 1)
+        if how == "folder gone":
+            shutil.rmtree(folder)
+        caller.kill()
+        caller.wait()
+        assert child.wait(60) == (130 if busy else 0)
     assert not (pair.folder / "orphan").exists()
+
+
+def test_serve_without_a_folder_says_so(pair, capsys):
+    assert call("serve", "--inbox", "none", at=pair.folder) == 2
+    assert "make it first" in capsys.readouterr().err
 
 
 def test_python_call_takes_paths_images_and_sitk(pair):

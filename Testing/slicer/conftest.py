@@ -95,10 +95,10 @@ def wait(slot_errors):
 @pytest.fixture
 def fake_worker(monkeypatch):
     """The panel's child is a small program without torch that behaves as the command line does (fakechild.py)."""
+    from fakechild import command
     from NeuralRegistrationLib import worker
 
-    child = Path(__file__).with_name("fakechild.py")
-    monkeypatch.setattr(worker, "serve_command", lambda: [worker.python_executable(), str(child)])
+    monkeypatch.setattr(worker, "serve_command", command)
     return monkeypatch
 
 

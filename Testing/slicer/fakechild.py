@@ -1,7 +1,7 @@
 """Plays `neuralreg serve` in tests of the panel: same lines, same files, no torch.
 
 `{"hidden": N}` of the job chooses the play: see PLAYS. It honours the `cancel` and `stop` files and ends with its
-standard input, as the command line does.
+caller, as the command line does.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
+from neuralreg.inbox import Inbox
 from neuralreg.job import (
     CANCEL,
     INVERSE,
@@ -33,17 +33,22 @@ PLAYS = dict(enumerate(NAMES, 1))
 STEPS = 20
 
 
+def command(inbox: Path) -> list[str]:
+    """What a Worker runs to have this file as its child."""
+    return [sys.executable, __file__, str(inbox), str(os.getpid())]
+
+
 def say(**values):
     print(Progress(**values).to_line(), flush=True)
 
 
 def main() -> int:
     say(stage="ready", fraction=0.0, message="cpu: Running on the CPU, because this is a test.")
-    line = sys.stdin.readline().strip()
-    if not line:
+    inbox = Inbox(Path(sys.argv[1]), int(sys.argv[2]))
+    path = inbox.wait()
+    if path is None:
         return 0
-    threading.Thread(target=end_with_input, daemon=True).start()
-    job = RegistrationJob.load(Path(line))
+    job = RegistrationJob.load(path)
     play = PLAYS.get(job.options.get("hidden", 1), "quick")
     output = Path(job.output)
     if play == "sentence":
@@ -55,19 +60,13 @@ def main() -> int:
     if play == "with a child":
         grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         (output / "grandchild").write_text(str(grandchild.pid))
-    return optimise(job, output, play)
+    return optimise(job, output, play, inbox)
 
 
-def end_with_input() -> None:
-    while os.read(0, 4096):
-        pass
-    os._exit(130)
-
-
-def optimise(job, output: Path, play: str) -> int:
+def optimise(job, output: Path, play: str, inbox: Inbox) -> int:
     step = 0
     while step < STEPS or play in ("endless", "with a child"):
-        if (output / CANCEL).exists():
+        if (output / CANCEL).exists() or inbox.abandoned():
             return 130
         if (output / STOP).exists():
             break

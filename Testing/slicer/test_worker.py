@@ -2,21 +2,21 @@
 
 import os
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from fakechild import PLAYS
+from fakechild import PLAYS, command
 from neuralreg.job import JOB, STOP, RegistrationJob
-from NeuralRegistrationLib.worker import Ending, Worker, explain
-
-CHILD = Path(__file__).with_name("fakechild.py")
+from NeuralRegistrationLib.endings import explain
+from NeuralRegistrationLib.worker import Ending, Worker
 
 
 @pytest.fixture
 def worker(scene):
-    made = Worker([sys.executable, str(CHILD)])
+    made = Worker(command)
     yield made
     made.kill()
 
@@ -115,13 +115,56 @@ def test_stop_file_ends_early_with_a_result(worker, job, tmp_path):
     assert '"stopped_early": true' in (tmp_path / "result.json").read_text()
 
 
-def test_child_does_not_outlive_its_parent(worker, job):
-    """When Slicer dies without a word, the end of standard input tells the child."""
-    worker.start(job("endless"))
-    wait_until(lambda: worker.poll() != [])
-    worker._process.stdin.close()
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "running"])
+def test_child_does_not_outlive_its_parent(worker, job, busy, monkeypatch):
+    """When Slicer dies without a word, the child notices."""
+    parent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    worker.command = lambda inbox: [*command(inbox)[:-1], str(parent.pid)]
+    if busy:
+        worker.start(job("endless"))
+    else:
+        worker.warm()
+    wait_until(lambda: worker.poll() != [] or worker.ready)
+    parent.kill()
+    parent.wait()
     worker._process.wait(timeout=5)
 
 
-def test_missing_torch_is_explained():
-    assert "install it" in explain(1, "Traceback …\nModuleNotFoundError: No module named 'torch'\n")
+def test_a_child_that_the_kill_cannot_reach_ends_with_its_folder(worker, job, monkeypatch):
+    """As an interpreter does whose launcher was killed before it on Windows."""
+    worker.start(job("endless"))
+    wait_until(lambda: worker.poll() != [])
+    process = worker._process
+    monkeypatch.setattr("NeuralRegistrationLib.worker._kill_tree", lambda process: None)
+    worker.kill()
+    process.wait(timeout=5)
+
+
+def test_a_child_that_cannot_be_started_leaves_nothing(worker, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    worker.command = lambda inbox: [str(tmp_path / "missing")]
+    with pytest.raises(OSError):
+        worker.warm()
+    assert not worker.alive and worker.poll() == [] and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("codes", "errors", "words"),
+    [
+        ((-9, 9, 137, -15, 143, 0xC0000017, 0xC000012D - 2**32), "", "memory ran out"),
+        ((1, 3), "Traceback …\ntorch.OutOfMemoryError: CUDA out of memory.", "memory ran out"),
+        ((-6, 134), "terminate called after throwing an instance of 'std::bad_alloc'", "memory ran out"),
+        ((-11, 11, 139, -6, -4, -7, 0xC0000005, 0xC0000005 - 2**32, 0xC000001D), "", "crashed .*CPU only"),
+        ((1,), "error: [/opt/Slicer/bin/python-real] exit abnormally - Report the problem.", "without a word: memory"),
+        ((1, 255), "", "without a word"),
+        ((1,), "Traceback …\nValueError: a bug", "code 1.*ValueError: a bug"),
+        ((2,), "neuralreg: The disk is full.", "^The disk is full.$"),
+        ((130,), "neuralreg: cancelled", "was cancelled"),
+        ((1,), "Traceback …\nModuleNotFoundError: No module named 'torch'\n", "install it with the button"),
+        ((1,), "ImportError: DLL load failed while importing _C", "cannot be loaded"),
+    ],
+)
+def test_every_family_of_exit_codes_is_one_sentence(codes, errors, words):
+    for code in codes:
+        said = explain(code, errors)
+        assert re.search(words, said) and "\n" not in said, (code, said)

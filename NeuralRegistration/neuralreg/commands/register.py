@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from ..job import AFFINE_STAGES, DEVICES, PRESETS, SIMILARITIES, Progress, RegistrationJob, Result
+from ..inbox import Inbox
+from ..job import (
+    AFFINE_STAGES,
+    DEVICES,
+    EXIT_CANCELLED,
+    PRESETS,
+    SIMILARITIES,
+    Progress,
+    RegistrationError,
+    RegistrationJob,
+    Result,
+)
 from ..monitor import FileMonitor, Show, bar, json_lines
 from ..workspace import check_output
 from .shared import add_command, parse_options
@@ -92,14 +101,15 @@ def add_serve(commands: Any) -> None:
         commands,
         "serve",
         _serve,
-        "import everything, then wait for the path of one job file on standard input and run it",
-        'For programs that hide the seconds of the start-up: {"stage": "ready", …} says that a job may be sent.',
-        "  echo result/job.json | neuralreg serve --progress json\n",
+        "import everything, then wait for one job file in a folder and run it",
+        'For programs that hide the seconds of the start-up: {"stage": "ready", …} says that a job may come. Write it '
+        "under another name and rename it to job.json; relative paths in it are relative to the folder. Taking the "
+        "folder away ends the command, also in the middle of a run.",
+        "  neuralreg serve --inbox waiting & mv result/job.json waiting/job.json\n",
     )
+    parser.add_argument("--inbox", required=True, metavar="DIR", help="an existing folder in which job.json will appear")
     parser.add_argument(
-        "--end-with-stdin",
-        action="store_true",
-        help="cancel when standard input closes, so as not to outlive the calling program",
+        "--parent-pid", type=int, metavar="N", help="process id of the calling program, so as not to outlive it"
     )
     _add_run_options(parser, progress="json")
 
@@ -137,16 +147,19 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    inbox = Inbox(Path(options.inbox), options.parent_pid)
+    if not inbox.folder.is_dir():
+        raise RegistrationError(f"The inbox {inbox.folder} is no folder; make it first.")
+    inbox.end_when_abandoned(EXIT_CANCELLED)  # also while torch is being imported
     from ..devices import choose_device
     from ..run import load_job
 
     _warm_up()
     show = _shower(options.progress)
     show(Progress("ready", 0.0, message=": ".join(choose_device("auto"))))  # the panel says so before Apply
-    line = sys.stdin.readline().strip()
-    if not line:
-        return  # nobody wants a registration any more
-    _execute(load_job(Path(line)), options, time.time())
+    job = inbox.wait()
+    if job is not None:  # else nobody wants a registration any more
+        _execute(load_job(job), options, time.time(), inbox)
 
 
 def _warm_up() -> None:
@@ -157,30 +170,23 @@ def _warm_up() -> None:
         method_class(name)
 
 
-def _execute(job: RegistrationJob, options: argparse.Namespace, since: float) -> None:
+def _execute(job: RegistrationJob, options: argparse.Namespace, since: float, inbox: Inbox | None = None) -> None:
     from ..run import run
 
     monitor = _Monitor(Path(job.output), _shower(options.progress), since, previews=options.progress == "json")
-    if getattr(options, "end_with_stdin", False):
-        threading.Thread(target=monitor.cancel_at_end_of_input, daemon=True).start()
+    monitor.inbox = inbox
     result = run(job, monitor, overwrite=options.overwrite)
     if options.progress != "json":
         print(_summary(job, result))
 
 
 class _Monitor(FileMonitor):
-    """A FileMonitor that also takes the end of standard input for a cancellation, once asked to watch it."""
+    """A FileMonitor that also takes an abandoned inbox for a cancellation."""
 
-    input_ended = False
-
-    def cancel_at_end_of_input(self) -> None:
-        # Not sys.stdin: a thread that waits inside it makes Python abort when the process ends.
-        while os.read(sys.stdin.fileno(), 4096):
-            pass
-        self.input_ended = True
+    inbox: Inbox | None = None
 
     def cancelled(self) -> bool:
-        return self.input_ended or super().cancelled()
+        return (self.inbox is not None and self.inbox.abandoned()) or super().cancelled()
 
 
 def _shower(progress: str | None) -> Show:
