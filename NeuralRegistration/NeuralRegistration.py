@@ -3,13 +3,20 @@
 The four classes that Slicer looks for. What they do is in NeuralRegistrationLib (Slicer side) and neuralreg (core).
 """
 
+import sys
+import unittest
+
 import slicer
-from NeuralRegistrationLib.logic import NeuralRegistrationLogic
-from NeuralRegistrationLib.samples import registerSampleData
-from NeuralRegistrationLib.widget import NeuralRegistrationWidget
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
+
+if sys.version_info >= (3, 10):  # noqa: UP036  (Slicer loads this file whatever its Python is)
+    from NeuralRegistrationLib.logic import NeuralRegistrationLogic
+    from NeuralRegistrationLib.samples import registerSampleData
+    from NeuralRegistrationLib.widget import NeuralRegistrationWidget
+else:  # Slicer 5.8 has 3.9: a panel that says so, instead of a module that fails to load
+    from NeuralRegistrationLib.outdated import NeuralRegistrationLogic, NeuralRegistrationWidget, registerSampleData
 
 __all__ = ["NeuralRegistration", "NeuralRegistrationLogic", "NeuralRegistrationTest", "NeuralRegistrationWidget"]
 
@@ -21,7 +28,7 @@ class NeuralRegistration(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         parent.title = _("Neural Registration")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Registration")]
-        parent.dependencies = []
+        parent.dependencies = ["Markups", "Segmentations", "Sequences", "SubjectHierarchy", "Transforms", "Volumes"]
         parent.contributors = ["SlicerNeuralRegistration contributors"]
         parent.helpText = _(
             "<p>Deformable registration by neural networks: choose the fixed and the moving volume and click "
@@ -48,11 +55,17 @@ class NeuralRegistrationTest(ScriptedLoadableModuleTest):
 
     def runTest(self):
         self.setUp()
-        self.test_registersASmallPair()
+        try:
+            self.test_registersASmallPair()
+        except unittest.SkipTest as reason:
+            self.delayDisplay(str(reason))
 
     def test_registersASmallPair(self):
+        from NeuralRegistrationLib.dependencies import torch_problem
         from NeuralRegistrationLib.samples import addSmallPair
 
+        if torch_problem():  # as on the machines that build Slicer's extensions
+            self.skipTest(torch_problem())
         fixed, moving = addSmallPair()
         logic = NeuralRegistrationLogic()
         try:

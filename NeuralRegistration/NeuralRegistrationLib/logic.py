@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import shutil
 import tempfile
 import time
@@ -55,6 +56,8 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._request: Request | None = None
         self._onProgress = self._onFinished = self._onReady = None
         self._loading = None  # the step after the worker has ended
+        self._cancelled = ""  # the reason, when a loading step could not be interrupted by it
+        self._closed = False
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_MS)
         self._timer.connect("timeout()", self.poll)
@@ -67,6 +70,11 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     @property
     def running(self) -> bool:
         return self._request is not None
+
+    @property
+    def _stepping(self) -> bool:
+        """Whether a step of loading is being done, further up in the calls."""
+        return self._loading is not None and self._loading.gi_running
 
     @property
     def runFolder(self) -> Path | None:
@@ -139,14 +147,27 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """End the run at once; the scene stays untouched."""
         if not self.running:
             return
-        (self.folder / "run" / CANCEL).touch()  # for a child that the kill cannot reach
+        reason = reason or _("Cancelled; the scene is unchanged.")
+        with contextlib.suppress(OSError):  # on a full disk the kill must do
+            (self.folder / "run" / CANCEL).touch()  # for a child that the kill cannot reach
         self.worker.kill()
-        self._finish(Outcome(STOPPED, reason or _("Cancelled; the scene is unchanged.")))
+        if self._stepping:
+            self._cancelled = reason  # by somebody who heard of a new node; the step ends first
+        else:
+            self._finish(Outcome(STOPPED, reason))
 
     def stopAndKeep(self) -> None:
-        """Let the optimisation end now; its best field so far becomes the result."""
-        if self.running:
+        """Let the optimisation end now; its best field so far becomes the result.
+
+        Raises RegistrationError when the wish cannot be written down.
+        """
+        if not self.running or self._loading is not None:
+            return
+        try:
             (self.folder / "run" / STOP).touch()
+        except OSError as error:
+            raise RegistrationError(_("The process cannot be told to stop ({reason}); make room on the disk, or "
+                                      "cancel.").format(reason=error.strerror)) from error
 
     def poll(self) -> None:
         """Take note of what the worker has said; the timer calls this."""
@@ -175,17 +196,20 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def _load(self) -> None:
         """Load the result for a moment; the last step gives the run."""
-        if self._loading.gi_running:
-            return  # Slicer shows a progress dialog while it reads, and that lets timers fire
-        end = time.monotonic() + LOAD_SECONDS
+        if self._stepping:
+            return  # somebody who heard of a new node lets the timers fire
+        loading, end = self._loading, time.monotonic() + LOAD_SECONDS
         try:
-            while time.monotonic() < end:
-                run = next(self._loading)
-                if run is not None:
-                    self._loaded(run)
-                    return
+            run = next(loading)
+            while run is None and not self._cancelled and time.monotonic() < end:
+                run = next(loading)
         except Exception as error:  # whatever it is: a run that cannot be loaded must end, with its reason
             self._finish(Outcome(FAILED, str(error)))
+            return
+        if run is not None:  # the last step cannot be taken back
+            self._loaded(run)
+        elif self._cancelled:
+            self._finish(Outcome(STOPPED, self._cancelled))
 
     def _loaded(self, run: Run) -> None:
         result = Result.load(self.folder / "run" / RESULT)
@@ -197,9 +221,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def _finish(self, outcome: Outcome) -> None:
         tell, self._request, self._onProgress, self._onFinished = self._onFinished, None, None, None
-        if self._loading is not None:
-            self._loading.close()  # given up in the middle: takes its nodes away
-        self._loading = None
+        self._giveUpLoading()
         self.removeObservers()
         if outcome.status != DONE:
             self._removeFolder()
@@ -224,12 +246,29 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = None
 
-    def close(self) -> None:
-        """End everything without a word: no process and no file stays behind. Called when Slicer ends."""
-        self._timer.stop()
-        self.worker.kill()
-        self._request = self._onProgress = self._onFinished = self._onReady = self._loading = None
-        self.removeObservers()
-        self._removeFolder()
-        atexit.unregister(self.close)
+    def _giveUpLoading(self) -> None:
+        """Stop where loading stands: what is not whole takes its nodes away again."""
+        loading, self._loading, self._cancelled = self._loading, None, ""
+        if loading is not None:
+            loading.close()
 
+    def close(self) -> None:
+        """End everything without a word: no process, no file and no connection stays behind.
+
+        Called when Slicer ends or the panel is destroyed; a closed logic is not used again.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._timer.stop()
+        self._timer.disconnect("timeout()", self.poll)
+        slicer.app.disconnect("aboutToQuit()", self.close)
+        atexit.unregister(self.close)
+        self.removeObservers()
+        self.worker.kill()
+        self._request = self._onProgress = self._onFinished = self._onReady = None
+        if self._stepping:
+            self._cancelled = "closed"
+        else:
+            self._giveUpLoading()
+        self._removeFolder()

@@ -53,18 +53,14 @@ def export_transform(node, path: Path) -> str:
     """
     from_parent = vtk.vtkGeneralTransform()
     node.GetTransformFromWorld(from_parent)
-    whole = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
-    try:
-        whole.SetHideFromEditors(True)
-        whole.SetAndObserveTransformFromParent(from_parent)
-        if not slicer.util.saveNode(whole, str(path), {}):
-            raise RegistrationError(f'The transform "{node.GetName()}" could not be written to {path}; '
-                                    "check that the disk is not full.")
-        return str(path)
-    finally:
-        if whole.GetStorageNode() is not None:
-            slicer.mrmlScene.RemoveNode(whole.GetStorageNode())
-        slicer.mrmlScene.RemoveNode(whole)
+    whole = slicer.vtkMRMLTransformNode()  # in no scene: nobody else needs to hear of it
+    whole.SetAndObserveTransformFromParent(from_parent)
+    storage = slicer.vtkMRMLTransformStorageNode()
+    storage.SetFileName(str(path))
+    if not storage.WriteData(whole):
+        raise RegistrationError(f'The transform "{node.GetName()}" could not be written to {path}; '
+                                "check that the disk is not full.")
+    return str(path)
 
 
 def volumes_overlap(fixed, moving) -> bool:

@@ -138,33 +138,36 @@ def _load(loader, path: Path, name: str):
     """The new node of one file."""
     if not path.exists():
         raise RegistrationError(f"The run left no {path.name}; run it again.")
-    try:
-        node = loader(_unpacked(path))
-    except RuntimeError as error:  # what slicer.util raises for an unreadable file
-        raise RegistrationError(f"Slicer cannot read {path.name} of the run; run it again.") from error
+    node = loader(_unpacked(path))
     if path != _unpacked(path):
         _unpacked(path).unlink()
     node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
-    _forget_file(node)
     return node
 
 
+# Read by the storage nodes alone: slicer.util.load… shows a progress dialog, which lets clicks and timers in between.
+
+
 def _load_volume(path: Path):
-    """Read by the storage node alone: Slicer's loader also looks for a window, and ours comes from elsewhere."""
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-    storage.SetFileName(str(path))
     storage.SetSingleFile(True)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
     node.CreateDefaultDisplayNodes()
     node.GetDisplayNode().AutoWindowLevelOff()  # before there are voxels to look for a window in
-    if not storage.ReadData(node):
-        raise RuntimeError(path.name)
-    return node
+    return _read(storage, path, node)
 
 
 def _load_transform(path: Path):
-    node = slicer.util.loadNodeFromFile(str(path), "TransformFile", {})
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+    _read(slicer.vtkMRMLTransformStorageNode(), path, node)
     interpolate_like_itk(node)
+    return node
+
+
+def _read(storage, path: Path, node):
+    storage.SetFileName(str(path))
+    if not storage.ReadData(node):
+        raise RegistrationError(f"Slicer cannot read {path.name} of the run; run it again.")
     return node
 
 
@@ -183,14 +186,6 @@ def _parts(transform) -> list:
         return [transform]
     every = [transform.GetConcatenatedTransform(i) for i in range(transform.GetNumberOfConcatenatedTransforms())]
     return [part for one in every for part in _parts(one)]
-
-
-def _forget_file(node) -> None:
-    """The run directory is temporary: the scene must not point into it when it is saved."""
-    storage = node.GetStorageNode()
-    if storage is not None:
-        node.SetAndObserveStorageNodeID(None)
-        slicer.mrmlScene.RemoveNode(storage)
 
 
 def _into_existing(node, output):

@@ -46,6 +46,11 @@ class Task:
                 tell(event.message)
 
     def close(self) -> None:
+        """End the command; the task is not used again."""
+        if self._timer is None:
+            return
         self._timer.stop()
+        self._timer.disconnect("timeout()", self.poll)
+        self._timer = None
         self._finished = None
         self.worker.kill()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import ctk  # noqa: F401  (registers the ctk widgets that the .ui names)
 import qt
 import slicer
@@ -47,12 +49,23 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
+        try:
+            self._build()
+        except Exception as error:  # whatever it is: an empty panel would say nothing
+            self._closeParts()
+            label = qt.QLabel(_("The panel of Neural Registration could not be built: {reason}").format(reason=error))
+            label.wordWrap = True
+            self.layout.addWidget(label)
+            raise
+
+    def _build(self) -> None:
         panel = slicer.util.loadUI(self.resourcePath("UI/NeuralRegistration.ui"))
         self.layout.addWidget(panel)
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = NeuralRegistrationLogic()
-        self.sections = [section(self) for section in SECTIONS]
+        for section in SECTIONS:
+            self.sections.append(section(self))
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
@@ -62,13 +75,23 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
 
     def cleanup(self) -> None:
         """The panel is destroyed (Slicer ends, or the module is reloaded): nothing may stay behind."""
-        self._later.stop()
+        if self._later is not None:
+            self._later.stop()
+            self._later.disconnect("timeout()", self.refresh)
+            self._later = None
+        self._closeParts()
+
+    def _closeParts(self) -> None:
+        """Close what was built; after that `logic` is None and nothing happens in the panel any more."""
         self.setParameterNode(None)
         self.removeObservers()
-        for section in self.sections:
+        sections, self.sections = self.sections, []
+        for section in sections:
             if hasattr(section, "close"):
                 section.close()
-        self.logic.close()
+        if self.logic is not None:
+            self.logic.close()
+        self.logic = None
 
     def enter(self) -> None:
         self._shown = True
@@ -77,7 +100,7 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
     def exit(self) -> None:
         """Another module is shown: a run goes on, but an idle worker gives its memory back."""
         self._shown = False
-        if not self.logic.running:
+        if self.logic is not None and not self.logic.running:
             self.logic.worker.kill()
         self.setParameterNode(None)
 
@@ -97,14 +120,13 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
 
     def onReload(self) -> None:
         """Reload the whole package, not only the module's file (developer mode)."""
-        import sys
-
         for name in [n for n in sys.modules if n.split(".")[0] in ("NeuralRegistrationLib", "neuralreg")]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
 
     def initializeParameterNode(self) -> None:
-        self.setParameterNode(self.logic.getParameterNode())
+        if self.logic is not None:  # None when the panel could not be built
+            self.setParameterNode(self.logic.getParameterNode())
 
     def setParameterNode(self, node) -> None:
         if self.parameters is not None:

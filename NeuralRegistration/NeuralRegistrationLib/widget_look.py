@@ -120,3 +120,4 @@ class LookSection(Section):
 
     def close(self) -> None:
         self._flicker.stop()
+        self._flicker.disconnect("timeout()", self.onFlicker)

@@ -72,10 +72,11 @@ class RunSection(Section):
     def onCancel(self) -> None:
         self.logic.cancel()
 
+    @told
     def onStop(self) -> None:
+        self.logic.stopAndKeep()
         self.ui.stopButton.enabled = False
         self.ui.stageLabel.text = _("Finishing with the best so far")
-        self.logic.stopAndKeep()
 
     def onProgress(self, progress: Progress) -> None:
         self.ui.progressBar.value = round(1000 * progress.fraction)

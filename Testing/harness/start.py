@@ -111,8 +111,6 @@ def _make_module_logics(scene, application_logic) -> None:
 
 def load_module(path: str | Path):
     """Load a scripted module file and show its widget; returns (Python module, module object, widget object)."""
-    import qt
-
     from .application import Module
 
     path = Path(path)
@@ -126,12 +124,25 @@ def load_module(path: str | Path):
     description = types.SimpleNamespace(path=str(path), name=name, icon=None)
     instance = getattr(python_module, name)(description)
     setattr(slicer.modules, name + "Instance", instance)
-    setattr(slicer.modules, name.lower(), Module(name, None, str(path)))
-    holder = slicer.qMRMLWidget()
+    holder = _holder(name)
+    setattr(slicer.modules, name.lower(), Module(name, None, str(path), holder))
+    return python_module, instance, holder.reload()
+
+
+def _holder(name: str):
+    """What qSlicerScriptedLoadableModuleWidget is to a module: the parent of its panel, which can make it anew."""
+    import qt
+
+    class Holder(slicer.qMRMLWidget):
+        def reload(self):
+            """Make and show the panel from the module's Python file as it is loaded now."""
+            widget = getattr(sys.modules[name], name + "Widget")(self)
+            setattr(slicer.modules, name + "Widget", widget)
+            widget.setup()
+            widget.enter()
+            return widget
+
+    holder = Holder()
     holder.setLayout(qt.QVBoxLayout())
     holder.setMRMLScene(slicer.mrmlScene)
-    widget = getattr(python_module, name + "Widget")(holder)
-    setattr(slicer.modules, name + "Widget", widget)
-    widget.setup()
-    widget.enter()
-    return python_module, instance, widget
+    return holder

@@ -109,12 +109,12 @@ def module(scene):
         slicer.util.selectModule("Welcome" if hasattr(slicer.modules, "welcome") else "Data")
         slicer.util.selectModule("NeuralRegistration")
         yield slicer.util.getModuleWidget("NeuralRegistration")
-        slicer.util.getModuleWidget("NeuralRegistration").logic.close()
+        slicer.util.reloadScriptedModule("NeuralRegistration")  # closes the panel with all that it runs
         return
     from harness.start import load_module
 
-    widget = load_module(MODULE_FILE)[2]
-    yield widget
+    yield load_module(MODULE_FILE)[2]
+    widget = slicer.modules.NeuralRegistrationWidget  # another one after a reload
     widget.cleanup()
     import shiboken6
 

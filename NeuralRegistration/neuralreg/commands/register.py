@@ -107,7 +107,7 @@ def add_serve(commands: Any) -> None:
         "folder away ends the command, also in the middle of a run.",
         "  neuralreg serve --inbox waiting & mv result/job.json waiting/job.json\n",
     )
-    parser.add_argument("--inbox", required=True, metavar="DIR", help="an existing folder in which job.json will appear")
+    parser.add_argument("--inbox", required=True, metavar="DIR", help="a folder in which job.json will appear")
     parser.add_argument(
         "--parent-pid", type=int, metavar="N", help="process id of the calling program, so as not to outlive it"
     )
