@@ -29,6 +29,8 @@ def explain(code: int, errors: str) -> str:
     sentences = [line.removeprefix(PREFIX) for line in lines if line.startswith(PREFIX)]
     if code == EXIT_USER_ERROR and sentences:
         return sentences[-1]
+    if code == EXIT_USER_ERROR and not lines:  # the sentence itself did not fit on the disk
+        return _("The disk of the temporary folder is full; make room on it and try again.")
     if code == EXIT_CANCELLED:
         return _("The registration was cancelled.")
     if "No module named 'torch'" in errors:
@@ -48,8 +50,8 @@ def _abrupt(code: int, last: str, said_by_launcher: bool) -> str:
         return _("The registration process crashed ({code}); nothing was changed. Try again with the device CPU only, "
                  "or update the graphics driver.").format(code=_name(family, number))
     if said_by_launcher or not last:
-        return _("The registration process ended without a word: memory ran out, or it crashed. Choose the preset "
-                 "Fast, crop the volumes, or try the device CPU only.")
+        return _("The registration process ended without a word: memory or disk space ran out, or it crashed. Choose "
+                 "the preset Fast, crop the volumes, or try the device CPU only.")
     return _("The registration process ended unexpectedly (code {code}); nothing was changed. Try again. Its last "
              "words: {words}").format(code=code, words=last)
 

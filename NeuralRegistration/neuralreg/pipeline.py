@@ -205,7 +205,7 @@ def _fit(method, pair, similarity, where, reason, seed, monitor, warnings) -> tu
         torch.cuda.empty_cache()
         warnings.append(
             "The GPU has too little free memory for this pair: the CPU was used; "
-            "close other programs or use --preset fast."
+            "close other programs or use the preset fast."
         )
         torch.manual_seed(seed)
         return method(pair, similarity, "cpu", monitor), "cpu", "The GPU ran out of memory."

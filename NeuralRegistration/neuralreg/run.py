@@ -159,6 +159,6 @@ def _sentences(output: Path) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error).lower():
             raise RegistrationError(
-                "There is not enough memory for this registration; use --preset fast, or resample or crop the images."
+                "There is not enough memory for this registration; use the preset fast, or resample or crop the images."
             ) from error
         raise

@@ -119,3 +119,13 @@ def module(scene):
     import shiboken6
 
     shiboken6.delete(widget.parent)  # deleteLater needs an event loop; what lives on would go on observing the scene
+
+
+@pytest.fixture
+def panel(fake_worker, module):
+    """The panel with two volumes chosen and a child without torch."""
+    from fakerun import GRIDS, add_volume
+
+    module.ui.fixedSelector.setCurrentNode(add_volume("fixed", GRIDS["axial"]))
+    module.ui.movingSelector.setCurrentNode(add_volume("moving", GRIDS["oblique"]))
+    return module

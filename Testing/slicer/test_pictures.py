@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from clicks import play
 from fakerun import GRIDS, add_volume, write_run
 from NeuralRegistrationLib import look
 from NeuralRegistrationLib.scene import load_run
-from test_panel import panel, play  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.harness_only
 
@@ -32,7 +32,7 @@ def pixels(path):
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_panel_in_every_state(panel, wait, folder, dark):  # noqa: F811
+def test_panel_in_every_state(panel, wait, folder, dark):
     from harness import pictures
     from PySide6 import QtWidgets
 
@@ -70,7 +70,7 @@ def test_panel_in_every_state(panel, wait, folder, dark):  # noqa: F811
     assert len(shapes) == 4, "every state looks different"
 
 
-def test_nothing_is_cut_off_at_400_pixels(panel):  # noqa: F811
+def test_nothing_is_cut_off_at_400_pixels(panel):
     for name in ("start", "advanced", "outputs", "look", "trust", "evidence", "apply", "batch", "models"):
         getattr(panel.ui, f"{name}Section").collapsed = False
     assert panel.parent.minimumSizeHint.width() <= 400

@@ -156,6 +156,7 @@ def test_a_child_that_cannot_be_started_leaves_nothing(worker, tmp_path, monkeyp
         ((-6, 134), "terminate called after throwing an instance of 'std::bad_alloc'", "memory ran out"),
         ((-11, 11, 139, -6, -4, -7, 0xC0000005, 0xC0000005 - 2**32, 0xC000001D), "", "crashed .*CPU only"),
         ((1,), "error: [/opt/Slicer/bin/python-real] exit abnormally - Report the problem.", "without a word: memory"),
+        ((2,), "", "disk of the temporary folder is full"),
         ((1, 255), "", "without a word"),
         ((1,), "Traceback …\nValueError: a bug", "code 1.*ValueError: a bug"),
         ((2,), "neuralreg: The disk is full.", "^The disk is full.$"),

@@ -1,0 +1,34 @@
+"""Clicks that several test files share; `panel` in conftest.py is what they click on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import slicer
+from fakechild import PLAYS
+
+
+def play(panel, name, method="DNVF"):
+    """Choose what the fake child shall play."""
+    number = next(key for key, value in PLAYS.items() if value == name)
+    panel.parameters.options = json.dumps({method: {"hidden": number}})
+
+
+def finish(panel, wait):
+    wait(lambda: not panel.logic.running, 20)
+
+
+def register(panel, wait, name="quick"):
+    play(panel, name)
+    panel.ui.applyButton.click()
+    finish(panel, wait)
+
+
+def temporary_files():
+    return sorted(p.name for p in Path(slicer.app.temporaryPath).glob("NeuralRegistration-*"))
+
+
+def scene_as_ids():
+    scene = slicer.mrmlScene
+    return {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}

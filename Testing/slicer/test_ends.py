@@ -1,0 +1,193 @@
+"""How runs and panels end: every fault, cancelling at the worst moment, reloading. Nothing may stay behind."""
+
+import ast
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import slicer
+from clicks import finish, play, register, scene_as_ids, temporary_files
+from NeuralRegistrationLib import results
+from NeuralRegistrationLib.results import runs
+from test_worker import gone
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("crash", "unexpectedly"), ("killed", "memory"), ("sentence", "nothing in common"), ("full disk", "is full"),
+    ("no result", "no result file"),
+])
+def test_faults_end_in_one_sentence(panel, wait, name, words):
+    nodes = slicer.mrmlScene.GetNumberOfNodes()
+    register(panel, wait, name)
+    assert words in panel.ui.statusLabel.text and "\n" not in panel.ui.statusLabel.text
+    assert slicer.mrmlScene.GetNumberOfNodes() == nodes and not temporary_files()
+    register(panel, wait)  # and the panel can be used again
+    assert "Done" in panel.ui.statusLabel.text
+
+
+def test_closed_scene(panel, wait):
+    play(panel, "endless")
+    panel.ui.applyButton.click()
+    wait(lambda: panel.ui.progressBar.value > 200)
+    child = panel.logic.worker.process_id
+    slicer.mrmlScene.Clear(0)
+    assert gone(child) and not panel.logic.running and not temporary_files()
+    assert "scene was closed" in panel.ui.statusLabel.text
+    assert panel.parameters is not None and not panel.ui.applyButton.enabled
+
+
+@pytest.mark.parametrize("which", ["fixedVolume", "movingVolume"])
+def test_deleted_input(panel, wait, which):
+    play(panel, "endless")
+    panel.ui.applyButton.click()
+    wait(lambda: panel.ui.progressBar.value > 200)
+    slicer.mrmlScene.RemoveNode(getattr(panel.parameters, which))
+    assert "was deleted" in panel.ui.statusLabel.text and not panel.logic.running and not temporary_files()
+
+
+def test_application_exit(panel, wait):
+    play(panel, "endless")
+    panel.ui.applyButton.click()
+    wait(lambda: panel.ui.progressBar.value > 200)
+    child = panel.logic.worker.process_id
+    panel.logic.close()  # what aboutToQuit() calls
+    assert gone(child) and not temporary_files()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_full_disk_while_exporting(panel, wait, monkeypatch):
+    from NeuralRegistrationLib import scene_export
+
+    monkeypatch.setattr(scene_export, "Path", lambda path: Path("/dev/full"))
+    play(panel, "quick")
+    panel.ui.applyButton.click()
+    assert "make room on that disk" in panel.ui.statusLabel.text and not panel.logic.running and not temporary_files()
+
+
+@pytest.mark.parametrize("moment", ["between two steps", "within a step"])
+def test_cancel_while_the_result_is_loaded(panel, wait, moment, monkeypatch):
+    """The process has ended, its nodes are half there: they go again, and nothing happens twice."""
+    monkeypatch.setattr("NeuralRegistrationLib.logic.LOAD_SECONDS", 0)  # one step at a time
+    before, added = scene_as_ids(), []
+
+    def on_node_added(caller, event):
+        added.append(event)
+        if moment == "within a step" and len(added) == 1:
+            panel.ui.cancelButton.click()
+            panel.logic.poll()  # what a timer does when somebody lets events through
+
+    play(panel, "quick")
+    panel.ui.previewCheckBox.checked = False
+    panel.ui.applyButton.click()
+    wait(lambda: panel.logic._loading is not None or not panel.logic.running)
+    panel.logic._timer.stop()
+    observer = slicer.mrmlScene.AddObserver(slicer.mrmlScene.NodeAddedEvent, on_node_added)
+    try:
+        while not added:
+            panel.logic.poll()
+        if moment == "between two steps" and panel.logic.running:
+            panel.ui.cancelButton.click()
+    finally:
+        slicer.mrmlScene.RemoveObserver(observer)
+    assert not panel.logic.running and "scene is unchanged" in panel.ui.statusLabel.text
+    assert scene_as_ids() == before and not temporary_files()
+    register(panel, wait)
+    assert "Done" in panel.ui.statusLabel.text
+
+
+def test_stop_while_the_result_is_loaded_changes_nothing(panel, wait, monkeypatch):
+    monkeypatch.setattr("NeuralRegistrationLib.logic.LOAD_SECONDS", 0)
+    play(panel, "quick")
+    panel.ui.applyButton.click()
+    wait(lambda: panel.logic._loading is not None or not panel.logic.running)
+    panel.ui.stopButton.click()
+    finish(panel, wait)
+    assert "Done" in panel.ui.statusLabel.text
+
+
+def test_closed_scene_while_the_result_is_loaded(panel, wait, monkeypatch):
+    monkeypatch.setattr("NeuralRegistrationLib.logic.LOAD_SECONDS", 0)
+    play(panel, "quick")
+    panel.ui.applyButton.click()
+    wait(lambda: panel.logic._loading is not None)
+    slicer.mrmlScene.Clear(0)
+    assert not panel.logic.running and not temporary_files() and not runs()
+    assert "scene was closed" in panel.ui.statusLabel.text
+
+
+def test_reload_keeps_nothing_of_the_old_panel(panel, wait):
+    play(panel, "endless")
+    panel.ui.applyButton.click()
+    wait(lambda: panel.ui.progressBar.value > 200)
+    child, old = panel.logic.worker.process_id, panel.logic
+    ours = [name for name in sys.modules if name.split(".")[0] in ("NeuralRegistrationLib", "neuralreg")]
+    known = {name: sys.modules[name] for name in ours}
+    try:
+        panel.onReload()
+        assert sys.modules["NeuralRegistrationLib.logic"] is not known["NeuralRegistrationLib.logic"]
+    finally:
+        sys.modules.update(known)  # what the other tests have imported
+    assert gone(child) and not temporary_files() and results.runs() == []
+    assert slicer.modules.NeuralRegistrationWidget is not panel
+    assert panel.logic is None and not panel.sections and not old._timer.active and not old.Observations
+
+
+@pytest.mark.harness_only
+def test_a_closed_logic_is_connected_to_nothing(panel):
+    """What Slicer would go on calling, and what keeps the old code alive after a reload."""
+    slots = slicer.app._slots["aboutToQuit"]
+    assert panel.logic.close in slots
+    old = panel.logic
+    panel.cleanup()
+    assert all(slot.__self__ is not old for slot in slots)
+    panel.cleanup()  # Slicer may say it again when it ends
+    panel.enter()
+    panel.exit()
+
+
+def test_a_panel_that_cannot_be_built_says_so_once(fake_worker, scene, monkeypatch, slot_errors):
+    from NeuralRegistrationLib import widget
+
+    class Broken(widget.ModelsSection):
+        def __init__(self, panel):
+            raise RuntimeError("the table of models is missing")
+
+    monkeypatch.setattr(widget, "SECTIONS", (*widget.SECTIONS[:-1], Broken))
+    made = widget.NeuralRegistrationWidget(holder())
+    with pytest.raises(RuntimeError, match="table of models"):
+        made.setup()
+    for call in (made.enter, made.exit, made.cleanup):
+        call()
+    shown = made.parent.layout().itemAt(made.parent.layout().count() - 1).widget()
+    assert "could not be built: the table of models is missing" in shown.text
+    assert made.logic is None and not made.Observations
+
+
+def test_an_old_python_is_one_sentence(scene, monkeypatch):
+    """Slicer 5.8 brings Python 3.9: the module loads and says what to do."""
+    from conftest import MODULE_FILE
+    from NeuralRegistrationLib import outdated
+
+    for path in (MODULE_FILE, Path(outdated.__file__)):
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
+    spec = importlib.util.spec_from_file_location("OldPython", MODULE_FILE)
+    module = importlib.util.module_from_spec(spec)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "version_info", (3, 9, 10, "final", 0))
+        spec.loader.exec_module(module)
+    made = module.NeuralRegistrationWidget(holder())
+    made.setup()
+    assert "Slicer 5.10 or newer" in made.parent.layout().itemAt(0).widget().text
+    with pytest.raises(RuntimeError, match="needs Slicer"):
+        module.NeuralRegistrationLogic().register(None, None)
+
+
+def holder():
+    """An empty parent for a panel."""
+    import qt
+
+    parent = slicer.qMRMLWidget()
+    parent.setLayout(qt.QVBoxLayout())
+    parent.setMRMLScene(slicer.mrmlScene)
+    return parent
