@@ -1,0 +1,149 @@
+"""Everything that README and docs show is typed here, on a small pair: what a stranger copies must work."""
+
+import re
+import shlex
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import neuralreg
+import numpy as np
+import pytest
+import torch
+from doc_pages import FENCE, FILES, PAGES, PROSE, ROOT, blocks, commands, run
+from neuralreg import cli, io, job, pipeline, qa
+from neuralreg.image import Image
+from neuralreg.phantom import demo_grid, make_phantom
+from neuralreg.points import Points, write_points
+from neuralreg.samples import phantom_pair
+from neuralreg.transform import Affine
+
+SPACING_MM = 4.5
+README = PAGES[0]
+WORDS_OF_A_REASON = 3
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """The files that the pages speak of: a pair with labels, landmarks and masks, and a folder of images."""
+    folder = tmp_path_factory.mktemp("home")
+    pair = phantom_pair(folder, "small", SPACING_MM)
+    other = make_phantom(demo_grid(SPACING_MM), contrasts=("T1", "T2"), seed=7)
+    io.write_image(other.moving, folder / "moving_t2.nii.gz", np.int16)
+    for name, labels in (("fixed_mask", pair.fixed_labels), ("moving_mask", pair.moving_labels)):
+        image = io.read_labels(labels)
+        io.write_image(Image((image.data > 0).to(image.data.dtype), image.grid), folder / f"{name}.nii.gz", np.uint8)
+    start = np.eye(4)
+    start[:3, 3] = (9.0, -6.0, 12.0)
+    io.write_transform(Affine(start), folder / "start.h5")
+    rows = np.genfromtxt(pair.landmarks, delimiter=",", skip_header=1)
+    points = Points(rows[:5, 3:], tuple(f"P{i}" for i in range(5)))
+    for ending in ("mrk.json", "csv"):
+        write_points(points, folder / f"moving_points.{ending}")
+    (folder / "my_images").mkdir()
+    for number in range(4):
+        subject = make_phantom(demo_grid(6.0), seed=number)
+        io.write_image(subject.fixed, folder / "my_images" / f"subject{number}.nii.gz", np.int16)
+        io.write_image(subject.fixed_labels, folder / "my_images" / f"subject{number}_labels.nii.gz", np.int16)
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_of_the_page_runs(page, home, tmp_path, monkeypatch):
+    folder = tmp_path / "home"
+    shutil.copytree(home, folder)
+    monkeypatch.chdir(folder)
+    # Small volumes: a second thread costs more than it brings, above all where others compute too.
+    monkeypatch.setattr(pipeline, "use_threads", lambda threads: torch.set_num_threads(1))
+    monkeypatch.setenv("NEURALREG_CACHE", str(folder / "cache"))
+    names: dict = {}
+    for block in blocks(page):
+        if not block.reason:
+            run(block, page, folder, names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_are_of_a_known_kind_and_say_why_they_are_not_run(page):
+    text = page.read_text(encoding="utf-8")
+    found = blocks(page)
+    assert len(re.findall(r"^ *```", text, re.MULTILINE)) == 2 * len(found), "a fence is indented or not closed"
+    assert {block.language for block in found} <= {"bash", "python", *FILES, *PROSE}
+    assert text.count("<!-- not run") == sum(bool(block.reason) for block in found), (
+        "a mark belongs right above a block"
+    )
+    for block in found:
+        assert not block.reason or len(block.reason.split()) >= WORDS_OF_A_REASON, (
+            f"say why line {block.line} is not run"
+        )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_that_are_not_run_can_at_least_be_typed(page):
+    for block in blocks(page):
+        if block.language == "python":
+            compile(block.code, str(page), "exec")
+        elif block.language == "bash":
+            for line in commands(block):
+                if line.startswith("neuralreg ") and "--help" not in line:
+                    assert callable(cli.parser().parse_args(shlex.split(line)[1:]).function)
+                if line.startswith("./"):
+                    assert (ROOT / line.split()[0]).stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_files_that_the_page_names_exist(page):
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    links = re.findall(r"\]\((?!https?:)([^)]+)\)", text) + re.findall(r'src="(?!https?:)([^"]+)"', text)
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{page.name} links to {link}"
+        assert not anchor or anchor in _anchors(target), f"{page.name} links to {link}"
+    for name in re.findall(r"`((?:Testing|NeuralRegistration|Resources|docs)/[\w/.-]+)`", text):
+        assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def _anchors(page: Path) -> set[str]:
+    """Names of headings as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+def test_every_page_is_reached_from_the_readme():
+    linked = set(re.findall(r"\]\(docs/(\w+\.md)", README.read_text(encoding="utf-8")))
+    assert linked == {page.name for page in PAGES[1:]}
+
+
+def test_the_guide_names_every_command_setting_and_similarity():
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    (choices,) = (a.choices for a in cli.parser()._subparsers._group_actions)
+    training = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    for command in choices:
+        assert f"neuralreg {command}" in guide + training, command
+    for name in (f.name for f in fields(job.RegistrationJob) if f.name not in ("fixed", "moving", "output", "options")):
+        assert f"--{name.replace('_', '-')}" in guide, name
+    assert all(f"`{name}`" in guide for name in job.SIMILARITIES)
+
+
+def test_the_readme_begins_with_the_two_commands_and_promises_no_compliance():
+    text = README.read_text(encoding="utf-8")
+    scripts = [line for block in blocks(README) for line in commands(block) if line.startswith("./")]
+    assert scripts[:2] == ["./demo.sh", "./test.sh"]
+    assert "adapted from AAPM TG-132" in text and "Not a medical device" in text
+    everything = text + qa.NOTE + "".join(page.read_text(encoding="utf-8") for page in PAGES[1:])
+    assert not re.search(r"compliant|certified|approved", everything, re.IGNORECASE)
+
+
+def test_the_traffic_light_in_the_readme_is_that_of_the_program():
+    text = README.read_text(encoding="utf-8")
+    limits = re.search(r"\| Dice.*?\| ([\d.]+) and more \| ([\d.]+) and more", text)
+    assert tuple(map(float, limits.groups())) == (qa.DICE_GOOD, qa.DICE_FAIR)
+    for name in ("Folding", "Volume turned inside out", "Forth and back again", "Landmarks", "Similarity"):
+        assert re.search(rf"^\| {name}", text, re.MULTILINE), name
+
+
+def test_versions_agree():
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    citation = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    newest = re.search(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert {citation, newest, neuralreg.__version__} == {version}
