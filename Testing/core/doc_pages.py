@@ -84,4 +84,5 @@ def _shell(folder: Path) -> dict[str, str]:
         script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {call}\n', encoding="utf-8")
         script.chmod(0o755)
     paths = os.pathsep.join((str(scripts), ENVIRONMENT["PATH"]))
-    return {**ENVIRONMENT, "PATH": paths, "PYTHONPATH": str(CORE)}
+    # Passive: threads that wait for each other on busy cores must not burn them.
+    return {**ENVIRONMENT, "PATH": paths, "PYTHONPATH": str(CORE), "OMP_WAIT_POLICY": "PASSIVE"}

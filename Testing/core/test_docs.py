@@ -18,7 +18,7 @@ from neuralreg.points import Points, write_points
 from neuralreg.samples import phantom_pair
 from neuralreg.transform import Affine
 
-SPACING_MM = 4.5
+SPACING_MM = 6.0
 README = PAGES[0]
 WORDS_OF_A_REASON = 3
 
@@ -42,7 +42,7 @@ def home(tmp_path_factory):
         write_points(points, folder / f"moving_points.{ending}")
     (folder / "my_images").mkdir()
     for number in range(4):
-        subject = make_phantom(demo_grid(6.0), seed=number)
+        subject = make_phantom(demo_grid(SPACING_MM), seed=number)
         io.write_image(subject.fixed, folder / "my_images" / f"subject{number}.nii.gz", np.int16)
         io.write_image(subject.fixed_labels, folder / "my_images" / f"subject{number}_labels.nii.gz", np.int16)
     return folder
