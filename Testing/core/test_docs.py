@@ -37,9 +37,10 @@ def home(tmp_path_factory):
     start[:3, 3] = (9.0, -6.0, 12.0)
     io.write_transform(Affine(start), folder / "start.h5")
     rows = np.genfromtxt(pair.landmarks, delimiter=",", skip_header=1)
-    points = Points(rows[:5, 3:], tuple(f"P{i}" for i in range(5)))
-    for ending in ("mrk.json", "csv"):
-        write_points(points, folder / f"moving_points.{ending}")
+    names = tuple(f"P{i}" for i in range(5))
+    for name, points in (("fixed_points", rows[:5, :3]), ("moving_points", rows[:5, 3:])):
+        for ending in ("mrk.json", "csv"):
+            write_points(Points(points, names), folder / f"{name}.{ending}")
     (folder / "my_images").mkdir()
     for number in range(4):
         subject = make_phantom(demo_grid(SPACING_MM), seed=number)

@@ -14,8 +14,13 @@ from neuralreg.methods import METHODS, describe, make_method
 from neuralreg.metrics import tre
 from neuralreg.phantom import make_phantom, rotation
 
-STAGES = {"iterations": (40, 40), "image_factors": (2.0, 1.0), "velocity_factors": (2.0, 2.0), "windows": (5, 5),
-"strides": (1, 1)}
+STAGES = {
+    "iterations": (40, 40),
+    "image_factors": (2.0, 1.0),
+    "velocity_factors": (2.0, 2.0),
+    "windows": (5, 5),
+    "strides": (1, 1),
+}
 SMALL = {  # options that make a method quick enough for a phantom of 40³
     "DNVF": STAGES,
     "VoxelMorph": {"refine": 60, "refine_spacing": 4.0, "smoothness": 3.0},
