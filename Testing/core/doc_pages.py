@@ -21,7 +21,7 @@ MARK = re.compile(r"<!-- not run: (.*?) -->\n\Z", re.DOTALL)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROSE = ("text", "json")  # shown, not run
 FILES = ("toml", "csv")
-SHELL = set("|&;<>$`(){}")  # a line with one of these is for a shell
+SHELL = set("|&;<>$`(){}")  # a block with one of these in a command is for a shell
 
 
 @dataclass(frozen=True)
@@ -58,21 +58,25 @@ def run(block: Block, page: Path, folder: Path, names: dict) -> None:
         name = block.code.splitlines()[0].removeprefix("# ")
         (folder / name).write_text(block.code, encoding="utf-8")
     elif block.language == "bash":
-        for line in commands(block):
-            _command(line, folder)
+        lines = commands(block)
+        if all(line.startswith("neuralreg ") and not SHELL & set(line) for line in lines):
+            for line in lines:
+                _command(shlex.split(line), folder)
+        else:
+            _script(block.code, folder)
 
 
-def _command(line: str, folder: Path) -> None:
-    """`neuralreg …` in this process, as its script would call it, to import torch once; the rest in a shell."""
-    words = shlex.split(line)
-    if words[0] != "neuralreg" or SHELL & set(line):
-        done = subprocess.run(["bash", "-ec", line], cwd=folder, env=_shell(folder), capture_output=True, text=True)
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
-        return
-    assert cli.main(words[1:]) == 0, line
+def _command(words: list[str], folder: Path) -> None:
+    """`neuralreg …` in this process, as its script would call it, so that torch is imported once."""
+    assert cli.main(words[1:]) == 0, words
     for option in ("-o", "--output", "--json"):
         if option in words:
-            assert (folder / words[words.index(option) + 1]).exists(), f"{line} wrote nothing"
+            assert (folder / words[words.index(option) + 1]).exists(), f"{words} wrote nothing"
+
+
+def _script(code: str, folder: Path) -> None:
+    done = subprocess.run(["bash", "-ec", code], cwd=folder, env=_shell(folder), capture_output=True, text=True)
+    assert done.returncode == 0, f"{code}\n{done.stdout}{done.stderr}"
 
 
 def _shell(folder: Path) -> dict[str, str]:
