@@ -7,6 +7,8 @@ cells are found by the eight corner determinants and by the digital criterion, a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,7 +37,7 @@ def extreme_determinants(displacement: Tensor) -> tuple[Tensor, Tensor]:
     """
     corners = corner_determinants(displacement)
     smallest, largest = corners.amin(1, keepdim=True), corners.amax(1, keepdim=True)
-    for inner in _inner_tetrahedra(displacement):
+    for inner in inner_tetrahedra(displacement):
         smallest = torch.minimum(smallest, inner)
     return smallest, largest
 
@@ -96,7 +98,7 @@ def _bad_voxels(displacement: Tensor, margin: float) -> Tensor:  # -> (1, 1, D, 
     return at_corners | (jacobian_determinant(displacement)[:, None] <= margin)
 
 
-def _inner_tetrahedra(displacement: Tensor):
+def inner_tetrahedra(displacement: Tensor) -> Iterator[Tensor]:
     """Determinants (1, 1, …) of the tetrahedra through alternate corners of each cell; 2 for an unmoved cell."""
     d, h, w = (n - 1 for n in displacement.shape[2:])
 

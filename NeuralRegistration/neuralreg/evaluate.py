@@ -67,18 +67,9 @@ def _image_measurements(
         raise RegistrationError(
             f"The files in {run_dir} do not lie on the grid of {job.fixed}; the fixed volume has changed."
         )
-    mask = (
-        io.read_mask(run_dir / job.fixed_mask, fixed.grid).data[0] > 0 if job.fixed_mask else metrics.body_mask(fixed)
-    )
+    mask = io.read_mask(run_dir / job.fixed_mask, fixed.grid) if job.fixed_mask else None
     moving = io.read_image(run_dir / job.moving)
-    before = resample(moving, Affine.identity(), fixed.grid, default=float(moving.data.min()))
-    mean, largest = metrics.inverse_consistency_mm(transform, inverse, fixed.grid, mask)
-    return {
-        **metrics.agreement(fixed, before, warped, mask),
-        **metrics.regularity(transform, Image(jacobian.data, fixed.grid), mask),
-        "inverse_consistency_mean_mm": mean,
-        "inverse_consistency_max_mm": largest,
-    }
+    return metrics.summary(fixed, moving, warped, Image(jacobian.data, fixed.grid), transform, inverse, mask)
 
 
 def _read_map(path: Path) -> Image:

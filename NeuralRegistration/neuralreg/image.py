@@ -17,6 +17,8 @@ from .sampling import sample
 
 SLAB_VOXELS = 2_000_000  # float64 coordinates of one slab stay within a few processor caches' worth of memory
 
+Watch = Callable[[float], object]  # called often by what takes long, with the share (0 to 1) that is done; may raise
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -89,11 +91,9 @@ class Grid:
             out = out + matrix[:3, column].view(3, 1, 1, 1) * values
         return out
 
-    def slabs(self) -> Iterator[tuple[int, int]]:
+    def slabs(self, watch: Watch | None = None) -> Iterator[tuple[int, int]]:
         """Ranges of slices that cover the grid, each small enough for float64 coordinates."""
-        step = max(1, SLAB_VOXELS // (self.shape[1] * self.shape[2]))
-        for first in range(0, self.shape[0], step):
-            yield first, min(first + step, self.shape[0])
+        return slabs(self.shape, watch)
 
     def indices(self, points: Tensor) -> Tensor:  # (3, …) LPS mm -> (3, …) voxel coordinates x, y, z
         return apply_matrix(self.index_from_world, points)
@@ -142,9 +142,21 @@ class Image:
             else ((index >= 0) & (index < size)).all(0)
         )
         values = sample(self.data[None].float(), index.float()[None].to(self.data.device), mode, "border")[0]
-        return torch.where(
-            inside.to(values.device), values, torch.as_tensor(default, dtype=values.dtype, device=values.device)
-        )
+        return values.masked_fill_(~inside.to(values.device), default)
+
+
+def slabs(shape: tuple[int, ...], watch: Watch | None = None) -> Iterator[tuple[int, int]]:
+    """Ranges of slices that cover an array (D, H, W), each of about SLAB_VOXELS: what is made of them stays small."""
+    step = max(1, SLAB_VOXELS // (shape[1] * shape[2]))
+    for first in range(0, shape[0], step):
+        if watch is not None:
+            watch(first / shape[0])
+        yield first, min(first + step, shape[0])
+
+
+def portion(watch: Watch | None, start: float, end: float) -> Watch | None:
+    """The watch of one part of a computation, which runs from `start` to `end` of the whole."""
+    return None if watch is None else lambda share: watch(start + (end - start) * share)
 
 
 def apply_matrix(matrix: np.ndarray, points: Tensor) -> Tensor:
@@ -159,13 +171,17 @@ def resample(
     grid: Grid,
     mode: str = "bilinear",
     default: float = 0.0,
+    watch: Watch | None = None,
 ) -> Image:
     """`image ∘ target_from_grid` on `grid`: each point of the grid is mapped and the image is read there, once.
 
     mode: "bilinear" for intensities, "nearest" for labels. `default` is the value outside the image.
     """
-    parts = [image.at(target_from_grid(grid.points(a, b)), mode, default) for a, b in grid.slabs()]
-    return Image(torch.cat(parts, dim=1), grid)
+    image = Image(image.data.float(), image.grid)
+    out = image.data.new_empty(len(image.data), *grid.shape)
+    for first, last in grid.slabs(watch):
+        out[:, first:last] = image.at(target_from_grid(grid.points(first, last)), mode, default)
+    return Image(out, grid)
 
 
 def canonical(image: Image) -> Image:

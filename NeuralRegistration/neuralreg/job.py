@@ -202,6 +202,10 @@ class Monitor:
         """Whether the optimisation shall end now and its best field so far become the result."""
         return False
 
+    def wants_preview(self) -> bool:
+        """Whether `preview` would show anything now; a copy from the GPU is not made in vain."""
+        return type(self).preview is not Monitor.preview
+
     def preview(self, warped: Any) -> None:
         """Take a look at the moving image as warped so far (an `Image` on a coarse grid), when it is wanted."""
 
@@ -221,11 +225,19 @@ class Part(Monitor):
         fraction = self.start + (self.end - self.start) * min(max(progress.fraction, 0.0), 1.0)
         self.whole.report(dataclasses.replace(progress, stage=self.stage, fraction=fraction))
 
+    def step(self, share: float) -> None:
+        """Report that `share` (0 to 1) of the part is done. Raises Cancelled when the run has been cancelled."""
+        self.check()
+        self.report(Progress(self.stage, share))
+
     def cancelled(self) -> bool:
         return self.whole.cancelled()
 
     def stop_and_keep(self) -> bool:
         return self.whole.stop_and_keep()
+
+    def wants_preview(self) -> bool:
+        return self.whole.wants_preview()
 
     def preview(self, warped: Any) -> None:
         self.whole.preview(warped)

@@ -7,6 +7,7 @@ that resamples the moving image; its Jacobian determinant J is above 1 where a s
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
@@ -14,9 +15,11 @@ import torch
 from torch import Tensor
 
 from . import sampling
-from .image import Grid, Image
+from .body import body_mask, percentiles
+from .diffeomorphism import inner_tetrahedra
+from .image import Grid, Image, Watch, portion, resample, slabs
 from .losses import box_mean
-from .transform import Transform
+from .transform import Affine, DisplacementField, Transform
 
 LOG_FLOOR = 1e-9  # where J ≤ 0 its logarithm is that of this number, as in the Learn2Reg challenge
 HISTOGRAM_BINS = 32
@@ -104,19 +107,48 @@ def tre(moving_from_fixed: Transform, fixed_points: Tensor, moving_points: Tenso
 
 
 def inverse_consistency_mm(
-    moving_from_fixed: Transform, fixed_from_moving: Transform, grid: Grid, mask: Tensor
+    moving_from_fixed: Transform,
+    fixed_from_moving: Transform,
+    grid: Grid,
+    mask: Tensor,
+    watch: Watch | None = None,
 ) -> tuple[float, float]:
     """Mean and largest |φ⁻¹(φ(x)) − x| in mm over the voxels of `mask` (D, H, W bool)."""
-    lengths = []
-    for first, last in grid.slabs():
+    lengths = _Moments()
+    for first, last in grid.slabs(watch):
         points = grid.points(first, last)[:, mask[first:last]].reshape(3, 1, 1, -1)
         if points.numel():
-            lengths.append((fixed_from_moving(moving_from_fixed(points)) - points).norm(dim=0).flatten())
-    return _mean_and_max(torch.cat(lengths) if lengths else torch.zeros(0))
+            lengths.add((fixed_from_moving(moving_from_fixed(points)) - points).norm(dim=0))
+    return lengths.mean, lengths.largest
 
 
-def _mean_and_max(lengths: Tensor) -> tuple[float, float]:
-    return (float(lengths.double().mean()), float(lengths.max())) if lengths.numel() else (0.0, 0.0)
+@dataclass
+class _Moments:
+    """Mean, deviation and range of numbers that come in portions; all 0 where there are none."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    smallest: float = 0.0
+    largest: float = 0.0
+
+    def add(self, values: Tensor) -> None:
+        if not values.numel():
+            return
+        values, low, high = values.double(), float(values.min()), float(values.max())
+        self.smallest = min(self.smallest, low) if self.count else low
+        self.largest = max(self.largest, high) if self.count else high
+        self.count += values.numel()
+        self.total += float(values.sum())
+        self.squares += float(values.square().sum())
+
+    @property
+    def mean(self) -> float:
+        return self.total / max(self.count, 1)
+
+    @property
+    def deviation(self) -> float:
+        return max(self.squares / max(self.count, 1) - self.mean**2, 0.0) ** 0.5
 
 
 # Regularity -----------------------------------------------------------------------------------------------------------
@@ -124,13 +156,15 @@ def _mean_and_max(lengths: Tensor) -> tuple[float, float]:
 
 def folds_percent(jacobian: Tensor, mask: Tensor) -> float:
     """Share of the voxels of `mask` with J ≤ 0, in percent; both (D, H, W)."""
-    return 100.0 * float((jacobian[mask] <= 0).double().mean()) if bool(mask.any()) else 0.0
+    return 100.0 * int(((jacobian <= 0) & mask).sum()) / max(int(mask.sum()), 1)
 
 
 def sdlogj(jacobian: Tensor, mask: Tensor) -> float:
     """Standard deviation of log J over `mask`; J below 1e-9 counts as 1e-9. Both (D, H, W)."""
-    values = jacobian[mask].double().clamp(min=LOG_FLOOR).log()
-    return float(values.std(correction=0)) if values.numel() else 0.0
+    logarithms = _Moments()
+    for first, last in slabs(mask.shape):
+        logarithms.add(jacobian[first:last][mask[first:last]].double().clamp(min=LOG_FLOOR).log())
+    return logarithms.deviation
 
 
 def non_diffeomorphic_volume(displacement_vox: Tensor, mask: Tensor) -> tuple[float, float]:
@@ -146,29 +180,24 @@ def non_diffeomorphic_volume(displacement_vox: Tensor, mask: Tensor) -> tuple[fl
 
     displacement_vox: (1, 3, D, H, W) in voxels of its own lattice. mask: (D, H, W) bool.
     """
+    negative, cells = _inside_out(displacement_vox, mask)
+    return negative, 100.0 * negative / max(cells, 1)
+
+
+def _inside_out(displacement_vox: Tensor, mask: Tensor) -> tuple[float, int]:
+    """The volume in voxels, and the number of cells looked at."""
     negative, cells = 0.0, 0
     depth = displacement_vox.shape[2]
     step = max(1, SLAB_CELLS // (displacement_vox.shape[3] * displacement_vox.shape[4]))
     for first in range(0, depth - 1, step):
         last = min(first + step, depth - 1) + 1  # a slab of cells needs one slice of corners more
         inside = _cells_touching(mask[first:last])
-        for determinants in _tetrahedra(displacement_vox[:, :, first:last]):
-            if float(determinants.min()) < 0:  # rarely: picking the cells of the mask costs more than the determinants
-                negative += float((-determinants[0][inside]).clamp(min=0).double().sum()) / 12.0
         cells += int(inside.sum())
-    return negative, 100.0 * negative / max(cells, 1)
-
-
-def _tetrahedra(displacement_vox: Tensor) -> Iterable[Tensor]:
-    """The ten determinants (1, D-1, H-1, W-1) of every cell: eight at its corners, two through alternate corners."""
-    yield from sampling.corner_determinants(displacement_vox).unbind(1)
-    corner = {}
-    for x, y, z in np.ndindex(2, 2, 2):
-        part = displacement_vox[:, :, z : z - 1 or None, y : y - 1 or None, x : x - 1 or None]
-        corner[x, y, z] = part + torch.tensor([x, y, z], dtype=part.dtype, device=part.device).view(1, 3, 1, 1, 1)
-    for apex, ends in (((0, 0, 0), ((1, 1, 0), (0, 1, 1), (1, 0, 1))), ((1, 1, 1), ((0, 0, 1), (0, 1, 0), (1, 0, 0)))):
-        edges = [corner[end] - corner[apex] for end in ends]
-        yield sampling.determinant(torch.stack(edges, dim=2))
+        part = displacement_vox[:, :, first:last]
+        for determinants in (*sampling.corner_determinants(part).split(1, dim=1), *inner_tetrahedra(part)):
+            if float(determinants.min()) < 0:  # rarely: picking the cells of the mask costs more than the determinants
+                negative += float((-determinants[0, 0][inside]).clamp(min=0).double().sum()) / 12.0
+    return negative, cells
 
 
 def _cells_touching(mask: Tensor) -> Tensor:  # (D, H, W) -> (D-1, H-1, W-1) bool
@@ -178,14 +207,51 @@ def _cells_touching(mask: Tensor) -> Tensor:  # (D, H, W) -> (D-1, H-1, W-1) boo
     return mask
 
 
+def regularity(
+    moving_from_fixed: Transform, jacobian: Image, mask: Tensor, watch: Watch | None = None
+) -> dict[str, float]:
+    """Folds, non-diffeomorphic volume, SDlogJ, range of J and displacement over `mask`, on the Jacobian's grid."""
+    determinant, grid = jacobian.data[0], jacobian.grid
+    lengths, range_of_j, negative, cells = _Moments(), _Moments(), 0.0, 0
+    for first, last in grid.slabs(watch):
+        end = min(last + 1, grid.shape[0])  # the cells between this slab and the next
+        points = grid.points(first, end)
+        part = DisplacementField(
+            (moving_from_fixed(points) - points).float(), grid.cropped((0, 0, first), (*grid.size[:2], end))
+        )
+        found = _inside_out(part.to_voxels(), mask[first:end])
+        negative, cells = negative + found[0], cells + found[1]
+        inside = mask[first:last]
+        lengths.add(part.mm[:, : last - first].norm(dim=0)[inside])
+        range_of_j.add(determinant[first:last][inside])
+    return {
+        "folds_percent": folds_percent(determinant, mask),
+        "folds_in_view": int((determinant <= 0).sum()),
+        "non_diffeomorphic_volume_voxels": negative,
+        "non_diffeomorphic_volume_percent": 100.0 * negative / max(cells, 1),
+        "sdlogj": sdlogj(determinant, mask),
+        "jacobian_min": range_of_j.smallest,
+        "jacobian_max": range_of_j.largest,
+        "displacement_mean_mm": lengths.mean,
+        "displacement_max_mm": lengths.largest,
+    }
+
+
 # Similarity -----------------------------------------------------------------------------------------------------------
 
 
-def ncc(fixed: Tensor, warped: Tensor, mask: Tensor) -> float:
+def ncc(fixed: Tensor, warped: Tensor, mask: Tensor, watch: Watch | None = None) -> float:
     """Pearson correlation of two images over `mask`; 0 where one of them is constant. All (D, H, W)."""
-    a, b = (v[mask].double() - v[mask].double().mean() for v in (fixed, warped))
-    scale = float(a.norm() * b.norm())
-    return float((a * b).sum()) / scale if scale > 0 else 0.0
+    count, sums = 0, np.zeros(5)
+    for first, last in slabs(mask.shape, watch):
+        a, b = (v[first:last][mask[first:last]].double() for v in (fixed, warped))
+        count += len(a)
+        sums += [float(values) for values in (a.sum(), b.sum(), a @ a, b @ b, a @ b)]
+    mean_a, mean_b, aa, bb, ab = sums / max(count, 1)
+    variances = aa - mean_a**2, bb - mean_b**2
+    if min(variances[0] - 1e-12 * aa, variances[1] - 1e-12 * bb) <= 0:
+        return 0.0
+    return float((ab - mean_a * mean_b) / np.sqrt(variances[0] * variances[1]))
 
 
 def mean_local_correlation(fixed: Tensor, warped: Tensor, window: int = 7) -> float:
@@ -204,76 +270,56 @@ def mean_local_correlation(fixed: Tensor, warped: Tensor, window: int = 7) -> fl
     return float((covariance / (variances[0] * variances[1]).sqrt())[content].mean())
 
 
-def mutual_information(fixed: Tensor, warped: Tensor, mask: Tensor, bins: int = HISTOGRAM_BINS) -> float:
+def mutual_information(
+    fixed: Tensor, warped: Tensor, mask: Tensor, bins: int = HISTOGRAM_BINS, watch: Watch | None = None
+) -> float:
     """h(F) + h(W) − h(F, W) in nats from a joint histogram over `mask`, each image clipped to its 0.5–99.5 % range."""
-    a, b = (_binned(v[mask].double(), bins) for v in (fixed, warped))
-    joint = torch.bincount(a * bins + b, minlength=bins * bins).double().view(bins, bins)
-    joint = joint / joint.sum().clamp(min=1.0)
+    images = [(image, *percentiles(image, mask)) for image in (fixed, warped)]
+    joint = torch.zeros(bins * bins, dtype=torch.float64)
+    for first, last in slabs(mask.shape, watch):
+        inside = mask[first:last]
+        rows, columns = (
+            ((v[first:last][inside].double() - low) / max(high - low, 1e-12) * bins).long().clamp(0, bins - 1)
+            for v, low, high in images
+        )
+        joint += torch.bincount(rows * bins + columns, minlength=bins * bins)
+    joint = joint.view(bins, bins) / joint.sum().clamp(min=1.0)
     independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
     filled = joint > 0
     return float((joint[filled] * (joint[filled] / independent[filled]).log()).sum())
 
 
-def _binned(values: Tensor, bins: int) -> Tensor:
-    if values.numel() == 0:
-        return values.long()
-    low, high = np.percentile(values.numpy(), (0.5, 99.5))
-    return ((values - low) / max(high - low, 1e-12) * bins).long().clamp(0, bins - 1)
-
-
-# Masks and the whole picture ------------------------------------------------------------------------------------------
-
-
-def body_mask(image: Image) -> Tensor:  # -> (D, H, W) bool
-    """Where the body is: brighter than the background, with what lies inside it (lungs, sinuses) filled.
-
-    Skull-stripped images (many voxels share the smallest value): everything above that value. Others: Otsu's threshold,
-    then voxels with body on both sides along at least two of the three array axes.
-    """
-    data = image.data[0]
-    lowest = data.min()
-    above = data > lowest
-    if 0.2 < float(above.double().mean()) < 0.9:
-        return _enclosed(above)
-    volume = sitk.GetImageFromArray(data.clamp(*np.percentile(data.numpy(), (0.5, 99.5)).tolist()).numpy())
-    bright = torch.from_numpy(sitk.GetArrayFromImage(sitk.OtsuThreshold(volume, 0, 1, 128))).bool()
-    filled = _enclosed(bright)
-    return filled if bool(filled.any()) else torch.ones_like(filled)
-
-
-def _enclosed(mask: Tensor) -> Tensor:
-    votes = mask.int()
-    for dim in range(3):
-        before = mask.int().cummax(dim).values
-        after = mask.int().flip(dim).cummax(dim).values.flip(dim)
-        votes = votes + before * after
-    return votes >= 2
-
-
-def regularity(moving_from_fixed: Transform, jacobian: Image, mask: Tensor) -> dict[str, float]:
-    """Folds, non-diffeomorphic volume, SDlogJ, range of J and displacement over `mask`, on the Jacobian's grid."""
-    determinant = jacobian.data[0]
-    field = moving_from_fixed.displacement(jacobian.grid)
-    volume, percent = non_diffeomorphic_volume(field.to_voxels(), mask)
-    mean, largest = _mean_and_max(field.mm.norm(dim=0)[mask])
-    inside = determinant[mask] if bool(mask.any()) else determinant.flatten()
-    return {
-        "folds_percent": folds_percent(determinant, mask),
-        "folds_in_view": int((determinant <= 0).sum()),
-        "non_diffeomorphic_volume_voxels": volume,
-        "non_diffeomorphic_volume_percent": percent,
-        "sdlogj": sdlogj(determinant, mask),
-        "jacobian_min": float(inside.min()),
-        "jacobian_max": float(inside.max()),
-        "displacement_mean_mm": mean,
-        "displacement_max_mm": largest,
-    }
-
-
-def agreement(fixed: Image, before: Image, after: Image, mask: Tensor) -> dict[str, float]:
+def agreement(fixed: Image, before: Image, after: Image, mask: Tensor, watch: Watch | None = None) -> dict[str, float]:
     """Correlation and mutual information with the fixed image before and after; three images on one grid."""
     values = {}
-    for when, image in (("before", before), ("after", after)):
-        values[f"ncc_{when}"] = ncc(fixed.data[0], image.data[0], mask)
-        values[f"mutual_information_{when}"] = mutual_information(fixed.data[0], image.data[0], mask)
+    for start, when, image in ((0.0, "before", before), (0.5, "after", after)):
+        parts = [portion(watch, start + share, start + share + 0.25) for share in (0.0, 0.25)]
+        values[f"ncc_{when}"] = ncc(fixed.data[0], image.data[0], mask, parts[0])
+        values[f"mutual_information_{when}"] = mutual_information(fixed.data[0], image.data[0], mask, watch=parts[1])
     return values
+
+
+def summary(
+    fixed: Image,
+    moving: Image,
+    warped: Image,
+    jacobian: Image,
+    moving_from_fixed: Transform,
+    fixed_from_moving: Transform,
+    fixed_mask: Image | None,
+    watch: Watch | None = None,
+) -> dict[str, float]:
+    """Everything that can be said of a registration without labels or landmarks; `fixed_mask` or the body counts."""
+    mask = body_mask(fixed, portion(watch, 0.0, 0.1)) if fixed_mask is None else fixed_mask.data[0] > 0
+    mean, largest = inverse_consistency_mm(
+        moving_from_fixed, fixed_from_moving, fixed.grid, mask, portion(watch, 0.1, 0.3)
+    )
+    lowest = float(moving.data.min())
+    before = resample(moving, Affine.identity(), fixed.grid, default=lowest, watch=portion(watch, 0.3, 0.4))
+    return {
+        **agreement(fixed, before, warped, mask, portion(watch, 0.4, 0.6)),
+        **regularity(moving_from_fixed, jacobian, mask, portion(watch, 0.6, 1.0)),
+        "inverse_consistency_mean_mm": mean,
+        "inverse_consistency_max_mm": largest,
+        "largest_voxel_mm": float(np.max(fixed.grid.spacing)),
+    }

@@ -56,8 +56,11 @@ class FileMonitor(Monitor):
     def stop_and_keep(self) -> bool:
         return self._asked(STOP)
 
+    def wants_preview(self) -> bool:
+        return self.previews and time.monotonic() - self.preview_at >= PREVIEW_EVERY
+
     def preview(self, warped: Any) -> None:
-        if not self.previews or time.monotonic() - self.preview_at < PREVIEW_EVERY:
+        if not self.wants_preview():
             return
         from .io import write_image
 

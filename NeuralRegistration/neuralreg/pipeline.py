@@ -18,7 +18,7 @@ from . import metrics
 from .affine import register_affine
 from .devices import choose_device, use_threads
 from .diffeomorphism import with_inverse
-from .image import Grid, Image, resample
+from .image import Grid, Image, portion, resample
 from .job import AFFINE_STAGES, SIMILARITIES, Monitor, Part, choose
 from .methods import make_method
 from .optimise import Fit
@@ -61,7 +61,8 @@ class _Deformable(Part):
         self.grid = grid
 
     def preview(self, warped: Any) -> None:
-        self.whole.preview(Image(warped[0].cpu(), self.grid.with_shape(tuple(warped.shape[2:]))))
+        if self.whole.wants_preview():  # else the GPU need not wait for a copy that nobody looks at
+            self.whole.preview(Image(warped[0].cpu(), self.grid.with_shape(tuple(warped.shape[2:]))))
 
 
 @dataclass
@@ -130,13 +131,15 @@ def register(
         warnings += fit.warnings
         aligned_from_fixed, fixed_from_aligned = _diffeomorphic(fit, grid)
     with clock("outputs"):
-        monitor.check()
+        watch = Part(monitor, "outputs", 0.88, 0.93).step
         transform = moving_from_aligned @ aligned_from_fixed
         inverse = fixed_from_aligned @ moving_from_aligned.inverse()
-        warped = resample(moving, transform, fixed.grid, default=float(moving.data.min()))
-        jacobian = jacobian_determinant(transform, fixed.grid)
+        lowest = float(moving.data.min())
+        warped = resample(moving, transform, fixed.grid, default=lowest, watch=portion(watch, 0.0, 0.5))
+        jacobian = jacobian_determinant(transform, fixed.grid, portion(watch, 0.5, 1.0))
     with clock("metrics"):
-        values = _metrics(fixed, moving, warped, jacobian, transform, inverse, fixed_mask)
+        watch = Part(monitor, "metrics", 0.93, 0.97).step
+        values = metrics.summary(fixed, moving, warped, jacobian, transform, inverse, fixed_mask, watch)
         if landmarks is not None:
             values |= _pulled(landmarks, transform, fit, warnings)
     return Registration(
@@ -224,19 +227,6 @@ def _diffeomorphic(fit: Fit, grid: Grid) -> tuple[DisplacementField, Displacemen
     forward, inverse = with_inverse(fit.chain.forward.cpu(), fit.chain.inverse.cpu(), grid.shape)
     lattice = grid.with_shape(tuple(forward.shape[2:]))
     return DisplacementField.from_voxels(forward, lattice), DisplacementField.from_voxels(inverse, grid)
-
-
-def _metrics(fixed, moving, warped, jacobian, transform, inverse, fixed_mask) -> dict[str, Any]:
-    mask = metrics.body_mask(fixed) if fixed_mask is None else fixed_mask.data[0] > 0
-    before = resample(moving, Affine.identity(), fixed.grid, default=float(moving.data.min()))
-    mean, largest = metrics.inverse_consistency_mm(transform, inverse, fixed.grid, mask)
-    return {
-        **metrics.agreement(fixed, before, warped, mask),
-        **metrics.regularity(transform, jacobian, mask),
-        "inverse_consistency_mean_mm": mean,
-        "inverse_consistency_max_mm": largest,
-        "largest_voxel_mm": float(np.max(fixed.grid.spacing)),
-    }
 
 
 def _pulled(landmarks: PointPairs, transform: Transform, fit: Fit, warnings: list[str]) -> dict[str, float]:

@@ -103,7 +103,8 @@ def _nonzero_box(content: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 def intensity_range(data: torch.Tensor) -> tuple[float, float]:
     """Values that become 0 and 1: air and bone for CT; background and the 99.5th percentile of the rest elsewhere."""
     values = data.flatten()
-    values = values[:: max(1, values.numel() // 500_000)].sort().values
+    values = torch.nan_to_num(values[:: max(1, values.numel() // 500_000)], nan=0.0, posinf=0.0, neginf=0.0)
+    values = values.sort().values
     at = lambda q: float(values[min(int(q * len(values)), len(values) - 1)])  # noqa: E731
     if at(0.02) <= -500:  # Hounsfield units; values below air are padding
         return HU_AIR, HU_BONE
@@ -115,9 +116,9 @@ def intensity_range(data: torch.Tensor) -> tuple[float, float]:
 def normalised(image: Image) -> Image:
     """Intensities mapped linearly to [0, 1] by `intensity_range`, a little headroom kept above; NaN and Inf become 0.
     """
-    low, high = intensity_range(torch.nan_to_num(image.data[0], nan=0.0, posinf=0.0, neginf=0.0))
-    data = torch.nan_to_num(image.data[:1].float(), nan=low, posinf=low, neginf=low)
-    return Image(((data - low) / max(high - low, 1e-12)).clamp(0.0, 1.2), image.grid)
+    low, high = intensity_range(image.data[0])
+    data = torch.nan_to_num(image.data[:1].float(), nan=low, posinf=low, neginf=low)  # the one copy; large in a CT
+    return Image(data.sub_(low).div_(max(high - low, 1e-12)).clamp_(0.0, 1.2), image.grid)
 
 
 def make_pair(
@@ -187,8 +188,17 @@ def shrunk(image: Image, factors: np.ndarray) -> Image:
 
 def _view(image: Image, mask: Image | None, image_from_grid, grid: Grid) -> Image:
     """1 where the image (and its mask) is seen from the grid, 0 elsewhere."""
-    inside = mask if mask is not None else Image(torch.ones_like(image.data[:1], dtype=torch.float32), image.grid)
-    return resample(Image((inside.data[:1] > 0).float(), inside.grid), image_from_grid, grid, "nearest")
+    seen = _field_of_view(image.grid) if mask is None else Image(mask.data[:1], mask.grid)
+    weight = resample(seen, image_from_grid, grid, "nearest")
+    return Image((weight.data > 0).float(), grid)
+
+
+def _field_of_view(grid: Grid) -> Image:
+    """The whole field of view as one voxel of value 1: read by nearest neighbour it ends where the grid's voxels end.
+    """
+    matrix = grid.world_from_index.copy()
+    matrix[:3, :3], matrix[:3, 3] = matrix[:3, :3] * np.array(grid.size), grid.center
+    return Image(torch.ones(1, 1, 1, 1), Grid((1, 1, 1), matrix))
 
 
 def _unless_full(weight: Image) -> Image | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from . import io, pipeline
-from .image import Image
+from .image import Watch, portion
 from .job import (
     INVERSE,
     JACOBIAN,
@@ -23,6 +23,7 @@ from .job import (
     WARPED,
     Cancelled,
     Monitor,
+    Part,
     Progress,
     RegistrationError,
     RegistrationJob,
@@ -53,9 +54,8 @@ def run(job: RegistrationJob, monitor: Monitor | None = None, *, overwrite: bool
         monitor.check()
         registration = _register(job, inputs, monitor)
         timings |= registration.timings
-        monitor.report(Progress("write", 0.97))
         write_started = time.perf_counter()
-        _write(registration, partial)
+        _write(registration, partial, Part(monitor, "write", 0.97, 1.0).step)
         timings["write"] = time.perf_counter() - write_started
         timings["total"] = time.perf_counter() - started
         result = _result(job, registration, timings, warnings)
@@ -113,11 +113,12 @@ def _register(job: RegistrationJob, inputs: dict, monitor: Monitor) -> pipeline.
     return pipeline.register(method=job.method, monitor=monitor, **inputs, **settings)
 
 
-def _write(registration: pipeline.Registration, folder: Path) -> None:
-    io.write_transform(registration.transform, folder / TRANSFORM)
-    io.write_transform(registration.inverse, folder / INVERSE)
-    for image, name in ((registration.warped, WARPED), (registration.jacobian, JACOBIAN)):
-        io.write_image(Image(image.data.float(), image.grid), folder / name)
+def _write(registration: pipeline.Registration, folder: Path, watch: Watch) -> None:
+    watches = [portion(watch, share, share + 0.25) for share in (0.0, 0.25, 0.5, 0.75)]
+    io.write_transform(registration.transform, folder / TRANSFORM, watches[0])
+    io.write_transform(registration.inverse, folder / INVERSE, watches[1])
+    io.write_image(registration.warped, folder / WARPED, watch=watches[2])
+    io.write_image(registration.jacobian, folder / JACOBIAN, watch=watches[3])
 
 
 def _result(job: RegistrationJob, registration: pipeline.Registration, timings: dict, warnings: list[str]) -> Result:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import sampling
-from .image import Grid, Image, apply_matrix
+from .image import Grid, Image, Watch, apply_matrix
 
 
 class Transform:
@@ -29,13 +29,13 @@ class Transform:
             return Affine(self.matrix @ first.matrix)
         return Composite((*_parts(self), *_parts(first)))
 
-    def displacement(self, grid: Grid) -> DisplacementField:
+    def displacement(self, grid: Grid, watch: Watch | None = None) -> DisplacementField:
         """This transform as a displacement field on `grid`; outside the grid the field is zero."""
-        parts = []
-        for first, last in grid.slabs():
+        mm = torch.empty(3, *grid.shape)
+        for first, last in grid.slabs(watch):
             points = grid.points(first, last)
-            parts.append((self(points) - points).float())
-        return DisplacementField(torch.cat(parts, dim=1), grid)
+            mm[:, first:last] = self(points) - points
+        return DisplacementField(mm, grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,19 +130,19 @@ class Composite(Transform):
         return Composite(tuple(t.inverse() for t in reversed(self.transforms)))
 
 
-def jacobian_determinant(transform: Transform, grid: Grid) -> Image:
+def jacobian_determinant(transform: Transform, grid: Grid, watch: Watch | None = None) -> Image:
     """det ∇transform on `grid` -> (1, D, H, W), by central differences between voxels (METHODS: det(I + ∂u/∂x)).
 
     The map of index to index has the same determinant as the map of mm to mm because both ends use one grid; direction
     cosines, which `sitk.DisplacementFieldJacobianDeterminant` forgets, are therefore taken into account.
     """
-    parts = []
-    for first, last in grid.slabs():
+    determinant = torch.empty(1, *grid.shape)
+    for first, last in grid.slabs(watch):
         low, high = max(first - 1, 0), min(last + 1, grid.shape[0])  # one slice more on each side for the differences
         points = grid.points(low, high)
         displacement = _rotate(grid.index_from_world, (transform(points) - points).float())[None]
-        parts.append(sampling.jacobian_determinant(displacement)[:, first - low : last - low])
-    return Image(torch.cat(parts, dim=1), grid)
+        determinant[:, first:last] = sampling.jacobian_determinant(displacement)[:, first - low : last - low]
+    return Image(determinant, grid)
 
 
 def _rotate(matrix: np.ndarray, vectors: Tensor) -> Tensor:

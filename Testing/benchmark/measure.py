@@ -12,6 +12,7 @@ from pathlib import Path
 
 import neuralreg
 from neuralreg import evaluate, io, metrics
+from neuralreg.body import body_mask
 from neuralreg.job import INVERSE, RESULT, TRANSFORM, RegistrationError, Result
 from neuralreg.transform import jacobian_determinant
 
@@ -65,9 +66,7 @@ def accuracy(pair: Pair, folder: Path) -> dict[str, object]:
     """Overlap, landmarks, regularity and consistency of the transform in a folder, on the fixed image's grid."""
     transform = io.read_transform(folder / TRANSFORM)
     fixed = io.read_image(pair.fixed)
-    mask = (
-        metrics.body_mask(fixed) if pair.fixed_mask is None else io.read_mask(pair.fixed_mask, fixed.grid).data[0] > 0
-    )
+    mask = body_mask(fixed) if pair.fixed_mask is None else io.read_mask(pair.fixed_mask, fixed.grid).data[0] > 0
     regularity = metrics.regularity(transform, jacobian_determinant(transform, fixed.grid), mask)
     row: dict[str, object] = {
         "folds_percent": regularity["folds_percent"],

@@ -16,7 +16,7 @@ FLOORS = {
     1: {"job", "inbox", "sampling", "losses", "weights", "networks", "files", "usage", "workspace", "devices", "qa"}
     | {"adam"},
     2: {"image", "optimise", "feedforward"},
-    3: {"transform", "preprocess", "affine_search", "diffeomorphism"},
+    3: {"transform", "preprocess", "affine_search", "diffeomorphism", "body"},
     4: {"io", "affine", "metrics", "methods", "points", "phantom"},
     5: {"pipeline", "run", "api", "apply", "monitor", "samples", "evaluate", "report", "train", "training"},
     6: {"cli", "commands", "__main__", "__init__"},

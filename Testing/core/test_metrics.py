@@ -8,6 +8,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from neuralreg import metrics
+from neuralreg.body import body_mask
 from neuralreg.image import Grid, Image
 from neuralreg.phantom import make_phantom, rotation, smooth_deformation
 from neuralreg.transform import Affine, DisplacementField, jacobian_determinant
@@ -181,10 +182,10 @@ def test_correlation_and_mutual_information_against_numpy():
 
 def test_body_mask_keeps_the_body_and_fills_the_lungs():
     stripped = make_phantom(OBLIQUE, noise=0.0)
-    mask = metrics.body_mask(stripped.fixed)
+    mask = body_mask(stripped.fixed)
     assert mask[stripped.fixed_labels.data[0] > 0].all() and not mask[0].any()
     chest = torch.full((1, 20, 30, 30), -1000.0) + 20 * torch.randn(1, 20, 30, 30)
     chest[:, :, 4:26, 4:26] = 40.0
     chest[:, :, 10:20, 8:14] = -850.0
-    filled = metrics.body_mask(Image(chest, Grid.from_parts((30, 30, 20))))
+    filled = body_mask(Image(chest, Grid.from_parts((30, 30, 20))))
     assert filled[:, 4:26, 4:26].all() and not filled[:, :3].any()

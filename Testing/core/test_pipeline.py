@@ -5,7 +5,7 @@ import pytest
 import torch
 from neuralreg import pipeline
 from neuralreg.image import Grid, Image, resample
-from neuralreg.job import RegistrationError
+from neuralreg.job import Cancelled, Monitor, RegistrationError
 from neuralreg.metrics import tre
 from neuralreg.phantom import make_phantom, rotation
 from neuralreg.transform import Affine, Composite, DisplacementField
@@ -123,6 +123,29 @@ def test_identical_images_stay_where_they_are(phantom):
     moved = (got.transform(points) - points).norm(dim=0)
     voxel = float(phantom.fixed.grid.spacing.max())
     assert float(moved.mean()) < 0.08 * voxel and float(moved.max()) < 0.25 * voxel
+
+
+class CancelIn(Monitor):
+    """Cancels as soon as a stage has begun."""
+
+    def __init__(self, stage):
+        self.stage, self.seen = stage, []
+
+    def report(self, progress):
+        self.seen.append((progress.stage, progress.fraction))
+
+    def cancelled(self):
+        return any(stage == self.stage for stage, _ in self.seen)
+
+
+@pytest.mark.parametrize("stage", ["affine", "deformable", "outputs", "metrics"])
+def test_every_stage_can_be_cancelled(phantom, stage):
+    quick = {**SETTINGS, "options": {**SMALL["DNVF"], "iterations": (1, 1)}, "affine": "rigid"}
+    monitor = CancelIn(stage)
+    with pytest.raises(Cancelled):
+        pipeline.register(phantom.fixed, phantom.moving, monitor=monitor, **quick)
+    assert monitor.seen[-1][0] == stage
+    assert monitor.seen == sorted(monitor.seen, key=lambda seen: seen[1])
 
 
 @pytest.mark.parametrize(

@@ -134,10 +134,10 @@ def test_interruption_and_bugs_leave_nothing_either(job, tmp_path, error):
 @pytest.mark.parametrize("name", RUN_FILES)
 def test_disk_that_fills_up_at_any_file(job, tmp_path, monkeypatch, name):
     def full(original):
-        def write(*arguments):
+        def write(*arguments, **named):
             if any(str(a).endswith(name) for a in arguments):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return original(*arguments)
+            return original(*arguments, **named)
 
         return write
 
@@ -246,6 +246,22 @@ class Recorder(FileMonitor):
 def test_cancel_file_ends_a_run_without_a_trace(job, tmp_path):
     with pytest.raises(Cancelled):
         run_module.run(job(), Recorder(tmp_path / "out", {0.0: "cancel"}))
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("line", range(1, 9))
+def test_cancelling_while_the_files_are_written_leaves_nothing(job, tmp_path, line):
+    class CancelAt(Monitor):
+        lines = 0
+
+        def report(self, progress):
+            self.lines += progress.stage == "write"
+
+        def cancelled(self):
+            return self.lines == line
+
+    with pytest.raises(Cancelled):
+        run_module.run(job(), CancelAt())
     assert left(tmp_path) == []
 
 

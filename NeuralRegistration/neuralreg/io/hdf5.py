@@ -17,6 +17,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ..image import Watch
+
 SUPERBLOCK, NOWHERE, LEAF_K, NODE_K = 96, 2**64 - 1, 32, 16
 SIGNATURE, CHECKSUM = b"\x89HDF\r\n\x1a\n", b"crc32:nr"
 CHUNK = 1 << 22
@@ -35,10 +37,10 @@ class ItkTransform:
     parameters: np.ndarray
 
 
-def write_itk_transforms(path: Path, transforms: list[ItkTransform]) -> None:
+def write_itk_transforms(path: Path, transforms: list[ItkTransform], watch: Watch | None = None) -> None:
     """Write /TransformGroup/0, 1, … as ITK's HDF5TransformIO does. Raises OSError."""
     with Path(path).open("wb") as file:
-        out = _Writer(file)
+        out = _Writer(file, watch)
         texts = out.texts([t.kind for t in transforms])
         groups = {}
         for number, transform in enumerate(transforms):
@@ -73,19 +75,25 @@ def damaged(path: Path) -> bool:
 class _Writer:
     """Appends blocks to a file; each method returns the address of what it wrote."""
 
-    def __init__(self, file: BinaryIO):
-        self.file = file
+    def __init__(self, file: BinaryIO, watch: Watch | None):
+        self.file, self.watch = file, watch
         self.file.write(bytes(SUPERBLOCK))
         self.end = SUPERBLOCK
         self.checksum = 0
 
     def put(self, block: bytes | memoryview) -> int:
         address, size = self.end, len(block)
-        for part in (block, bytes(-size % 8)):
-            self.file.write(part)
-            self.checksum = zlib.crc32(part, self.checksum)
+        for first in range(0, size, CHUNK):
+            self._append(block[first : first + CHUNK])
+            if self.watch is not None:
+                self.watch(min(first + CHUNK, size) / size)
+        self._append(bytes(-size % 8))
         self.end += size + -size % 8
         return address
+
+    def _append(self, part: bytes | memoryview) -> None:
+        self.file.write(part)
+        self.checksum = zlib.crc32(part, self.checksum)
 
     def texts(self, texts: list[str]) -> list[int]:
         """Variable-length texts in one global heap -> addresses of their references."""

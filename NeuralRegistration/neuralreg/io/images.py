@@ -10,8 +10,9 @@ import SimpleITK as sitk
 import torch
 
 from ..files import check_written, replacing
-from ..image import Grid, Image, resample
+from ..image import Grid, Image, Watch, resample
 from ..job import RegistrationError
+from .nifti_write import write_nifti
 from .volumes import Warn, load_volume, reason
 
 SMALLEST_SIDE = 8  # voxels; below that no level of an image pyramid is left to register on
@@ -104,7 +105,9 @@ def _finite(image: Image, name: str, warn: Warn) -> Image:
     return Image(torch.where(finite, data, data[finite].min()), image.grid)
 
 
-def write_image(image: Image, path: str | Path, dtype: np.dtype | type | None = None) -> None:
+def write_image(
+    image: Image, path: str | Path, dtype: np.dtype | type | None = None, watch: Watch | None = None
+) -> None:
     """Write (C, D, H, W) with its own integer type or float32, or as `dtype`; the file is whole or absent.
 
     Raises RegistrationError for a file type that cannot be written, OSError when the disk is full.
@@ -112,21 +115,23 @@ def write_image(image: Image, path: str | Path, dtype: np.dtype | type | None = 
     path = Path(path)
     if not path.name.lower().endswith(WRITTEN):
         raise RegistrationError(f"{path} cannot be written; end its name with .nii.gz, .nrrd or .mha.")
-    volume = to_sitk(image, dtype)
+    nifti = path.name.lower().endswith((".nii", ".nii.gz"))
     with replacing(path) as partial:
+        if nifti and len(image.data) == 1:
+            write_nifti(partial, _array(image, dtype)[0], image.grid, path.name.lower().endswith(".gz"), watch)
+            return
+        volume = to_sitk(image, dtype)
         try:
             sitk.WriteImage(volume, str(partial), True, COMPRESSION_LEVEL)
         except RuntimeError as error:
             raise OSError(f"{path} cannot be written ({reason(error)})") from error
-        if path.name.lower().endswith((".nii", ".nii.gz")):  # ITK does not notice when a NIfTI file does not fit
+        if nifti:  # ITK does not notice when a NIfTI file does not fit
             check_written(partial, 352 + image.data.numel() * volume.GetSizeOfPixelComponent())
 
 
 def to_sitk(image: Image, dtype: np.dtype | type | None = None) -> sitk.Image:
     """The SimpleITK image; several channels become a vector image."""
-    values = image.data.detach().cpu()
-    values = (values.float() if values.is_floating_point() else values).numpy()
-    values = values.astype(dtype) if dtype is not None else values
+    values = _array(image, dtype)
     vector = values.shape[0] > 1
     volume = sitk.GetImageFromArray(
         np.ascontiguousarray(np.moveaxis(values, 0, -1)) if vector else values[0], isVector=vector
@@ -135,6 +140,13 @@ def to_sitk(image: Image, dtype: np.dtype | type | None = None) -> sitk.Image:
     volume.SetOrigin(image.grid.origin.tolist())
     volume.SetDirection(image.grid.direction.reshape(-1).tolist())
     return volume
+
+
+def _array(image: Image, dtype: np.dtype | type | None) -> np.ndarray:  # -> (C, D, H, W)
+    """The values in their own integer type or float32, or as `dtype`."""
+    values = image.data.detach().cpu()
+    values = (values.float() if values.is_floating_point() else values).numpy()
+    return values if dtype is None else values.astype(dtype)
 
 
 def from_sitk(volume: sitk.Image) -> Image:

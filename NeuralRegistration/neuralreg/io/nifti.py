@@ -80,8 +80,11 @@ def _parsed(head: bytes, order: str, header: Path) -> NiftiHeader:
 
 
 def _quaternion_matrix(parameters: tuple, pixdim: tuple) -> np.ndarray:  # -> (3, 4) index → RAS mm
-    b, c, d = parameters[:3]
-    a = np.sqrt(max(0.0, 1.0 - (b * b + c * c + d * d)))
+    b, c, d = np.array(parameters[:3], dtype=float)
+    rest = 1.0 - (b * b + c * c + d * d)
+    if rest < 1e-7:  # a half turn, as the NIfTI library reads it: what float32 leaves of 1 is rounding
+        b, c, d = np.array((b, c, d)) / np.sqrt(1.0 - rest)
+    a = np.sqrt(rest) if rest >= 1e-7 else 0.0
     turn = np.array(
         [
             [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import torch
 
 from ..files import replacing
-from ..image import Grid, Image
+from ..image import Grid, Image, Watch
 from ..job import RegistrationError
 from ..transform import Affine, Composite, DisplacementField, Transform, VelocityField
 from .hdf5 import ItkTransform, damaged, write_itk_transforms
@@ -44,7 +44,7 @@ def read_transform(path: str | Path) -> Transform:
         ) from error
 
 
-def write_transform(transform: Transform, path: str | Path) -> None:
+def write_transform(transform: Transform, path: str | Path, watch: Watch | None = None) -> None:
     """Write .h5 (any transform; fields as float32), .tfm/.txt/.mat (linear) or a vector image (one displacement field).
 
     Raises RegistrationError when the transform does not fit the file type, OSError when the disk is full.
@@ -53,7 +53,7 @@ def write_transform(transform: Transform, path: str | Path) -> None:
     name, parts = path.name.lower(), _leaves(transform)
     if name.endswith(HDF5_FILES):
         with replacing(path) as partial:
-            write_itk_transforms(partial, _itk_list(parts))
+            write_itk_transforms(partial, _itk_list(parts), watch)
     elif name.endswith(LINEAR_FILES) and len(parts) == 1 and isinstance(parts[0], Affine):
         with replacing(path) as partial:
             sitk.WriteTransform(to_sitk_transform(parts[0]), str(partial))
