@@ -12,17 +12,53 @@ from .job import RegistrationError
 def choose_device(wanted: str) -> tuple[str, str]:
     """The device for "auto", "cpu", "cuda" or "mps", and one sentence on why.
 
-    Raises RegistrationError when a device is asked for by name that is not there.
+    A GPU counts as found when it has computed something: "auto" goes on without it otherwise. Raises RegistrationError
+    when a device is asked for by name that is not there or does not work.
     """
     if wanted == "cpu":
         return "cpu", "The CPU was asked for."
-    if wanted in ("auto", "cuda") and torch.cuda.is_available():
-        return "cuda", f"{torch.cuda.get_device_name()} was found."
-    if wanted == "mps" and torch.backends.mps.is_available():
-        return "mps", "The GPU of this Mac was asked for."
+    name, problem = _gpu(wanted)
+    if problem is None:
+        return name, f"{_title(name)} was found."
     if wanted == "auto":
-        return "cpu", f"Running on the CPU, because {_why_no_cuda()}"
-    raise RegistrationError(f'The device "{wanted}" cannot be used because {_why_no_cuda()} Or choose --device cpu.')
+        return "cpu", f"Running on the CPU, because {problem}"
+    raise RegistrationError(f'The device "{wanted}" cannot be used because {problem} Or choose --device cpu.')
+
+
+def _gpu(wanted: str) -> tuple[str, str | None]:
+    """The GPU that is meant, and what is wrong with it."""
+    if wanted == "mps":
+        missing = "this computer, or this PyTorch, has no GPU of Apple's kind."
+        return "mps", _fault("mps") if torch.backends.mps.is_available() else missing
+    return "cuda", _fault("cuda") if torch.cuda.is_available() else _why_no_cuda()
+
+
+def _fault(name: str) -> str | None:
+    """What keeps a GPU from computing, with the remedy; None where it computes.
+
+    That a GPU is there does not say so: the PyTorch at hand may hold no code for one so old or so new, the driver may
+    be of another version, and another program may have all of the memory.
+    """
+    try:
+        if float(torch.nn.functional.conv3d(*(torch.ones(1, 1, 3, 3, 3, device=name) for _ in range(2)))) == 27.0:
+            return None
+        reason, remedy = "it computes wrong results", "check the graphics driver."
+    except (RuntimeError, AssertionError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".;")[:160]
+        remedy = _remedy(error, reason.lower())
+    return f"{_title(name)} does not work ({reason}): {remedy}"
+
+
+def _remedy(error: Exception, reason: str) -> str:
+    if isinstance(error, torch.OutOfMemoryError):
+        return "its memory is full; close other programs that use it."
+    if "no kernel image" in reason or "not compiled" in reason or "compute capability" in reason:
+        return "install a PyTorch that was built for this GPU (its website has one for each version of CUDA)."
+    return "update the graphics driver, or install the PyTorch that was built for it."
+
+
+def _title(name: str) -> str:
+    return torch.cuda.get_device_name() if name == "cuda" else "The GPU of this Mac"
 
 
 def _why_no_cuda() -> str:

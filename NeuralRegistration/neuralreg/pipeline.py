@@ -107,6 +107,8 @@ def register(
     chosen = make_method(method, preset, options)
     where, reason = choose_device(device)
     use_threads(threads)
+    if where == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # the memory of this run, not of an earlier one in the process
     torch.manual_seed(seed)
     with clock("affine"):
         moving_from_aligned = _align(
@@ -204,14 +206,16 @@ def _fit(method, pair, similarity, where, reason, seed, monitor, warnings) -> tu
     try:
         torch.manual_seed(seed)
         return method(pair, similarity, where, monitor), where, reason
-    except torch.cuda.OutOfMemoryError:
+    except torch.OutOfMemoryError:
+        pass  # leaving the clause lets go of the error, whose traceback keeps the GPU's tensors alive
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
-        warnings.append(
-            "The GPU has too little free memory for this pair: the CPU was used; "
-            "close other programs or use the preset fast."
-        )
-        torch.manual_seed(seed)
-        return method(pair, similarity, "cpu", monitor), "cpu", "The GPU ran out of memory."
+    warnings.append(
+        "The GPU has too little free memory for this pair: the CPU was used; "
+        "close other programs or use the preset fast."
+    )
+    torch.manual_seed(seed)
+    return method(pair, similarity, "cpu", monitor), "cpu", "The GPU ran out of memory."
 
 
 def _diffeomorphic(fit: Fit, grid: Grid) -> tuple[DisplacementField, DisplacementField]:
