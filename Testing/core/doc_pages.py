@@ -1,7 +1,7 @@
 """The pages of the documentation as code: their fenced blocks, in order, and how each kind is run.
 
 A block that cannot run here is preceded by a comment that no reader sees: `<!-- not run: the reason -->`.
-A block of TOML or CSV is a file: its first line is a comment with its name, `# my_model.toml`.
+A block of TOML or CSV is a file, named behind its language: ```toml my_model.toml.
 """
 
 import os
@@ -18,7 +18,7 @@ from neuralreg import cli
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 MARK = re.compile(r"<!-- not run: (.*?) -->\n\Z", re.DOTALL)
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w*)(?: ([\w.]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROSE = ("text", "json")  # shown, not run
 FILES = ("toml", "csv")
 SHELL = set("|&;<>$`(){}")  # a block with one of these in a command is for a shell
@@ -26,12 +26,13 @@ SHELL = set("|&;<>$`(){}")  # a block with one of these in a command is for a sh
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. `reason` says why it is not run; empty when it is."""
+    """A fenced block. `file`: its name, if it is one. `reason`: why it is not run; empty when it is."""
 
     language: str
+    file: str
     code: str
     line: int
-    reason: str = ""
+    reason: str
 
 
 def blocks(page: Path) -> list[Block]:
@@ -40,7 +41,8 @@ def blocks(page: Path) -> list[Block]:
     for fence in FENCE.finditer(text):
         mark = MARK.search(text[: fence.start()])
         line = text[: fence.start()].count("\n") + 2
-        found.append(Block(fence[1], fence[2], line, " ".join(mark[1].split()) if mark else ""))
+        reason = " ".join(mark[1].split()) if mark else ""
+        found.append(Block(fence[1], fence[2] or "", fence[3], line, reason))
     return found
 
 
@@ -55,8 +57,7 @@ def run(block: Block, page: Path, folder: Path, names: dict) -> None:
     if block.language == "python":
         exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), names)
     elif block.language in FILES:
-        name = block.code.splitlines()[0].removeprefix("# ")
-        (folder / name).write_text(block.code, encoding="utf-8")
+        (folder / block.file).write_text(block.code, encoding="utf-8")
     elif block.language == "bash":
         lines = commands(block)
         if all(line.startswith("neuralreg ") and not SHELL & set(line) for line in lines):

@@ -73,6 +73,7 @@ def test_blocks_are_of_a_known_kind_and_say_why_they_are_not_run(page):
         "a mark belongs right above a block"
     )
     for block in found:
+        assert bool(block.file) == (block.language in FILES), f"name the file of line {block.line} behind its language"
         assert not block.reason or len(block.reason.split()) >= WORDS_OF_A_REASON, (
             f"say why line {block.line} is not run"
         )
