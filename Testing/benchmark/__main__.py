@@ -26,13 +26,17 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--methods", default="ours", help="comma-separated: ours, METHOD:PRESET[:option=value;…], a peer")
     run.add_argument("--datasets", default="brain_labelled,lung_ct", help="comma-separated (default: all)")
     run.add_argument("--pairs", type=int, metavar="N", help="at most N pairs of each data set, spread over it")
+    run.add_argument(
+        "--pair", action="append", metavar="NAME", help="only this pair, such as 1000-1001; may be repeated"
+    )
     run.add_argument("--threads", type=int, default=2, help="for every method (default: 2)")
     run.add_argument("--out", type=Path, default=Path("results.csv"), help="CSV file (default: results.csv)")
     run.add_argument("--keep", type=Path, metavar="DIR", help="keep the folders of the runs there")
     report = commands.add_parser("report", help="print the table of a CSV file as Markdown")
     report.set_defaults(function=_report)
     report.add_argument("csv", type=Path, nargs="?", default=Path("results.csv"))
-    report.add_argument("--reference", metavar="METHOD", help="add each method's speed relative to this one")
+    report.add_argument("--reference", metavar="METHOD", default="ants", help="what the others are held against")
+    report.add_argument("--plot", type=Path, metavar="F.png", help="also draw accuracy against CPU time")
     return parser
 
 
@@ -44,6 +48,7 @@ def _run(options: argparse.Namespace) -> None:
 
     methods = commands(options.methods)
     pairs = pairs_of(options.data.resolve(), options.datasets.split(","), options.pairs)
+    pairs = [pair for pair in pairs if not options.pair or pair.name in options.pair]
     done = table.done(table.read(options.out))
     for pair in pairs:
         for name, command in methods.items():
@@ -67,6 +72,10 @@ def _report(options: argparse.Namespace) -> None:
     if not rows:
         raise SystemExit(f"{options.csv} holds no results; make some with `python -m benchmark run`.")
     print(table.markdown(rows, options.reference), end="")
+    if options.plot:
+        from .plot import plot
+
+        plot(rows, options.plot)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -22,29 +23,38 @@ from .pairs import Pair
 COLUMNS = (
     "dataset", "pair", "method", "dice", "dice_before", "hd95_mm", "tre_mm", "tre_before_mm", "folds_percent",
     "ndv_percent", "sdlogj", "inverse_mean_mm", "inverse_max_mm", "wall_s", "cpu_s", "core_s", "memory_mb", "threads",
-    "device", "version", "date", "error",
+    "load", "device", "version", "date", "error",
 )  # fmt: skip
+NOTES = "peer.json"  # what a peer says of itself: version, device
+HOME = Path(__file__).resolve().parents[1]
 
 
 def measured(pair: Pair, name: str, command: Command, folder: Path, threads: int) -> dict[str, object]:
-    """A row of the table. What goes wrong, in the command or in its files, is the row's `error`."""
+    """A row of the table; `load` is the machine's when the command starts. What goes wrong is the row's `error`."""
     row: dict[str, object] = dict.fromkeys(COLUMNS, "")
     row |= {"dataset": pair.dataset, "pair": pair.name, "method": name, "threads": threads}
-    row |= {"version": neuralreg.__version__, "date": date.today().isoformat()}
+    row |= {"version": f"neuralreg {neuralreg.__version__}", "date": date.today().isoformat(), "load": busy()}
     folder.mkdir(parents=True, exist_ok=True)
     try:
         row |= timed(command(pair, folder, threads), threads)
         row |= accuracy(pair, folder)
+        if (folder / NOTES).is_file():
+            row |= json.loads((folder / NOTES).read_text(encoding="utf-8"))
     except (OSError, RuntimeError, RegistrationError) as error:
         row["error"] = " ".join(str(error).split())[-300:]
     return row
+
+
+def busy() -> float | str:
+    """Processes that wanted a processor in the last minute: above about 0.2 the machine was shared with others."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else ""
 
 
 def timed(arguments: list[str], threads: int) -> dict[str, float]:
     """Run a command; wall and CPU seconds and peak memory, all counted. Raises RuntimeError with its last words."""
     source = str(Path(neuralreg.__file__).parents[1])
     limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"), str(threads))
-    paths = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
+    paths = os.pathsep.join(filter(None, (source, str(HOME), os.environ.get("PYTHONPATH"))))
     with tempfile.TemporaryFile() as output:
         start = time.perf_counter()
         process = subprocess.Popen(

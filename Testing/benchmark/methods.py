@@ -1,21 +1,43 @@
 """What is compared: a table of functions (pair, folder, threads) → command line.
 
-The command must leave `transform.h5` and may leave `inverse.h5` in the (empty) folder. A peer is one entry in PEERS;
-its command is a small script that calls the peer and writes its transform with SimpleITK.
+The command must leave `transform.h5` and may leave `inverse.h5` in the (empty) folder. Peers are the files in `peers`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from . import peers
 from .pairs import Pair
 
 Command = Callable[[Pair, Path, int], list[str]]
 
 OURS = ("DNVF:fast", "DNVF:balanced", "DNVF:best")
-PEERS: dict[str, Command] = {}
+PYTHON = "NEURALREG_PEERS_PYTHON"  # interpreter of the peers, which want other versions of packages than we do
+
+
+def peer(name: str) -> Command:
+    """A peer, in a process of its own."""
+
+    def command(pair: Pair, folder: Path, threads: int) -> list[str]:
+        return [
+            os.environ.get(PYTHON, sys.executable), "-m", "benchmark.peers", name, str(pair.fixed), str(pair.moving),
+            str(folder), "--threads", str(threads), *_masks(pair), *(["--lung"] if pair.dataset == "lung_ct" else []),
+        ]  # fmt: skip
+
+    return command
+
+
+def _masks(pair: Pair) -> list[str]:
+    if not (pair.fixed_mask and pair.moving_mask):
+        return []
+    return ["--fixed-mask", str(pair.fixed_mask), "--moving-mask", str(pair.moving_mask)]
+
+
+PEERS: dict[str, Command] = {name: peer(name) for name in peers.PEERS}
 
 
 def commands(names: str) -> dict[str, Command]:
@@ -40,12 +62,10 @@ def neuralreg(name: str) -> Command:
     options = [f"--option={pair}" for pair in (rest[0].split(";") if rest else [])]
 
     def command(pair: Pair, folder: Path, threads: int) -> list[str]:
-        masks = []
-        if pair.fixed_mask and pair.moving_mask:
-            masks = ["--fixed-mask", str(pair.fixed_mask), "--moving-mask", str(pair.moving_mask)]
         return [
             sys.executable, "-m", "neuralreg", "register", str(pair.fixed), str(pair.moving), "-o", str(folder),
-            "--method", method, "--preset", preset, "--threads", str(threads), "--progress", "none", *masks, *options,
+            "--method", method, "--preset", preset, "--threads", str(threads), "--progress", "none",
+            *_masks(pair), *options,
         ]  # fmt: skip
 
     return command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,11 @@ def pairs_of(data: Path, datasets: list[str], count: int | None = None) -> list[
         pairs = DATASETS[name](data / name)
         if not pairs:
             raise SystemExit(f"{data / name} holds no pairs; give the folder that contains {name} with --data.")
-        step = 1 if count is None else max(1, len(pairs) // count)
-        found += pairs[::step][:count]
+        found += pairs if count is None else spread(pairs)[:count]
     return found
+
+
+def spread(pairs: list[Pair]) -> list[Pair]:
+    """The same pairs in strides: any first few lie all over the set, and the first three are among the first six."""
+    stride = next(step for step in itertools.count(len(pairs) // 5 + 1) if math.gcd(step, len(pairs)) == 1)
+    return [pairs[number * stride % len(pairs)] for number in range(len(pairs))]
