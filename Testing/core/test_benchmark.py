@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from run_folder import write_run
 
@@ -16,7 +17,8 @@ SPEC.loader.exec_module(sys.modules["benchmark"])
 
 from benchmark import __main__ as program  # noqa: E402
 from benchmark import methods, table  # noqa: E402
-from benchmark.pairs import pairs_of  # noqa: E402
+from benchmark.measure import COLUMNS  # noqa: E402
+from benchmark.pairs import brain_labelled, pairs_of, spread  # noqa: E402
 
 
 @pytest.fixture
@@ -77,6 +79,7 @@ def test_rows_resume_and_failures_are_listed(data, tmp_path, monkeypatch):
     lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("|")}
     assert "| 2 |" in lines["oracle"] and "| 2 |" in lines["broken"] and "| 0 of 2 |" in lines["lazy"]
     assert "speed vs oracle" in lines["method"] and "- lazy:" in text and "- broken:" not in text
+    assert "| +0.000 | 1.0 × |" in lines["oracle"] and lines["lazy"].endswith("| – | – |")
 
 
 def test_our_own_methods_are_called_as_users_call_them(data, tmp_path):
@@ -90,6 +93,51 @@ def test_our_own_methods_are_called_as_users_call_them(data, tmp_path):
     assert set(methods.commands("ours")) == set(methods.OURS)
 
 
+def test_a_peer_gets_its_files_and_says_why_it_cannot_run(data, tmp_path, monkeypatch):
+    (pair, _) = pairs_of(data, ["brain_labelled"])
+    monkeypatch.setenv(methods.PYTHON, "/elsewhere/python")
+    line = methods.PEERS["greedy"](pair, tmp_path, 3)
+    assert line[:4] == ["/elsewhere/python", "-m", "benchmark.peers", "greedy"]
+    assert line[4:6] == [str(pair.fixed), str(pair.moving)] and line[-2:] == ["--threads", "3"]
+    monkeypatch.delenv(methods.PYTHON)
+    rows = run(data, tmp_path, "voxelmorph")
+    assert len(rows) == 2 and all("weights" in row["error"] and not row["dice"] for row in rows)
+
+
+def test_matrices_of_greedy_become_itk_transforms(tmp_path):
+    """A matrix in RAS is the same map in LPS: x and y change their sign before and after it."""
+    from benchmark.peers.greedy import itk_affine
+
+    matrix = np.array([[0.9, 0.1, -0.2, 5], [0.05, 1.1, 0.3, -7], [0.02, -0.1, 1.0, 3], [0, 0, 0, 1.0]])
+    np.savetxt(tmp_path / "affine.mat", matrix)
+    x, y, z, _ = matrix @ [-10, -20, 30, 1]
+    assert np.allclose(itk_affine(tmp_path / "affine.mat").TransformPoint((10, 20, 30)), (-x, -y, z))
+
+
+def test_a_few_pairs_are_spread_and_the_first_few_are_always_the_same(tmp_path):
+    pairs = brain_pairs(tmp_path)
+    assert len(pairs) == 30 and sorted(p.name for p in spread(pairs)) == sorted(p.name for p in pairs)
+    few = [pair.name for pair in spread(pairs)[:3]]
+    assert len({name.split("-")[0] for name in few}) == 3 and len({name.split("-")[1] for name in few}) == 3
+
+
+def brain_pairs(folder):
+    for subject in range(6):
+        (folder / f"{subject}_labels.nii.gz").touch()
+    return brain_labelled(folder)
+
+
+def test_the_plot_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra `benchmark`)")
+    from benchmark.plot import plot
+
+    row = dict.fromkeys(COLUMNS, "") | {"dataset": "brain_labelled", "pair": "1-2", "cpu_s": "3", "dice": "0.6"}
+    plot([row | {"method": "ants"}, row | {"method": "DNVF:fast", "error": "no"}], tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 5000
+    with pytest.raises(SystemExit, match="no row"):
+        plot([row | {"method": "ants", "error": "no"}], tmp_path / "p.png")
+
+
 def test_wrong_names_end_with_a_sentence(data, tmp_path):
     with pytest.raises(SystemExit, match="no method"):
         run(data, tmp_path, "magic")
@@ -99,3 +147,6 @@ def test_wrong_names_end_with_a_sentence(data, tmp_path):
         pairs_of(data, ["moon"])
     with pytest.raises(SystemExit, match="no results"):
         program.main(["report", str(tmp_path / "none.csv")])
+    (tmp_path / "old.csv").write_text("dataset,pair\n")
+    with pytest.raises(SystemExit, match="another version"):
+        table.append(tmp_path / "old.csv", {})
