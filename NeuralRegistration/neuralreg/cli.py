@@ -15,13 +15,14 @@ import sys
 from types import FrameType
 
 from . import __version__
-from .commands import apply, demo, inspect, register, training
+from .commands import apply, batch, demo, inspect, register, training
 from .job import EXIT_CANCELLED, EXIT_USER_ERROR, Cancelled, RegistrationError
 
 COMMANDS = (
     register.add_register,
     register.add_run,
     register.add_serve,
+    batch.add_batch,
     apply.add_apply,
     inspect.add_evaluate,
     inspect.add_report,
@@ -77,8 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
         except RegistrationError as error:
             print(f"neuralreg: {error}", file=sys.stderr)
             return EXIT_USER_ERROR
-        except (Cancelled, KeyboardInterrupt):
-            print("neuralreg: cancelled, nothing was written.", file=sys.stderr)
+        except (Cancelled, KeyboardInterrupt) as error:
+            print(f"neuralreg: {error or 'cancelled, nothing was written.'}", file=sys.stderr)
             return EXIT_CANCELLED
         except BrokenPipeError:  # whoever read our output is gone, and with it the reason to go on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -69,5 +69,15 @@ def _why_no_cuda() -> str:
 
 def use_threads(threads: int) -> None:
     """Let torch use `threads` CPU threads; 0 means one per core that this process may use."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(min(threads, available) if threads else available)
+    torch.set_num_threads(min(threads, cores()) if threads else cores())
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """The CUDA devices that may be used, by the names that CUDA_VISIBLE_DEVICES takes."""
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return [visible[number] if visible else str(number) for number in range(torch.cuda.device_count())]

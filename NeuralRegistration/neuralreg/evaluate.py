@@ -19,8 +19,8 @@ from .files import replacing
 from .image import Image, resample
 from .job import INVERSE, JACOBIAN, JOB, RESULT, TRANSFORM, WARPED, RegistrationError, RegistrationJob, Result
 from .transform import Affine, Transform
+from .workspace import EVALUATION
 
-EVALUATION = "evaluation.json"
 LABEL_COLUMNS = 4
 LINE = 100  # characters of a line on the terminal
 

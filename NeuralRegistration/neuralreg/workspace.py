@@ -16,7 +16,8 @@ from typing import BinaryIO
 from .job import CANCEL, INVERSE, JACOBIAN, JOB, PREVIEW, RESULT, STOP, TRANSFORM, WARPED, RegistrationError
 
 RUN_FILES = (TRANSFORM, INVERSE, WARPED, JACOBIAN, JOB, RESULT)  # in the order in which they are renamed
-DERIVED_FILES = ("evaluation.json", "report.html")  # written later about one result; they must not outlive it
+EVALUATION = "evaluation.json"
+DERIVED_FILES = (EVALUATION, "report.html")  # written later about one result; they must not outlive it
 SIGNAL_FILES = (CANCEL, STOP, PREVIEW)
 PARTIAL, LOCK = ".partial", "lock"
 

@@ -9,20 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..inbox import Inbox
-from ..job import (
-    AFFINE_STAGES,
-    DEVICES,
-    EXIT_CANCELLED,
-    PRESETS,
-    SIMILARITIES,
-    Progress,
-    RegistrationError,
-    RegistrationJob,
-    Result,
-)
+from ..job import EXIT_CANCELLED, Progress, RegistrationError, RegistrationJob, Result
 from ..monitor import FileMonitor, Show, bar, json_lines
 from ..workspace import check_output
-from .shared import add_command, parse_options
+from .shared import add_command, add_settings, settings_of
 
 STARTED = time.time()  # a `cancel` file older than this process was not meant for it
 
@@ -46,16 +36,7 @@ def add_register(commands: Any) -> None:
     parser.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="folder for the result; it must be empty or new"
     )
-    parser.add_argument("--method", default="DNVF", help="see `neuralreg methods` (default: DNVF)")
-    parser.add_argument(
-        "--preset", default="balanced", metavar="|".join(PRESETS), help="speed or accuracy (default: balanced)"
-    )
-    parser.add_argument(
-        "--similarity", default="auto", metavar="|".join(SIMILARITIES), help="default: chosen from the images"
-    )
-    parser.add_argument(
-        "--affine", default="affine", metavar="|".join(AFFINE_STAGES), help="linear stage (default: affine)"
-    )
+    add_settings(parser)
     parser.add_argument(
         "--initial-transform", metavar="F", help="transform to start from, fixed to moving (.h5, .tfm, .mat, field)"
     )
@@ -66,19 +47,6 @@ def add_register(commands: Any) -> None:
     )
     parser.add_argument(
         "--moving-landmarks", metavar="F", help="their partners in MOVING: the same labels, or the same order"
-    )
-    parser.add_argument(
-        "--device", default="auto", metavar="|".join(DEVICES), help="default: the GPU where there is a usable one"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="same seed, same CPU: the same bytes (default: 0)"
-    )
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="processor cores to use (default: all)")
-    parser.add_argument(
-        "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the method; may be repeated"
-    )
-    parser.add_argument(
-        "--refine", type=int, metavar="N", help="iterations of instance optimisation behind a trained network"
     )
     _add_run_options(parser)
 
@@ -127,16 +95,10 @@ def _add_run_options(parser: argparse.ArgumentParser, progress: str | None = Non
 
 
 def _register(options: argparse.Namespace) -> None:
-    names = ("fixed", "moving", "output", "method", "preset", "similarity", "affine", "initial_transform", "fixed_mask")
-    names += ("moving_mask", "fixed_landmarks", "moving_landmarks", "device", "seed", "threads")
+    names = ("fixed", "moving", "output", "initial_transform", "fixed_mask", "moving_mask")
+    names += ("fixed_landmarks", "moving_landmarks")
     check_output(Path(options.output), options.overwrite)  # before torch is imported: this answer needs no waiting
-    job = RegistrationJob(**{name: getattr(options, name) for name in names})
-    if options.refine is not None:
-        options.option.append(f"refine={options.refine}")
-    if options.option:
-        from ..methods import method_class
-
-        job = RegistrationJob(**{**vars(job), "options": parse_options(options.option, method_class(job.method))})
+    job = RegistrationJob(**{name: getattr(options, name) for name in names}, **settings_of(options))
     _execute(job, options, STARTED)
 
 

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..job import RegistrationError, choose
+from ..job import AFFINE_STAGES, DEVICES, PRESETS, SIMILARITIES, RegistrationError, choose
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -26,6 +26,32 @@ def add_command(commands: Any, name: str, function: Callable, summary: str, text
     )
     parser.set_defaults(function=function)
     return parser
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say how to register, whatever the images."""
+    add = parser.add_argument
+    add("--method", default="DNVF", help="see `neuralreg methods` (default: DNVF)")
+    add("--preset", default="balanced", metavar="|".join(PRESETS), help="speed or accuracy (default: balanced)")
+    add("--similarity", default="auto", metavar="|".join(SIMILARITIES), help="default: chosen from the images")
+    add("--affine", default="affine", metavar="|".join(AFFINE_STAGES), help="linear stage (default: affine)")
+    add("--device", default="auto", metavar="|".join(DEVICES), help="default: the GPU where there is a usable one")
+    add("--seed", type=int, default=0, metavar="N", help="same seed, same CPU: the same bytes (default: 0)")
+    add("--threads", type=int, default=0, metavar="N", help="processor cores to use (default: all)")
+    add("--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the method; may be repeated")
+    add("--refine", type=int, metavar="N", help="iterations of instance optimisation behind a trained network")
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a RegistrationJob that `add_settings` asks for. Raises RegistrationError for a wrong one."""
+    names = ("method", "preset", "similarity", "affine", "device", "seed", "threads")
+    settings = {name: getattr(options, name) for name in names}
+    given = [*options.option, *([] if options.refine is None else [f"refine={options.refine}"])]
+    if given:
+        from ..methods import method_class
+
+        settings["options"] = parse_options(given, method_class(options.method))
+    return settings
 
 
 def parse_options(pairs: Sequence[str], method: type) -> dict[str, Any]:

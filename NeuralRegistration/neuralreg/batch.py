@@ -1,0 +1,185 @@
+"""A table of pairs, a folder of runs: what there is to do, what is done already, and the table of what came out."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .files import replacing
+from .job import JOB, RESULT, RegistrationError, RegistrationJob, choose, read_json
+from .workers import Task
+from .workspace import EVALUATION
+
+SUMMARY = "summary.csv"
+IRRELEVANT = ("threads", "device")  # what may differ between a finished run and the one that is asked for
+MEASURES = {  # column of the summary → entry of evaluation.json, else of result.json
+    "dice": "dice_mean",
+    "dice_before": "dice_before_mean",
+    "hd95_mm": "hd95_mean_mm",
+    "folds_percent": "folds_percent",
+    "ndv_percent": "non_diffeomorphic_volume_percent",
+    "sdlogj": "sdlogj",
+    "inverse_mm": "inverse_consistency_mean_mm",
+}
+COLUMNS = ("name", "status", *MEASURES, "seconds", "memory_mb", "device", "error")
+DONE, FAILED, OPEN = "done", "failed", "open"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One row of the table; paths are absolute."""
+
+    name: str
+    fixed: str
+    moving: str
+    fixed_mask: str | None = None
+    moving_mask: str | None = None
+    fixed_labels: str | None = None
+    moving_labels: str | None = None
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """The pairs of a CSV file; relative paths count from its folder. Raises RegistrationError with the line."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise RegistrationError(f"There is no table of pairs at {path}; check the path.") from error
+    except (OSError, ValueError) as error:
+        raise RegistrationError(
+            f"The table of pairs {path} cannot be read ({error}); save it as CSV, UTF-8."
+        ) from error
+    lines = text.splitlines()
+    heading = lines[0] if lines else ""
+    rows = csv.DictReader(lines, delimiter=";" if ";" in heading and "," not in heading else ",", skipinitialspace=True)
+    known = [field.name for field in dataclasses.fields(Pair)]
+    for column in rows.fieldnames or ():
+        choose(f"column of {path}:", column, known)
+    pairs = [_pair(row, Path(path), rows.line_num) for row in rows if any(filter(None, row.values()))]
+    if not pairs:
+        raise RegistrationError(f"{path} holds no pairs; give columns fixed and moving, and a line for each pair.")
+    seen: set[str] = set()
+    for pair in pairs:
+        if pair.name.lower() in seen:  # some file systems take a and A for the same
+            raise RegistrationError(f'{path} holds two pairs named "{pair.name}"; add a column name that differs.')
+        seen.add(pair.name.lower())
+    return pairs
+
+
+def _pair(row: Mapping[str, str], path: Path, line: int) -> Pair:
+    if None in row:
+        raise RegistrationError(f"Line {line} of {path} has more entries than the heading; correct it.")
+    given = {column.lower(): (value or "").strip() for column, value in row.items()}
+    if not (given.get("fixed") and given.get("moving")):
+        raise RegistrationError(f"Line {line} of {path} lacks fixed or moving; fill both in.")
+    name = given.pop("name", "") or f"{_stem(given['moving'])}-to-{_stem(given['fixed'])}"
+    if re.search(r'[/\\:*?"<>|\x00-\x1f]', name) or name.startswith("."):
+        raise RegistrationError(f'Line {line} of {path}: "{name}" cannot be the name of a folder; choose another name.')
+    if bool(given.get("fixed_labels")) != bool(given.get("moving_labels")):
+        raise RegistrationError(f"Line {line} of {path} has labels of one image only; give both or none.")
+    folder = path.absolute().parent
+    return Pair(name, **{column: str(folder / value) for column, value in given.items() if value})
+
+
+def _stem(name: str) -> str:
+    return Path(name).name.split(".")[0] or "volume"
+
+
+def jobs_of(pairs: Iterable[Pair], output: Path, settings: Mapping[str, Any]) -> dict[str, RegistrationJob]:
+    """name → job: a pair's files with the settings of all pairs. Raises RegistrationError for a wrong setting."""
+    names = ("fixed", "moving", "fixed_mask", "moving_mask")
+    return {
+        pair.name: RegistrationJob(
+            output=str(Path(output).absolute() / pair.name), **{name: getattr(pair, name) for name in names}, **settings
+        )
+        for pair in pairs
+    }
+
+
+def tasks_of(pairs: Iterable[Pair], jobs: Mapping[str, RegistrationJob], overwrite: bool = False) -> list[Task]:
+    """What is still to do, with its job.json in its folder. Raises RegistrationError when another result is there."""
+    tasks = []
+    for pair in pairs:
+        job, commands = jobs[pair.name], []
+        folder = Path(job.output)
+        if overwrite or not _is_done(job):
+            _save(job)
+            commands.append(("run", str(folder / JOB), "--progress", "json", *(["--overwrite"] if overwrite else [])))
+        if pair.fixed_labels and (commands or not _has_labels(folder)):
+            labels = ("--fixed-labels", pair.fixed_labels, "--moving-labels", pair.moving_labels)
+            commands.append(("evaluate", str(folder), *labels))
+        if commands:
+            tasks.append(Task(pair.name, tuple(commands)))
+    return tasks
+
+
+def _is_done(job: RegistrationJob) -> bool:
+    folder = Path(job.output)
+    if not (folder / RESULT).is_file():
+        return False
+    there, wanted = (dataclasses.asdict(j) for j in (RegistrationJob.load(folder / JOB), job))
+    for name in set(wanted) - set(IRRELEVANT) - {"output", "options"}:
+        if there[name] != wanted[name]:
+            raise RegistrationError(
+                f'{folder} holds a result with {name} "{there[name]}", not "{wanted[name]}"; choose another output'
+                " folder, or add --overwrite to do all pairs again."
+            )
+    if {k: _listed(v) for k, v in there["options"].items()} != {k: _listed(v) for k, v in wanted["options"].items()}:
+        raise RegistrationError(f"{folder} holds a result with other options; choose another folder or --overwrite.")
+    return True
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value  # as JSON gives it back
+
+
+def _save(job: RegistrationJob) -> None:
+    folder = Path(job.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / JOB) as partial:
+            job.save(partial)
+    except OSError as error:
+        raise RegistrationError(f"{folder} cannot be written to ({error.strerror}); choose another output.") from error
+
+
+def _has_labels(folder: Path) -> bool:
+    path = folder / EVALUATION
+    return path.is_file() and "labels" in read_json(path, "evaluation")
+
+
+def summary(jobs: Mapping[str, RegistrationJob], errors: Mapping[str, str]) -> list[dict[str, str]]:
+    """A row for each pair: its numbers where it is done, the reason where it failed, `open` where it is yet to come."""
+    return [_row(name, Path(job.output), errors.get(name, "")) for name, job in jobs.items()]
+
+
+def _row(name: str, folder: Path, error: str) -> dict[str, str]:
+    row = {**dict.fromkeys(COLUMNS, ""), "name": name, "error": error, "status": FAILED if error else OPEN}
+    if not (folder / RESULT).is_file():
+        return row
+    result = read_json(folder / RESULT, "result")
+    evaluation = folder / EVALUATION
+    values = result["metrics"] | (read_json(evaluation, "evaluation")["measurements"] if evaluation.is_file() else {})
+    row |= {column: f"{values[entry]:.5g}" for column, entry in MEASURES.items() if values.get(entry) is not None}
+    row |= {"seconds": f"{result['timings']['total']:.1f}", "memory_mb": f"{result['peak_memory_mb']:.0f}"}
+    return row | {"device": result["device"], "status": FAILED if error else DONE}
+
+
+def write_summary(rows: list[dict[str, str]], output: Path) -> None:
+    with replacing(Path(output) / SUMMARY) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def format_summary(rows: list[dict[str, str]]) -> str:
+    """The table for a terminal: the columns that hold something, the failures in full below it."""
+    columns = [c for c in COLUMNS if c != "error" and any(row[c] for row in rows)]
+    widths = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
+    lines = ["  ".join(c.ljust(widths[c]) for c in columns).rstrip()]
+    lines += ["  ".join(row[c].ljust(widths[c]) for c in columns).rstrip() for row in rows]
+    return "\n".join([*lines, *(f"{row['name']}: {row['error']}" for row in rows if row["error"])])

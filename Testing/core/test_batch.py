@@ -1,0 +1,149 @@
+"""Many pairs: what the table may hold, what is done once and again, what a failure and a signal leave behind."""
+
+import csv
+import json
+import signal
+import sys
+import threading
+
+import numpy as np
+import pytest
+from child import start
+from neuralreg import batch, cli, io, workers
+from neuralreg.image import Grid
+from neuralreg.job import EXIT_CANCELLED, EXIT_USER_ERROR, RESULT, RegistrationError
+from neuralreg.phantom import make_phantom
+from neuralreg.workers import Event, Task
+
+STAGE = {"image_factors": "1", "velocity_factors": "2", "windows": "5", "strides": "1"}
+
+
+def settings(iterations: int) -> list[str]:
+    options = {**STAGE, "iterations": str(iterations)}
+    words = [word for name, value in options.items() for word in ("--option", f"{name}={value}")]
+    return [*words, "--threads", "1", "--affine", "none"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two volumes with labels in `data`."""
+    phantom = make_phantom(Grid.from_parts((20, 20, 20), (-70, -80, -60), (7.0, 8.0, 6.5)), noise=2.0)
+    (tmp_path / "data").mkdir()
+    for name in ("fixed", "moving"):
+        io.write_image(getattr(phantom, name), tmp_path / "data" / f"{name}.nii.gz")
+        io.write_image(getattr(phantom, f"{name}_labels"), tmp_path / "data" / f"{name}_labels.nii.gz", np.uint16)
+    return tmp_path
+
+
+def table(folder, *rows: str, heading: str = "name,fixed,moving,fixed_labels,moving_labels"):
+    path = folder / "pairs.csv"
+    path.write_text("\n".join([heading, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def call(folder, *arguments) -> int:
+    return cli.main(["batch", str(folder / "pairs.csv"), "-o", str(folder / "out"), *map(str, arguments)])
+
+
+def summary(folder) -> dict[str, dict[str, str]]:
+    with (folder / "out" / batch.SUMMARY).open(newline="", encoding="utf-8") as file:
+        return {row["name"]: row for row in csv.DictReader(file)}
+
+
+FILES = "data/fixed.nii.gz,data/moving.nii.gz"
+LABELS = "data/fixed_labels.nii.gz,data/moving_labels.nii.gz"
+
+
+def test_a_failure_ends_nothing_and_what_is_done_stays(folder, capsys):
+    table(folder, f"good,{FILES},{LABELS}", "bad,data/fixed.nii.gz,data/none.nii.gz,,", f"plain,{FILES},,")
+    assert call(folder, *settings(5), "--jobs", 2, "--progress", "json") == EXIT_USER_ERROR
+    said = capsys.readouterr()
+    lines = [json.loads(line) for line in said.out.splitlines()]
+    assert lines[-1]["fraction"] == 1 and {line["message"].split(": ")[0] for line in lines} == {"good", "bad", "plain"}
+    assert "1 of 3 pairs failed" in said.err
+    rows = summary(folder)
+    assert {name: row["status"] for name, row in rows.items()} == {"good": "done", "bad": "failed", "plain": "done"}
+    assert float(rows["good"]["dice"]) > 0.1 and rows["plain"]["dice"] == "" and "none.nii.gz" in rows["bad"]["error"]
+
+    before = (folder / "out" / "good" / RESULT).stat().st_mtime_ns
+    table(folder, f"good,{FILES},{LABELS}", f"bad,{FILES},,", f"plain,{FILES},{LABELS}")
+    assert call(folder, *settings(5), "--progress", "none") == 0  # the last two: the repaired one, and labels for one
+    rows = summary(folder)
+    assert {row["status"] for row in rows.values()} == {"done"} and float(rows["plain"]["dice"]) > 0.1
+    assert (folder / "out" / "good" / RESULT).stat().st_mtime_ns == before
+    capsys.readouterr()
+    assert call(folder, *settings(6)) == EXIT_USER_ERROR and "--overwrite" in capsys.readouterr().err
+
+
+def test_a_signal_leaves_finished_runs_and_nothing_else(folder):
+    table(folder, f"long,{FILES},,")
+    arguments = ("--progress", "json", *settings(10000))
+    with start("batch", "pairs.csv", "-o", "out", *arguments, cwd=folder) as process:
+        for line in process.stdout:
+            if "deformable" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == EXIT_CANCELLED and "the same command goes on" in errors
+    assert summary(folder)["long"]["status"] == "open"
+    assert [path.name for path in (folder / "out" / "long").iterdir()] == ["job.json"]
+
+
+def test_the_table_is_checked_before_anything_runs(folder):
+    wrong = {
+        "holds no pairs": ("fixed,moving",),
+        "lacks fixed or moving": ("fixed,moving", "a.nii,"),
+        "did you mean": ("fixed,movin", "a.nii,b.nii"),
+        "two pairs named": ("name,fixed,moving", "x,a.nii,b.nii", "X,c.nii,d.nii"),
+        "cannot be the name of a folder": ("name,fixed,moving", "../x,a.nii,b.nii"),
+        "labels of one image": ("fixed,moving,fixed_labels", "a.nii,b.nii,c.nii"),
+        "more entries": ("fixed,moving", "a.nii,b.nii,c.nii"),
+    }
+    for words, (heading, *rows) in wrong.items():
+        with pytest.raises(RegistrationError, match=words):
+            batch.read_pairs(table(folder, *rows, heading=heading))
+    with pytest.raises(RegistrationError, match="no table of pairs"):
+        batch.read_pairs(folder / "none.csv")
+    (pair,) = batch.read_pairs(table(folder, "a.nii.gz; scans/b.nii.gz", heading="\ufefffixed;moving"))
+    assert pair.name == "b-to-a" and pair.moving == str(folder / "scans" / "b.nii.gz")
+
+
+def test_as_many_at_a_time_as_there_are_slots_and_each_in_its_environment(monkeypatch):
+    """Stand-ins for `neuralreg`: what they print is the slot they run in."""
+    seen = []
+
+    def perform(task, environment, say, started):
+        seen.append((task.name, environment["CUDA_VISIBLE_DEVICES"]))
+        barrier.wait(timeout=20)  # passes only when three run at the same time
+        return "" if task.name != "2" else "broken"
+
+    barrier = threading.Barrier(3)
+    monkeypatch.setattr(workers, "perform", perform)
+    events: list[Event] = []
+    slots = [{"CUDA_VISIBLE_DEVICES": name} for name in ("0", "1", "7")]
+    workers.on_this_computer([Task(str(number), ()) for number in range(6)], slots, events.append)
+    assert sorted(event.name for event in events) == [*"012345"] and {slot for _, slot in seen} == {"0", "1", "7"}
+    assert [event.name for event in events if event.error] == ["2"]
+
+
+def test_last_words_of_a_process_become_the_reason():
+    assert workers.perform(Task("a", (("run", "missing.json"),))).startswith("There is no job file")
+    assert "signal 9" in workers._reason(-9, []) and "exit code 3" in workers._reason(3, ['{"stage": "read"}'])
+
+
+def test_pairs_run_on_a_dask_cluster(folder):
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed (extra `cluster`)")
+    table(folder, f"one,{FILES},,", "bad,data/fixed.nii.gz,data/none.nii.gz,,")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        code = call(folder, *settings(3), "--progress", "none", "--dask", cluster.scheduler_address)
+    rows = summary(folder)
+    assert code == EXIT_USER_ERROR and rows["one"]["status"] == "done" and "none.nii.gz" in rows["bad"]["error"]
+
+
+def test_an_absent_cluster_is_said(folder, capsys, monkeypatch):
+    table(folder, f"one,{FILES},,")
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    assert call(folder, *settings(3), "--dask", "tcp://127.0.0.1:9") == EXIT_USER_ERROR
+    assert "Dask is not installed" in capsys.readouterr().err
