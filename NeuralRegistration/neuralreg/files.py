@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import struct
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,3 +35,21 @@ def check_written(path: Path, needed: int) -> None:
     whole = trailer == struct.pack("<I", needed % 2**32) if gzip else size >= needed
     if not whole:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[Path]:
+    """A name under which a file has no sibling that would be read in its place.
+
+    The NIfTI library takes the header from scan.nii.gz but the voxels from scan.nii, if that lies in the same folder.
+    """
+    if not path.name.lower().endswith(".nii.gz") or not path.with_name(path.name[:-3]).exists():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="neuralreg-") as folder:
+        only = Path(folder) / "volume.nii.gz"
+        try:
+            only.symlink_to(path.resolve())
+        except OSError:  # Windows lets few users make links
+            shutil.copyfile(path, only)
+        yield only

@@ -226,6 +226,14 @@ def test_names_with_spaces_accents_links(tmp_path):
         assert torch.equal(io.read_image(tmp_path / "link.nii.gz").data, image.data)
 
 
+def test_a_file_is_not_taken_for_its_neighbour(tmp_path):
+    """The NIfTI library reads the voxels of scan.nii for scan.nii.gz where both are there."""
+    for name, seed in (("scan.nii", 1), ("scan.nii.gz", 2)):
+        io.write_image(image_on(grid_of("LPS"), seed), tmp_path / name)
+    for name, seed in (("scan.nii", 1), ("scan.nii.gz", 2)):
+        assert torch.equal(io.read_image(tmp_path / name).data, image_on(grid_of("LPS"), seed).data), name
+
+
 def test_numbers_beyond_float32_are_background(tmp_path):
     values = np.random.default_rng(0).random((10, 12, 14))
     values[3, 3, 3] = 1e300

@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..files import replacing
+from ..files import alone, replacing
 from ..image import Grid, Image, Watch
 from ..job import RegistrationError
 from ..transform import Affine, Composite, DisplacementField, Transform, VelocityField
@@ -105,8 +105,13 @@ def _field(volume: sitk.Image) -> DisplacementField:
 
 
 def _read_field(path: Path) -> DisplacementField:
+    with alone(path) as name:
+        return _read_named_field(path, name)
+
+
+def _read_named_field(path: Path, name: Path) -> DisplacementField:
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(str(name))
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     check_header(path)
     reader.ReadImageInformation()

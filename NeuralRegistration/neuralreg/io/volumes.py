@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from ..files import alone
 from ..job import RegistrationError
 from . import nifti
 from .headers import check_complete, check_header
@@ -61,8 +62,14 @@ def reason(error: Exception) -> str:
 
 
 def _load_file(path: Path, number: int | None, warn: Warn) -> sitk.Image:
+    with alone(path) as name:
+        return _load_named(path, name, number, warn)
+
+
+def _load_named(path: Path, name: Path, number: int | None, warn: Warn) -> sitk.Image:
+    """The volume in the file `path`, read under another of its names."""
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(str(name))
     check_header(path)
     reader.ReadImageInformation()
     size = list(reader.GetSize())

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from ..files import alone
+
 LONGEST_SIDE = 320  # pixels
 MARGIN = 0.05  # of the body's extent
 TILES = 8
@@ -179,7 +181,8 @@ def read_volume(name: str) -> sitk.Image:
     if path.is_dir():
         series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
         return sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[number]))
-    volume = sitk.ReadImage(str(path))
+    with alone(path) as only:
+        volume = sitk.ReadImage(str(only))
     if volume.GetDimension() > 3:
         volume = volume[(slice(None), slice(None), slice(None), number, *[0] * (volume.GetDimension() - 4))]
     return sitk.VectorIndexSelectionCast(volume, number) if volume.GetNumberOfComponentsPerPixel() > 1 else volume
