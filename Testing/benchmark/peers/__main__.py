@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -23,10 +24,12 @@ def main() -> None:
     parser.add_argument("--fixed-mask", type=Path)
     parser.add_argument("--moving-mask", type=Path)
     parser.add_argument("--lung", action="store_true")
-    values = vars(parser.parse_args())
+    given = vars(parser.parse_args())
+    values = {name: value.resolve() if isinstance(value, Path) else value for name, value in given.items()}
     name = values.pop("name")
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(values["threads"])
     task = Task(**values)
+    os.chdir(task.folder)  # some peers leave files where they stand
     transform, inverse = register(name, task)
     sitk.WriteTransform(transform, str(task.folder / "transform.h5"))
     if inverse is not None:
