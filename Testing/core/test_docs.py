@@ -17,6 +17,7 @@ from neuralreg.phantom import demo_grid, make_phantom
 from neuralreg.points import Points, write_points
 from neuralreg.samples import phantom_pair
 from neuralreg.transform import Affine
+from test_imports import FLOORS
 
 SPACING_MM = 6.0
 README = PAGES[0]
@@ -56,6 +57,8 @@ def test_every_block_of_the_page_runs(page, home, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     # Small volumes: a second thread costs more than it brings, above all where others compute too.
     monkeypatch.setattr(pipeline, "use_threads", lambda threads: torch.set_num_threads(1))
+    for name, value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):  # for processes that are started
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("NEURALREG_CACHE", str(folder / "cache"))
     names: dict = {}
     for block in blocks(page):
@@ -126,6 +129,14 @@ def test_the_guide_names_every_command_setting_and_similarity():
     for name in (f.name for f in fields(job.RegistrationJob) if f.name not in ("fixed", "moving", "output", "options")):
         assert f"--{name.replace('_', '-')}" in guide, name
     assert all(f"`{name}`" in guide for name in job.SIMILARITIES)
+
+
+def test_the_modules_that_the_architecture_names_stand_on_their_floors():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for number, names in FLOORS.items():
+        row = re.search(rf"^\| {number} \| (.*) \|$", text, re.MULTILINE)[1]
+        named = set(re.findall(r"`(\w+)`", row)) - {"grid_sample"}
+        assert named and named <= names, f"floor {number}"
 
 
 def test_the_readme_begins_with_the_two_commands_and_promises_no_compliance():
