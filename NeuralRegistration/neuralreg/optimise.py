@@ -28,7 +28,7 @@ CHECK_EVERY = 5  # iterations between two looks at the loss: each look makes a G
 PLATEAU_CHECKS, PLATEAU_GAIN = 4, 1e-3
 # How much a similarity typically gains from a good deformation, relative to LNCC: one smoothness weight then suits them
 # all.
-SCALES = {"mind": 2.0, "mse": 20.0}
+SCALES = {"mind": 2.0, "mse": 20.0, "nmi": 0.4}
 SMALLEST_SIDE = 10  # voxels; coarser levels of small crops are skipped
 
 

@@ -190,15 +190,18 @@ def _explain_grid(grid: Grid, fixed: Image, warnings: list[str]) -> None:
 
 
 def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> str:
-    """The similarity to use; "auto" takes local correlation for one contrast and MIND for two."""
+    """The similarity to use; "auto" takes local correlation for one contrast and mutual information for two."""
     if wanted != "auto":
         return wanted
     factor = max(1.0, (np.prod(pair.grid.shape) / CONTRAST_VOXELS) ** (1 / 3))
     images = pair.images("cpu").at(factor)
     if metrics.mean_local_correlation(images.fixed, images.moving) >= SAME_CONTRAST:
         return "lncc"
-    warnings.append("The two volumes look like different contrasts: MIND is used instead of local correlation.")
-    return "mind"
+    warnings.append(
+        "The two volumes look like different contrasts: normalised mutual information (nmi) is used instead of local "
+        "correlation; --similarity overrules this."
+    )
+    return "nmi"
 
 
 def _fit(method, pair, similarity, where, reason, seed, monitor, warnings) -> tuple[Fit, str, str]:

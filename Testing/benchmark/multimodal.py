@@ -68,8 +68,8 @@ def bending(points: torch.Tensor, seed: int) -> SmoothDeformation:
 def _brain(image: Image) -> Image:
     """Cropped to its content and a margin."""
     content = torch.nonzero(image.data[0] != 0)
-    low, high = (np.array(content.amin(0))[::-1] - MARGIN_VOXELS, np.array(content.amax(0))[::-1] + MARGIN_VOXELS)
-    low, high = np.maximum(low, 0), np.minimum(high + 1, image.grid.size)
+    low, high = (np.array(end.tolist())[::-1] for end in (content.amin(0), content.amax(0)))
+    low, high = np.maximum(low - MARGIN_VOXELS, 0), np.minimum(high + 1 + MARGIN_VOXELS, image.grid.size)
     x, y, z = (slice(a, b) for a, b in zip(low, high, strict=True))
     grid: Grid = image.grid.cropped(low, high)
     return Image(image.data[:, z, y, x], grid)

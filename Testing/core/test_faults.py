@@ -1,0 +1,242 @@
+"""Faults of the computer and of other people's files, in processes of their own: outputs are whole or absent."""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from child import python, start
+from geometry import grid_of, image_on
+from neuralreg import io
+from neuralreg.image import Grid, Image
+from neuralreg.job import RegistrationError
+from neuralreg.phantom import make_phantom
+from neuralreg.run import load_job
+from neuralreg.workspace import RUN_FILES
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="limits, signals and file modes are POSIX")
+OPTIONS = {"image_factors": [1], "velocity_factors": [2], "iterations": [4], "windows": [5], "strides": [1]}
+WORDS = [word for name, (value,) in OPTIONS.items() for word in ("--option", f"{name}={value}")]
+QUICK = ("--threads", "1", "--affine", "none", *WORDS)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> Path:
+    """A folder with a phantom's two images; its name has spaces and letters of three alphabets."""
+    folder = tmp_path_factory.mktemp("faults") / "Frau Müller – 検査 д"
+    folder.mkdir()
+    phantom = make_phantom(Grid.from_parts((24, 24, 24), (-70, -80, -60), (6.0, 6.6, 5.2)), noise=2.0)
+    io.write_image(phantom.fixed, folder / "fixed image.nii.gz")
+    io.write_image(phantom.moving, folder / "moving image.nrrd")
+    return folder
+
+
+def inputs(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+FULL = """
+import resource, sys
+from neuralreg import cli, run
+write = run._write
+def limited(*arguments, **settings):  # only what the run writes itself meets the full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+    return write(*arguments, **settings)
+run._write = limited
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@posix
+@pytest.mark.parametrize("room", [0, 2_000, 30_000, 120_000])
+def test_disk_that_is_full_after_some_bytes(pair, room):
+    before = inputs(pair)
+    arguments = ("register", "fixed image.nii.gz", "moving image.nrrd", "-o", "out", "--progress", "none", *QUICK)
+    done = python(FULL, room, *arguments, cwd=pair)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.startswith("neuralreg: ") and done.stderr.strip().count("\n") == 0
+    assert inputs(pair) == before
+
+
+@posix
+def test_termination_at_random_moments(pair):
+    """Between the start of Python and the end of a run: the folder is whole or not there."""
+    chance, whole = random.Random(7), 0
+    for number in range(4):
+        output = pair / f"killed {number}"
+        arguments = ("register", "fixed image.nii.gz", "moving image.nrrd", "-o", output, "--progress", "json", *QUICK)
+        with start(*arguments, cwd=pair) as child:
+            if number:
+                for line in child.stdout:
+                    if '"stage"' in line:
+                        break
+            time.sleep(chance.uniform(0, 0.8))
+            child.send_signal(signal.SIGTERM)
+            child.communicate(timeout=60)
+        assert child.returncode in (0, 130, -signal.SIGTERM)
+        if output.exists():
+            assert sorted(p.name for p in output.iterdir()) == sorted(RUN_FILES)
+            whole += 1
+    assert whole < 4
+
+
+@posix
+def test_two_processes_into_one_folder(pair):
+    """One gets the folder, the other a sentence; what is there in the end is one whole result."""
+    slow = [word if word != "iterations=4" else "iterations=10000" for word in QUICK]
+    arguments = ("register", "fixed image.nii.gz", "moving image.nrrd", "-o", "shared", "--progress", "json")
+    with start(*arguments, *slow, cwd=pair) as first:
+        for line in first.stdout:
+            if '"loss"' in line:
+                break
+        with start(*arguments, *QUICK, "--overwrite", cwd=pair) as second:
+            _, said = second.communicate(timeout=120)
+        assert second.returncode == 2 and "Another run is writing" in said
+        (pair / "shared" / "stop").touch()
+        first.stdout.read()
+        assert first.wait(120) == 0
+    assert sorted(p.name for p in (pair / "shared").iterdir()) == sorted(RUN_FILES)
+
+
+@posix
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_output(pair, tmp_path):
+    (tmp_path / "sealed").mkdir(mode=0o500)
+    arguments = ("register", "fixed image.nii.gz", "moving image.nrrd", "-o", tmp_path / "sealed" / "new", *QUICK)
+    with start(*arguments, cwd=pair) as child:
+        _, said = child.communicate(timeout=60)
+    assert child.returncode == 2 and "choose another one" in said
+
+
+@posix
+def test_links_are_followed_and_never_replaced_by_accident(pair, tmp_path):
+    """Inputs and the output folder may be links; a link among the outputs is replaced, what it names stays."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    (tmp_path / "fixed.nii.gz").symlink_to(pair / "fixed image.nii.gz")
+    treasure = tmp_path / "treasure.h5"
+    treasure.write_text("mine")
+    (tmp_path / "real" / "transform.h5").symlink_to(treasure)
+    arguments = ("register", "fixed.nii.gz", pair / "moving image.nrrd", "-o", "out", "--overwrite", *QUICK)
+    with start(*arguments, cwd=tmp_path) as child:
+        _, said = child.communicate(timeout=120)
+    assert child.returncode == 0, said
+    assert treasure.read_text() == "mine" and not (tmp_path / "real" / "transform.h5").is_symlink()
+    assert sorted(p.name for p in (tmp_path / "real").iterdir()) == sorted(RUN_FILES)
+
+
+FOREIGN = [
+    {"fixed": "$(touch pwned).nii"},
+    {"fixed": "a.nii; touch pwned"},
+    {"fixed": "http://example.org/scan.nii.gz"},
+    {"fixed": "/dev/zero"},
+    {"fixed": "a\0b.nii"},
+    {"output": "/proc/nowhere"},
+    {"initial_transform": "/etc/passwd"},
+    {"fixed_mask": ".."},
+    {"method": "__import__('os').system('touch pwned')"},
+    {"options": {"networks": ["__class__"]}},
+    {"options": {"iterations": [10**30]}},
+    {"options": {"model": "../../../etc/passwd"}, "method": "VoxelMorph"},
+    {"seed": 1e400},
+]
+
+
+@posix
+@pytest.mark.parametrize("changes", FOREIGN, ids=lambda c: next(iter(c.values())).__repr__()[:24])
+def test_job_from_somebody_else_runs_no_code(pair, tmp_path, changes, capsys, monkeypatch):
+    """Whatever it says: a sentence and code 2, nothing executed, nothing written outside, no wait."""
+    from neuralreg import cli
+
+    job = {"fixed": str(pair / "fixed image.nii.gz"), "moving": str(pair / "moving image.nrrd"), "output": "out"}
+    job |= {"affine": "none", "options": OPTIONS, **changes}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", "job.json"]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("neuralreg: ") and said.count("\n") == 0
+    assert inputs(tmp_path) == ["job.json"]
+
+
+def test_relative_paths_of_a_job_stay_beside_it(tmp_path):
+    (tmp_path / "job.json").write_text('{"fixed": "f.nii", "moving": "m.nii", "output": "."}')
+    assert Path(load_job(tmp_path / "job.json").fixed) == tmp_path / "f.nii"
+
+
+# Privacy --------------------------------------------------------------------------------------------------------------
+
+
+@posix
+def test_nothing_of_the_patient_beyond_what_was_named(pair, tmp_path):
+    """Logs, file names and results: no header text of the scans, no folder, no user, no host beyond the user's own."""
+    import SimpleITK as sitk
+
+    for name in ("fixed", "moving"):
+        volume = io.to_sitk(image_on(grid_of("LPS", (16, 16, 16)), len(name)))
+        volume.SetMetaData("PatientName", "DOE^JANE")
+        volume.SetMetaData("0010|0010", "DOE^JANE")
+        sitk.WriteImage(volume, str(tmp_path / f"{name}.nrrd"))
+    assert b"DOE^JANE" in (tmp_path / "fixed.nrrd").read_bytes()
+    arguments = ("register", "fixed.nrrd", "moving.nrrd", "-o", "out", "--progress", "json", *QUICK)
+    with start(*arguments, cwd=tmp_path) as child:
+        out, err = child.communicate(timeout=120)
+    assert child.returncode == 0, err
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").iterdir())
+    texts = "".join((tmp_path / "out" / name).read_text() for name in ("result.json", "job.json"))
+    for secret in ("DOE", str(tmp_path), os.uname().nodename):
+        assert secret not in out + err + texts
+    assert b"DOE^JANE" not in written and str(tmp_path).encode() not in written
+
+
+@posix
+def test_temporary_folders_are_private_and_removed(tmp_path, monkeypatch):
+    """Where a scan must be read under another name, nobody else can look and nothing stays."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    modes, make = [], os.mkdir
+    monkeypatch.setattr(
+        os, "mkdir", lambda path, mode=0o777, **given: (modes.append(mode), make(path, mode, **given))[1]
+    )
+    for ending in (".nii", ".nii.gz"):
+        io.write_image(image_on(grid_of("LPS")), tmp_path / f"scan{ending}")
+    io.read_image(tmp_path / "scan.nii.gz")
+    assert modes == [0o700] and inputs(temporary) == []
+    (tmp_path / "scan.nii.gz").write_bytes(b"\x1f\x8bnonsense")
+    with pytest.raises(RegistrationError):
+        io.read_image(tmp_path / "scan.nii.gz")
+    assert inputs(temporary) == []
+
+
+# Numbers --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("values", ["huge", "tiny", "negative", "one bright voxel", "almost flat"])
+def test_odd_intensities_give_a_finite_result_or_a_sentence(values):
+    from neuralreg import pipeline
+
+    grid, random = Grid.from_parts((20, 20, 20)), torch.Generator().manual_seed(0)
+    data = torch.zeros(1, *grid.shape)
+    data[0, 5:15, 5:15, 5:15] = torch.rand(10, 10, 10, generator=random)
+    data = {"huge": data * 3e37, "tiny": data * 1e-30, "negative": data - 1e4, "almost flat": 1 + 1e-6 * data}.get(
+        values, data
+    )
+    if values == "one bright voxel":
+        data[0, 9, 9, 9] = 1e9
+    moving = Image(data.roll(1, -1), grid)
+    for similarity in ("lncc", "nmi", "mind", "local_gradient", "mse", "ncc", "mi"):
+        try:
+            found = pipeline.register(
+                Image(data, grid), moving, affine="none", threads=1, similarity=similarity, options=OPTIONS
+            )
+        except RegistrationError as error:
+            assert str(error).endswith(".")
+            continue
+        assert np.isfinite([value for _, _, value in found.loss]).all()
+        assert torch.isfinite(found.warped.data).all() and torch.isfinite(found.jacobian.data).all()
