@@ -5,6 +5,7 @@ from __future__ import annotations
 import qt
 
 MARGIN = 4
+ALIGNMENT = qt.Qt.AlignRight | qt.Qt.AlignTop
 
 
 class LossCurve:
@@ -29,7 +30,7 @@ class LossCurve:
         span = max(current) - min(current)
         return len(current) > 3 and loss - current[-1] > max(0.5 * span, 0.01)  # within a stage it hardly ever rises
 
-    def draw(self, line_colour: str, axis_colour: str) -> None:
+    def draw(self, line_colour: str, axis_colour: str, caption: str) -> None:
         """Paint all curves, each on the scale of its own values, side by side."""
         width, height = max(self.label.width, 50), max(self.label.height, 40)
         picture = qt.QPixmap(width, height)
@@ -38,6 +39,7 @@ class LossCurve:
         painter.setRenderHint(qt.QPainter.Antialiasing)
         painter.setPen(qt.QPen(qt.QColor(axis_colour)))
         painter.drawLine(MARGIN, height - MARGIN, width - MARGIN, height - MARGIN)
+        painter.drawText(0, 0, width - MARGIN, height, ALIGNMENT, caption)
         count = sum(len(values) for values in self.stages)
         left = float(MARGIN)
         for values in self.stages:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import slicer
+import vtk
 from neuralreg.job import INVERSE, JACOBIAN, RESULT, TRANSFORM, WARPED, RegistrationError, Result
 
 from . import results
 from .colours import show_jacobian
 from .results import Run
+from .transform_file import read_transform
 
 INVERSE_TOLERANCE_MM = 1e-5  # Slicer's default of 0.01 mm is visible in points taken there and back
 
@@ -50,17 +52,20 @@ def load_steps(run_dir: Path, fixed, moving, name: str, outputs: Outputs) -> Ite
     run_dir, undo, new = Path(run_dir), _Undo(), {}
     result = Result.load(run_dir / RESULT)
     try:
-        for role, loader, file, title in (
-            ("transform", _load_transform, TRANSFORM, name),
-            ("inverse", _load_transform, INVERSE, f"{name} inverse"),
-            ("warped", _load_volume, WARPED, f"{name} warped"),
-            ("jacobian", _load_volume, JACOBIAN, f"{name} Jacobian"),
+        for role, prepare, make_node, file, title in (
+            ("transform", _read_transform, _transform_node, TRANSFORM, name),
+            ("inverse", _read_transform, _transform_node, INVERSE, f"{name} inverse"),
+            ("warped", _unpack, _volume_node, WARPED, f"{name} warped"),
+            ("jacobian", _unpack, _volume_node, JACOBIAN, f"{name} Jacobian"),
         ):
             new[role] = None
             if getattr(outputs, role) is not SKIP:
-                yield from _unpack(run_dir / file)
+                if not (run_dir / file).exists():
+                    raise RegistrationError(f"The run left no {file}; run it again.")
+                content = yield from prepare(run_dir / file)
                 with undo.watch():
-                    new[role] = _load(loader, run_dir / file, title)
+                    new[role] = make_node(content)
+                    new[role].SetName(slicer.mrmlScene.GenerateUniqueName(title))
                 yield None
         with undo.watch():
             run = _join(new, result, fixed, moving, name, outputs)
@@ -116,64 +121,58 @@ class _Undo:
             results.hierarchy().RemoveItem(item)
 
 
-def _unpack(path: Path) -> Iterator[None]:
-    """Unpack a .nii.gz beside itself bit by bit. Raises RegistrationError for a broken file or a full disk."""
-    if path.suffix != ".gz" or not path.exists():
-        return
+def _unpack(path: Path) -> Generator[None, None, Path]:
+    """Unpack a .nii.gz beside itself bit by bit; returns the unpacked file.
+
+    Raises RegistrationError for a broken file or a full disk.
+    """
+    unpacked = path.with_name(path.name.removesuffix(".gz"))
     try:
-        with gzip.open(path) as packed, _unpacked(path).open("wb") as plain:
+        with gzip.open(path) as packed, unpacked.open("wb") as plain:
             while chunk := packed.read(CHUNK_BYTES):
                 plain.write(chunk)
                 yield
     except (OSError, EOFError, zlib.error) as error:
         raise RegistrationError(f"{path.name} of the run cannot be unpacked ({error}); check that the disk is not "
                                 "full and run it again.") from error
+    return unpacked
 
 
-def _unpacked(path: Path) -> Path:
-    return path.with_name(path.name.removesuffix(".gz"))
+def _volume_node(path: Path):
+    """The node of an unpacked file, which is removed.
 
-
-def _load(loader, path: Path, name: str):
-    """The new node of one file."""
-    if not path.exists():
-        raise RegistrationError(f"The run left no {path.name}; run it again.")
-    node = loader(_unpacked(path))
-    if path != _unpacked(path):
-        _unpacked(path).unlink()
-    node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
-    return node
-
-
-# Read by the storage nodes alone: slicer.util.load… shows a progress dialog, which lets clicks and timers in between.
-
-
-def _load_volume(path: Path):
-    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-    storage.SetSingleFile(True)
+    Read by the storage node alone: slicer.util.loadVolume shows a progress dialog, which lets clicks and timers in
+    between.
+    """
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
     node.CreateDefaultDisplayNodes()
     node.GetDisplayNode().AutoWindowLevelOff()  # before there are voxels to look for a window in
-    return _read(storage, path, node)
-
-
-def _load_transform(path: Path):
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
-    _read(slicer.vtkMRMLTransformStorageNode(), path, node)
-    interpolate_like_itk(node)
-    return node
-
-
-def _read(storage, path: Path, node):
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetSingleFile(True)
     storage.SetFileName(str(path))
     if not storage.ReadData(node):
-        raise RegistrationError(f"Slicer cannot read {path.name} of the run; run it again.")
+        raise RegistrationError(f"Slicer cannot read {path.name}.gz of the run; run it again.")
+    path.unlink()
     return node
 
 
-def interpolate_like_itk(node) -> None:
-    """Set displacement grids to linear (Slicer reads them as cubic, ITK is linear) and the inverse to 1e-5 mm."""
-    for part in _parts(node.GetTransformFromParent()):
+def _read_transform(path: Path) -> Generator[None, None, vtk.vtkGeneralTransform]:
+    try:
+        return (yield from read_transform(path))
+    except (OSError, ValueError) as error:
+        raise RegistrationError(f"{path.name} of the run cannot be read ({error}); run it again.") from error
+
+
+def _transform_node(from_parent: vtk.vtkGeneralTransform):
+    interpolate_like_itk(from_parent)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+    node.SetAndObserveTransformFromParent(from_parent)
+    return node
+
+
+def interpolate_like_itk(transform) -> None:
+    """Set displacement grids to linear, as in ITK, and the inverse to 1e-5 mm."""
+    for part in _parts(transform):
         if part.IsA("vtkOrientedGridTransform"):
             part.SetInterpolationModeToLinear()
         if hasattr(part, "SetInverseTolerance"):

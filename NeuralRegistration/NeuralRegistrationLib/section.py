@@ -22,6 +22,17 @@ class Section:
         """Bring the widgets up to date."""
 
 
+MOST_ROWS = 8  # of a table; more are scrolled
+HEADER_PADDING = 8  # px around the text of a header
+
+
+def fit_height(table) -> None:
+    """Make a table as high as its rows, so that no empty box stands under them."""
+    table.resizeRowsToContents()
+    rows = sum(table.rowHeight(row) for row in range(min(table.rowCount, MOST_ROWS)))
+    table.setFixedHeight(table.fontMetrics().height() + HEADER_PADDING + rows + 2 * table.frameWidth)
+
+
 def told(handler):
     """A handler of a click whose RegistrationError becomes the panel's message."""
 

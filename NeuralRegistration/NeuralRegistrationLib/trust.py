@@ -21,6 +21,21 @@ def checks(run: Run) -> list[qa.Check]:
     return qa.read(run.measurements, float(run.measurements.get(LARGEST_VOXEL, 0)) or _largest_voxel(run))
 
 
+def figures(run: Run) -> list[qa.Check]:
+    """What has no rule of its own but belongs to the reading: how far things move, how much volumes change."""
+    values = run.measurements
+    rows = []
+    if "displacement_mean_mm" in values and "displacement_max_mm" in values:
+        text = f"mean {values['displacement_mean_mm']:.1f} mm, largest {values['displacement_max_mm']:.1f} mm"
+        rule = "How far points move, the linear alignment included. There is no limit: it depends on the pair."
+        rows.append(qa.Check("Displacement", text, "", rule))
+    if "jacobian_min" in values and "jacobian_max" in values:
+        text = f"{values['jacobian_min']:.2f} to {values['jacobian_max']:.2f} times"
+        rule = "Jacobian determinant: above 1 the structure is larger in the moving volume, 0 or less is folding."
+        rows.append(qa.Check("Local change of volume", text, "", rule))
+    return rows
+
+
 def _largest_voxel(run: Run) -> float:
     return float(max(run.fixed.GetSpacing())) if run.fixed is not None else 1.0
 
@@ -31,7 +46,7 @@ def write_csv(run: Run, path: Path) -> None:
         with Path(path).open("w", newline="", encoding="utf-8-sig") as file:
             writer = csv.writer(file)
             writer.writerow(["Check", "Value", "Light", "Rule"])
-            writer.writerows([[c.name, c.value, c.light, c.rule] for c in checks(run)])
+            writer.writerows([[c.name, c.value, c.light, c.rule] for c in (*checks(run), *figures(run))])
             writer.writerow([])
             writer.writerow(["Quantity", "Value"])
             writer.writerows([[key, value] for key, value in run.measurements.items() if not isinstance(value, dict)])
@@ -98,8 +113,8 @@ def summary(run: Run) -> str:
     """One sentence on the worst light."""
     light = qa.worst(checks(run))
     return {
-        qa.GREEN: "No check objects. Look at the images before you rely on it.",
-        qa.AMBER: "One check or more asks for a closer look.",
-        qa.RED: "At least one check fails: do not rely on this registration where it matters.",
+        qa.GREEN: "All checks passed. Look at the images before you rely on it.",
+        qa.AMBER: "Look closer: at least one check is not clear (amber).",
+        qa.RED: "Do not rely on this registration: at least one check failed (red).",
     }[light]
 

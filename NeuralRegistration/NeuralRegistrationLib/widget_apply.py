@@ -27,7 +27,12 @@ class ApplySection(Section):
         if [box.itemText(i) for i in range(box.count)] != names:
             box.clear()
             box.addItems(names)
-        self.ui.moveButton.enabled = self.panel.run() is not None
+        run = self.panel.run()
+        self.ui.applyHintLabel.text = (
+            _('What belongs to one of the volumes goes the same way, by "{name}".').format(name=run.name)
+            if run is not None else _("There is no registration yet; register first.")
+        )
+        self.ui.moveButton.enabled = run is not None
 
     @told
     def onMove(self) -> None:

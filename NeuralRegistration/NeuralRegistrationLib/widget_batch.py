@@ -7,7 +7,7 @@ from neuralreg.job import RegistrationError
 from slicer.i18n import tr as _
 
 from . import batch
-from .section import Section, told
+from .section import Section, fit_height, told
 
 COLUMNS = (_("Moving volume"), _("Result"))
 
@@ -22,11 +22,15 @@ class BatchSection(Section):
         table.verticalHeader().setVisible(False)
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
-        table.visible = False
+        self.ui.batchSection.connect("contentsCollapsed(bool)", self.onOpened)
         self.ui.batchButton.connect("clicked()", self.onStart)
 
     def refresh(self) -> None:
         self.ui.batchButton.enabled = not self.logic.running and (self.batch is None or not self.batch.running)
+
+    def onOpened(self, collapsed=False) -> None:
+        """A section that opens shows all that is in it: the table only once there is a batch."""
+        self.ui.batchTable.visible = not collapsed and self.batch is not None
 
     @told
     def onStart(self) -> None:
@@ -39,8 +43,8 @@ class BatchSection(Section):
         request = self.panel.requestFor(items[0].node)
         self.batch = batch.Batch(items, request, lambda r, done: runner.start(r, _both(runner.finish, done)),
                                  self.onChanged)
-        self.ui.batchTable.visible = True
         self.show()
+        self.onOpened()
         self.batch.next()
 
     def onChanged(self) -> None:
@@ -59,6 +63,7 @@ class BatchSection(Section):
                 cell = qt.QTableWidgetItem(row[column] or _("waiting"))
                 cell.setToolTip(row[2])
                 self.ui.batchTable.setItem(index, column, cell)
+        fit_height(self.ui.batchTable)
 
     def close(self) -> None:
         if self.batch is not None:

@@ -65,8 +65,9 @@ class MethodSection(Section):
             return
         megavoxels = node.fixedVolume.GetImageData().GetNumberOfPoints() / 1e6
         seconds, learnt = estimate.estimate(node.method, node.preset.value, self.device(), megavoxels,
-                                            dependencies.cores())
-        known, guessed = _("About {time}, going by runs on this computer."), _("About {time}; not yet measured here.")
+                                            dependencies.cores(), self.logic.worker.calibration)
+        known = _("About {time}, going by runs on this computer.")
+        guessed = _("About {time}: an estimate until the first run on this computer.")
         text = known if learnt else guessed
         self.ui.estimateLabel.text = text.format(time=estimate.in_words(seconds))
 

@@ -9,7 +9,7 @@ from neuralreg.job import RegistrationError
 from slicer.i18n import tr as _
 
 from . import models
-from .section import Section, told
+from .section import Section, fit_height, told
 
 COLUMNS = (_("Model"), _("For"))
 
@@ -24,9 +24,10 @@ class ModelsSection(Section):
         table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
         table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.Stretch)
         self.ui.addModelButton.connect("clicked()", self.onAdd)
+        self.ui.modelsSection.connect("contentsCollapsed(bool)", self.show)
         self.show()
 
-    def show(self) -> None:
+    def show(self, collapsed=False) -> None:
         installed = models.installed()
         self.ui.modelsLabel.text = _("DNVF needs no trained weights.") if not installed else _(
             "Weights that the feed-forward methods can use; your own are in {folder}.").format(
@@ -38,6 +39,7 @@ class ModelsSection(Section):
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip(model.purpose)
                 self.ui.modelsTable.setItem(index, column, item)
+        fit_height(self.ui.modelsTable)
 
     @told
     def onAdd(self) -> None:

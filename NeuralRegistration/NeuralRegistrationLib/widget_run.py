@@ -48,6 +48,8 @@ class RunSection(Section):
         problem = self.panel.problem()
         self.ui.applyButton.enabled = not problem
         self.ui.applyButton.toolTip = problem or _("Register the moving volume to the fixed one.")
+        self.ui.hintLabel.text = problem
+        self.ui.hintLabel.visible = bool(problem)
         if not problem and not torch_problem():
             self.logic.warm(onReady=self.panel.refresh)
 
@@ -95,7 +97,7 @@ class RunSection(Section):
 
     def draw_curve(self) -> None:
         label = self.ui.lossLabel
-        self.curve.draw(theme.colour(label, "curve"), theme.colour(label, "axis"))
+        self.curve.draw(theme.colour(label, "curve"), theme.colour(label, "axis"), _("loss, lower is better"))
 
     def onFinished(self, outcome: Outcome) -> None:
         self.finish(outcome)
@@ -127,6 +129,7 @@ class RunSection(Section):
 
     def _show_running(self, running: bool, keep_curve: bool = False) -> None:
         self.ui.applyButton.visible = not running
+        self.ui.hintLabel.visible = not running and bool(self.ui.hintLabel.text)
         self.ui.stopButton.visible = self.ui.cancelButton.visible = running
         self.ui.stopButton.enabled = running
         self.ui.progressWidget.visible = running or keep_curve

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from . import theme, trust
 from .results import runs, write_measurements
-from .section import Section, told
+from .section import Section, fit_height, told
 from .task import Task
 
 COLUMNS = (_("Check"), _("Value"))
@@ -34,6 +34,7 @@ class TrustSection(Section):
         table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
         table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
         self.ui.noteLabel.text = qa.NOTE
+        self.ui.trustSection.connect("contentsCollapsed(bool)", self.onOpened)
         self.ui.evaluateButton.connect("clicked()", self.onEvaluate)
         self.ui.csvButton.connect("clicked()", self.onCsv)
         self.ui.reportButton.connect("clicked()", self.onReport)
@@ -43,19 +44,35 @@ class TrustSection(Section):
         rows = trust.checks(run) if run is not None else []
         self.ui.verdictLabel.text = trust.summary(run) if run is not None else _("No result yet.")
         theme.paint_text(self.ui.verdictLabel, _KIND[qa.worst(rows)] if rows else "")
-        self.ui.trustTable.setRowCount(len(rows))
-        for index, check in enumerate(rows):
-            name, value = qt.QTableWidgetItem(check.name), qt.QTableWidgetItem(check.value)
-            name.setIcon(theme.light_icon(self.ui.trustTable, check.light))
-            for column, item in enumerate((name, value)):
-                item.setToolTip(check.rule)
-                self.ui.trustTable.setItem(index, column, item)
-        self.ui.trustTable.resizeRowsToContents()
+        self.ui.trustTable.setRowCount(0)
+        self.ui.trustTable.visible = run is not None
+        for check in rows:
+            self._add_row(check)
+        for check in trust.figures(run) if run is not None else []:
+            self._add_row(check)
+        fit_height(self.ui.trustTable)
         self.ui.csvButton.enabled = run is not None
         latest = self._is_latest(run)
         for button in (self.ui.evaluateButton, self.ui.reportButton):
             button.enabled = latest and not self.task.running
             button.toolTip = "" if latest else _("Only for the last registration of this session.")
+
+    def onOpened(self, collapsed=False) -> None:
+        """Rows find their height only once the table has its width."""
+        if not collapsed and self.parameters is not None:
+            self.refresh()
+
+    def _add_row(self, check: qa.Check) -> None:
+        """A row with its light, or without one for a figure that has no rule."""
+        table = self.ui.trustTable
+        row = table.rowCount
+        table.setRowCount(row + 1)
+        name, value = qt.QTableWidgetItem(check.name), qt.QTableWidgetItem(check.value)
+        if check.light:
+            name.setIcon(theme.light_icon(table, check.light))
+        for column, item in enumerate((name, value)):
+            item.setToolTip(check.rule)
+            table.setItem(row, column, item)
 
     def _is_latest(self, run) -> bool:
         """Whether the files of this run are still there."""

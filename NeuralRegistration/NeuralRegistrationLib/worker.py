@@ -55,7 +55,7 @@ class Worker:
         self.command = command
         self.ready = False
         self.device = ""  # the child's word on what it will compute with, once it is ready
-        self.speed: float | None = None  # the child's measure of this computer, likewise
+        self.calibration: float | None = None  # seconds of a standard piece of work, likewise
         self._process: subprocess.Popen | None = None
         self._folder: Path | None = None
         self._reader: BinaryIO | None = None
@@ -124,7 +124,7 @@ class Worker:
         events: list[Progress | Ending] = []
         for progress in self._read():
             if progress.stage == "ready":
-                self.ready, self.device = True, progress.message
+                self.ready, self.device, self.calibration = True, progress.message, progress.calibration
             else:
                 events.append(progress)
         if ended:

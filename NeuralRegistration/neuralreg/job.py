@@ -116,7 +116,7 @@ class RegistrationJob:
 @dataclass(frozen=True)
 class Progress:
     """One line of progress. `fraction` is of the whole run; `loss` is None outside iterations; `seconds_left` may be
-    None.
+    None. `calibration` comes with the stage "ready": how long this computer takes for a standard piece of work.
     """
 
     stage: str
@@ -125,6 +125,7 @@ class Progress:
     loss: float | None = None
     seconds_left: float | None = None
     preview: str | None = None
+    calibration: float | None = None
 
     def to_line(self) -> str:
         return json.dumps({k: v for k, v in dataclasses.asdict(self).items() if v not in (None, "")})

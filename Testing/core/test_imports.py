@@ -15,7 +15,7 @@ CORE = ROOT / "neuralreg"
 FLOORS = {
     1: {"job", "inbox", "sampling", "losses", "weights", "networks", "files", "usage", "workspace", "devices", "qa"}
     | {"adam"},
-    2: {"image", "optimise", "feedforward", "workers"},
+    2: {"image", "optimise", "calibration", "feedforward", "workers"},
     3: {"transform", "preprocess", "affine_search", "diffeomorphism", "body", "batch"},
     4: {"io", "affine", "metrics", "methods", "points", "phantom"},
     5: {"pipeline", "run", "api", "apply", "monitor", "samples", "evaluate", "report", "train", "training"},

@@ -43,7 +43,7 @@ def say(**values):
 
 
 def main() -> int:
-    say(stage="ready", fraction=0.0, message="cpu: Running on the CPU, because this is a test.")
+    say(stage="ready", fraction=0.0, message="cpu: Running on the CPU, because this is a test.", calibration=0.0152)
     inbox = Inbox(Path(sys.argv[1]), int(sys.argv[2]))
     path = inbox.wait()
     if path is None:
@@ -91,10 +91,13 @@ def optimise(job, output: Path, play: str, inbox: Inbox) -> int:
 def write(job, output: Path, stopped: bool) -> None:
     """The moving volume where it lies, an identity transform, a Jacobian of 1."""
     import SimpleITK as sitk
+    from plainfile import write_transform
 
     fixed, moving = sitk.ReadImage(job.fixed), sitk.ReadImage(job.moving)
+    shift = sitk.AffineTransform(3)
+    shift.SetTranslation((0.5, 0.0, 0.0))
     for name in (TRANSFORM, INVERSE):
-        sitk.WriteTransform(sitk.TranslationTransform(3, (0.5, 0.0, 0.0)), str(output / name))
+        write_transform(shift, output / name)
     sitk.WriteImage(sitk.Resample(moving, fixed), str(output / WARPED))
     sitk.WriteImage(sitk.Cast(fixed, sitk.sitkFloat32) * 0 + 1, str(output / JACOBIAN))
     Result(

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 import slicer
 import vtk
 from neuralreg.job import INVERSE, JACOBIAN, RESULT, TRANSFORM, WARPED, Result
+from plainfile import write_transform
 
 SHAPE = (18, 22, 20)  # (D, H, W)
 
@@ -95,8 +96,8 @@ def write_run(folder, fixed, moving) -> None:
     """The files of a finished run for two volume nodes."""
     fixed_image, moving_image = as_sitk(fixed), as_sitk(moving)
     transform = composite(fixed_image)
-    sitk.WriteTransform(transform, str(folder / TRANSFORM))
-    sitk.WriteTransform(composite(fixed_image, inverted=True), str(folder / INVERSE))
+    write_transform(transform, folder / TRANSFORM)
+    write_transform(composite(fixed_image, inverted=True), folder / INVERSE)
     sitk.WriteImage(sitk.Resample(moving_image, fixed_image, transform), str(folder / WARPED))
     jacobian = sitk.GetImageFromArray(np.linspace(-0.5, 2.5, int(np.prod(SHAPE))).reshape(SHAPE).astype(np.float32))
     jacobian.CopyInformation(fixed_image)

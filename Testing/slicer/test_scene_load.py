@@ -150,3 +150,20 @@ def test_unknown_figures_are_shown_too(pair, run):
     table = load_run(run, *pair, "run").table.GetTable()
     names = [table.GetValue(i, 0).ToString() for i in range(table.GetNumberOfRows())]
     assert "a figure of tomorrow" in names
+
+
+def test_both_files_are_read_as_itk_reads_them(pair, run):
+    loaded = load_run(run, *pair, "run")
+    for file, node in ((TRANSFORM, loaded.transform), (INVERSE, loaded.inverse)):
+        transform = sitk.ReadTransform(str(run / file))
+        for ras in ((3.0, -4, 5), (8, -8, 1), (-5, 2, 8), (10, 5, -5)):
+            lps = transform.TransformPoint((-ras[0], -ras[1], ras[2]))
+            assert np.allclose(point_through(node, ras), np.array(lps) * [-1, -1, 1], atol=1e-4)
+
+
+def test_a_transform_file_cut_short_is_a_sentence(pair, run):
+    whole = (run / TRANSFORM).read_bytes()
+    for size in (40, 200, len(whole) // 2):
+        (run / TRANSFORM).write_bytes(whole[:size])
+        with pytest.raises(RegistrationError, match=TRANSFORM):
+            load_run(run, *pair, "run")

@@ -113,12 +113,14 @@ def _serve(options: argparse.Namespace) -> None:
     if not inbox.folder.is_dir():
         raise RegistrationError(f"The inbox {inbox.folder} is no folder; make it first.")
     inbox.end_when_abandoned(EXIT_CANCELLED)  # also while torch is being imported
+    from ..calibration import calibrate
     from ..devices import choose_device
     from ..run import load_job
 
     _warm_up()
     show = _shower(options.progress)
-    show(Progress("ready", 0.0, message=": ".join(choose_device("auto"))))  # the panel says so before Apply
+    device = ": ".join(choose_device("auto"))  # the panel shows it before Apply, and estimates the time
+    show(Progress("ready", 0.0, message=device, calibration=round(calibrate(), 5)))
     job = inbox.wait()
     if job is not None:  # else nobody wants a registration any more
         _execute(load_job(job), options, time.time(), inbox)
