@@ -10,7 +10,12 @@ import qt
 # iterations, and methods that are not named are taken for DNVF.
 MEASURED_MEGAVOXELS = 5.8
 MEASURED_CALIBRATION = 0.0076
-CPU_SECONDS = {"DNVF": {"fast": 35.0, "balanced": 56.0, "best": 600.0}}
+CPU_SECONDS = {
+    "DNVF": {"fast": 35.0, "balanced": 56.0, "best": 600.0},
+    "VoxelMorph": {"fast": 13.0, "balanced": 13.0, "best": 30.0},
+    "FNOReg": {"fast": 13.0, "balanced": 13.0, "best": 30.0},
+    "Cas-DNVF": {"fast": 24.0, "balanced": 34.0, "best": 120.0},
+}
 # A guess: nothing was measured on a GPU yet.
 GPU_SECONDS = {"fast": 4.0, "balanced": 6.0, "best": 12.0}
 FIXED_SHARE = 0.2  # of the time that does not depend on the size

@@ -13,11 +13,12 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from ..image import Watch
+if TYPE_CHECKING:
+    from ..image import Watch
 
 SUPERBLOCK, NOWHERE, LEAF_K, NODE_K = 96, 2**64 - 1, 32, 16
 SIGNATURE, CHECKSUM = b"\x89HDF\r\n\x1a\n", b"crc32:nr"
