@@ -200,7 +200,7 @@ class Monitor:
         return False
 
     def stop_and_keep(self) -> bool:
-        """Whether the optimisation shall end now and its best field so far become the result."""
+        """Whether the optimisation shall end now and the field that it has reached become the result."""
         return False
 
     def wants_preview(self) -> bool:

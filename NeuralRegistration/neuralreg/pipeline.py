@@ -23,7 +23,7 @@ from .job import AFFINE_STAGES, SIMILARITIES, Monitor, Part, choose
 from .methods import make_method
 from .optimise import Fit
 from .preprocess import Pair, PointPairs, make_pair, with_landmarks, working_grid
-from .transform import Affine, DisplacementField, Transform, jacobian_determinant
+from .transform import Affine, Composite, DisplacementField, Transform, jacobian_determinant
 
 MAX_VOXELS = 8_000_000  # of the working grid: 200³; larger volumes are registered on a coarser lattice
 # Mean local correlation after the affine stage from which two images count as one contrast. Measured on a million
@@ -154,6 +154,7 @@ def _align(fixed, moving, kind, initial, fixed_mask, moving_mask, monitor, warni
     """moving_from_aligned. A non-linear initial transform is composed as it is; a linear one starts the affine stage.
     """
     if initial is not None and not isinstance(initial, Affine):
+        _warn_of_folds(initial, warnings)
         return (
             initial
             if kind == "none"
@@ -167,6 +168,19 @@ def _align(fixed, moving, kind, initial, fixed_mask, moving_mask, monitor, warni
     if found.warning:
         warnings.append(found.warning)
     return found.moving_from_aligned
+
+
+def _warn_of_folds(initial: Transform, warnings: list[str]) -> None:
+    """The result is the initial transform with a diffeomorphism behind it: it folds where that one folds."""
+    parts = initial.transforms if isinstance(initial, Composite) else (initial,)
+    fields = [part for part in parts if isinstance(part, DisplacementField)]
+    everywhere = (torch.ones(field.grid.shape, dtype=torch.bool) for field in fields)
+    shares = [metrics.non_diffeomorphic_volume(f.to_voxels(), e)[1] for f, e in zip(fields, everywhere, strict=True)]
+    if max(shares, default=0.0) > 0:
+        warnings.append(
+            f"The initial transform folds space in {max(shares):.2g} % of its field, and so will the result; "
+            "smooth it, or start from its linear part."
+        )
 
 
 def _behind(initial, fixed, moving, kind, fixed_mask, moving_mask, monitor, warnings) -> Transform:

@@ -121,7 +121,7 @@ def test_cancel_ends_without_a_result(phantom, name):
 
 
 @each_method
-def test_stop_and_keep_returns_the_best_so_far(phantom, name, results):
+def test_stop_and_keep_returns_what_was_reached(phantom, name, results):
     stopped = register(phantom, name, monitor=Watching(stop_at=0.4))
     assert stopped.stopped_early and len(stopped.loss) < len(results[name].loss)
     assert stopped.metrics["ncc_after"] > stopped.metrics["ncc_before"]

@@ -95,6 +95,17 @@ def test_deformable_initial_transform_is_composed_not_resampled(phantom, expecte
     assert float(tre(got.transform, fixed, moving).mean()) < 1.5
 
 
+@pytest.mark.parametrize("folding", [True, False])
+def test_a_folding_initial_transform_is_told(phantom, folding):
+    """A shear of neighbouring slices against each other: central differences would not see it."""
+    grid, mm = phantom.fixed.grid, torch.zeros(3, *phantom.fixed.grid.shape)
+    mm[2, 10:20, 10:20, 10:20] = 1.3 * grid.spacing[2] * (torch.arange(10) % 2).view(-1, 1, 1) * (1 if folding else 0.1)
+    start, warnings = Affine.identity() @ DisplacementField(mm, grid), []
+    aligned = pipeline._align(phantom.fixed, phantom.moving, "none", start, None, None, Monitor(), warnings)
+    assert aligned is start
+    assert [("folds space" in w and "smooth it" in w) for w in warnings] == [True] * folding
+
+
 def test_masks_restrict_the_comparison_not_the_field(phantom):
     """A bright artefact in the fixed image would pull the field; a mask without it does not."""
     fixed = Image(phantom.fixed.data.clone(), phantom.fixed.grid)

@@ -265,7 +265,7 @@ def test_cancelling_while_the_files_are_written_leaves_nothing(job, tmp_path, li
     assert left(tmp_path) == []
 
 
-def test_stop_file_keeps_the_best_so_far(job, tmp_path):
+def test_stop_file_keeps_what_was_reached(job, tmp_path):
     result = run_module.run(job(), Recorder(tmp_path / "out", {0.0: "stop"}))
     assert result.stopped_early
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(RUN_FILES)

@@ -6,38 +6,17 @@ Balakrishnan et al., IEEE TMI 2019 (arXiv 1809.05231); the diffeomorphic variant
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from ..job import Monitor
 from . import option
-
-if TYPE_CHECKING:
-    from ..optimise import Fit
-    from ..preprocess import Pair
+from .single_pass import MODEL, SinglePass
 
 
 @dataclass(frozen=True)
-class VoxelMorph:
-    """One forward pass, and `refine` iterations of instance optimisation behind it."""
+class VoxelMorph(SinglePass):
+    """A convolutional network; it sees the whole field of view at the spacing of its training."""
 
     summary: ClassVar[str] = "A trained network registers the pair in seconds; for images like those it was trained on."
+    network: ClassVar[str] = "VoxelMorph"
 
-    model: str = option("voxelmorph_t1", "name of a shipped model, or path of your own (`neuralreg models` lists them)")
-    refine: int = option(0, "iterations of instance optimisation behind the network", 0, 10000)
-    smoothness: float = option(1.0, "weight of the smoothness during the refinement", 0, 1000)
-    refine_spacing: float = option(2.0, "image spacing of the refinement in mm", 0.1, 20)
-    landmark_weight: float = option(0.1, "pull of the landmark pairs during the refinement", 0, 1000)
-
-    presets: ClassVar[dict[str, dict]] = {"fast": {}, "balanced": {}, "best": {"refine": 60}}
-
-    def __call__(self, pair: Pair, similarity: str, device: str, monitor: Monitor) -> Fit:
-        """Register the pair; the result's `chain` is aligned_from_fixed with its inverse."""
-        from ..optimise import Energy, Fit
-        from .start import model, predicted, refined
-
-        energy = Energy(similarity, self.smoothness, landmark_weight=self.landmark_weight)
-        fit = Fit(pair.images(device), energy, monitor)
-        predicted(fit, model(self.model, "VoxelMorph"))
-        if self.refine:
-            refined(fit, self.refine, self.refine_spacing, (0.2, 1.0))
-        return fit
+    model: str = option("voxelmorph_t1", MODEL)

@@ -1,0 +1,42 @@
+"""What the methods with a trained network share: their options, one forward pass, and a refinement behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ..job import Monitor
+from . import option
+
+if TYPE_CHECKING:
+    from ..optimise import Fit
+    from ..preprocess import Pair
+
+MODEL = "name of a shipped model, or path of your own (`neuralreg models` lists them)"
+
+
+@dataclass(frozen=True)
+class SinglePass:
+    """One forward pass, and `refine` iterations of instance optimisation behind it."""
+
+    network: ClassVar[str]  # the kind of network that the model must be of
+
+    model: str = option("", MODEL)
+    refine: int = option(0, "iterations of instance optimisation behind the network", 0, 10000)
+    smoothness: float = option(1.0, "weight of the smoothness during the refinement", 0, 1000)
+    refine_spacing: float = option(2.0, "image spacing of the refinement in mm", 0.1, 20)
+    landmark_weight: float = option(0.1, "pull of the landmark pairs during the refinement", 0, 1000)
+
+    presets: ClassVar[dict[str, dict]] = {"fast": {}, "balanced": {}, "best": {"refine": 60}}
+
+    def __call__(self, pair: Pair, similarity: str, device: str, monitor: Monitor) -> Fit:
+        """Register the pair; the result's `chain` is aligned_from_fixed with its inverse."""
+        from ..optimise import Energy, Fit
+        from .start import model, predicted, refined
+
+        energy = Energy(similarity, self.smoothness, landmark_weight=self.landmark_weight)
+        fit = Fit(pair.images(device), energy, monitor)
+        predicted(fit, model(self.model, self.network))
+        if self.refine:
+            refined(fit, self.refine, self.refine_spacing, (0.2, 1.0))
+        return fit
