@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SIMILARITIES = ("auto", "lncc", "ncc", "mse", "mi", "nmi", "mind", "local_gradient")
+ACROSS_CONTRASTS = ("mi", "nmi", "mind", "local_gradient")
+SIMILARITIES = ("auto", "lncc", "ncc", "mse", *ACROSS_CONTRASTS)
 PRESETS = ("fast", "balanced", "best")
 AFFINE_STAGES = ("none", "rigid", "affine")
 DEVICES = ("auto", "cpu", "cuda", "mps")

@@ -92,10 +92,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--similarities", nargs="+", default=list(SIMILARITIES), choices=SIMILARITIES)
     parser.add_argument("--contrasts", nargs="+", default=["T2", "FLAIR"], choices=["T2", "FLAIR"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one deformation each")
+    parser.add_argument("--method", default="DNVF")
     parser.add_argument("--preset", default="balanced")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    settings = {"method": options.method, "preset": options.preset, "threads": options.threads}
     print("| pair | similarity | mean error mm | CPU s | remark |\n|---|---|---|---|---|", flush=True)
     for contrast in options.contrasts:
         for seed in options.seeds:
@@ -103,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
             start = float((case.points - case.truth).norm(dim=0).mean())
             print(f"| {case.name} | affine alone | {case.error(case.affine):.2f} | | as stored {start:.2f} mm |")
             for name in options.similarities:
-                error, seconds, remark = measured(case, name, preset=options.preset, threads=options.threads)
+                error, seconds, remark = measured(case, name, **settings)
                 print(f"| {case.name} | {name} | {error:.3f} | {seconds:.0f} | {remark} |", flush=True)
 
 

@@ -172,3 +172,10 @@ def test_a_network_on_self_similarities_does_not_notice_an_inverted_contrast():
         assert same is unmoved
     with pytest.raises(RegistrationError, match="mind"):
         feedforward.build("VoxelMorph", {"features": "minds"})
+
+
+def test_the_similarity_chooses_the_model():
+    for method in ("VoxelMorph", "FNOReg"):
+        assert start.model("auto", method, "lncc").manifest.contrast.startswith("T1")
+        assert start.model("auto", method, "mse").manifest.method == method
+    assert start.model("auto", "VoxelMorph", "mind").manifest.contrast.startswith("any")

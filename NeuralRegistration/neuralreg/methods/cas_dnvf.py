@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..job import Monitor, RegistrationError
 from . import option
+from .single_pass import MODEL
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +28,7 @@ class CasDNVF:
     )
 
     network: Literal["VoxelMorph", "FNOReg"] = option("VoxelMorph", "kind of the trained network")
-    model: str = option("voxelmorph_t1", "name of a shipped model, or path of your own (`neuralreg models` lists them)")
+    model: str = option("auto", MODEL)
     image_factors: tuple[float, ...] = option((2.0, 1.0), "image spacing of each stage, in working voxels", 1, 16)
     velocity_factors: tuple[float, ...] = option(
         (3.0, 2.0), "spacing of the velocity lattice, in working voxels", 1, 32
@@ -65,7 +66,7 @@ class CasDNVF:
 
         energy = Energy(similarity, self.smoothness, landmark_weight=self.landmark_weight)
         fit = Fit(pair.images(device), energy, monitor)
-        predicted(fit, model(self.model, self.network))
+        predicted(fit, model(self.model, self.network, similarity))
         rows = zip(self.image_factors, self.velocity_factors, self.iterations, self.windows, self.strides, strict=True)
         levels = [Level(*row) for row in rows]
         levels = [level for level in levels[:-1] if not fit.too_small(level)] + levels[-1:]

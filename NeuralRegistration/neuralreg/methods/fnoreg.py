@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from . import option
-from .single_pass import MODEL, SinglePass
+from .single_pass import SinglePass
 
 
 @dataclass(frozen=True)
@@ -20,5 +19,3 @@ class FNOReg(SinglePass):
         "A trained Fourier network registers the pair in seconds; for images like those it was trained on."
     )
     network: ClassVar[str] = "FNOReg"
-
-    model: str = option("fnoreg_t1", MODEL)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..optimise import Fit
     from ..preprocess import Pair
 
-MODEL = "name of a shipped model, or path of your own (`neuralreg models` lists them)"
+MODEL = "auto, name of a shipped model, or path of your own (`neuralreg models` lists them)"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class SinglePass:
 
     network: ClassVar[str]  # the kind of network that the model must be of
 
-    model: str = option("", MODEL)
+    model: str = option("auto", MODEL)
     refine: int = option(0, "iterations of instance optimisation behind the network", 0, 10000)
     smoothness: float = option(1.0, "weight of the smoothness during the refinement", 0, 1000)
     refine_spacing: float = option(2.0, "image spacing of the refinement in mm", 0.1, 20)
@@ -36,7 +36,7 @@ class SinglePass:
 
         energy = Energy(similarity, self.smoothness, landmark_weight=self.landmark_weight)
         fit = Fit(pair.images(device), energy, monitor)
-        predicted(fit, model(self.model, self.network))
+        predicted(fit, model(self.model, self.network, similarity))
         if self.refine:
             refined(fit, self.refine, self.refine_spacing, (0.2, 1.0))
         return fit

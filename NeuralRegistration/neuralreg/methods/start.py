@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from .. import sampling
 from ..feedforward import predict, unlike
-from ..job import RegistrationError
+from ..job import ACROSS_CONTRASTS, RegistrationError
 from ..optimise import Chain, Fit, Level, border_window, coarser_shape, gaussian
 from ..weights import Checkpoint, load
 
 SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "Models"  # in Slicer and in a checkout
 INSTALLED = Path(sys.prefix) / "share" / "neuralreg" / "models"  # by pip
+FOR_ONE_CONTRAST = {"VoxelMorph": "voxelmorph_t1", "FNOReg": "fnoreg_t1"}
+FOR_TWO_CONTRASTS = {"VoxelMorph": "voxelmorph_anycontrast"}
 SMOOTHING = 0.5  # voxels of the field's lattice: takes the edges off the interpolated network field
 REFINE_VELOCITY = 2.0  # lattice of the refinement, in image voxels
 
@@ -27,8 +29,13 @@ def known_models() -> list[Path]:
     return [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.pt"))]
 
 
-def model(name: str, method: str) -> Checkpoint:
-    """The checkpoint of a shipped model's name or of a path. Raises RegistrationError when it is of another method."""
+def model(name: str, method: str, similarity: str = "lncc") -> Checkpoint:
+    """The checkpoint of a shipped model's name or of a path; "auto" takes the shipped one that suits the similarity.
+
+    Raises RegistrationError when it is of another method.
+    """
+    if name == "auto":
+        name = (similarity in ACROSS_CONTRASTS and FOR_TWO_CONTRASTS.get(method)) or FOR_ONE_CONTRAST[method]
     named = next((path for path in known_models() if path.stem == name), None)
     checkpoint = load(named or Path(name).expanduser())
     if checkpoint.manifest.method != method:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from . import option
-from .single_pass import MODEL, SinglePass
+from .single_pass import SinglePass
 
 
 @dataclass(frozen=True)
@@ -18,5 +17,3 @@ class VoxelMorph(SinglePass):
 
     summary: ClassVar[str] = "A trained network registers the pair in seconds; for images like those it was trained on."
     network: ClassVar[str] = "VoxelMorph"
-
-    model: str = option("voxelmorph_t1", MODEL)
