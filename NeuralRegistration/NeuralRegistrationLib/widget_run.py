@@ -13,19 +13,9 @@ from .dependencies import torch_problem
 from .logic import DONE, STOPPED, Outcome
 from .results import runs
 from .section import Section, told
+from .stages import STAGES
 
 DRAW_EVERY = 0.2  # seconds between two drawings of the curve
-
-STAGES = {
-    "read": _("Reading the volumes"),
-    "affine": _("Linear alignment"),
-    "prepare": _("Preparing the working grid"),
-    "deformable": _("Deformable registration"),
-    "outputs": _("Resampling the results"),
-    "metrics": _("Measuring"),
-    "write": _("Writing the results"),
-    "done": _("Loading the results"),
-}
 
 
 class RunSection(Section):

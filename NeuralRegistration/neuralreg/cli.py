@@ -15,7 +15,7 @@ import sys
 from types import FrameType
 
 from . import __version__
-from .commands import apply, batch, demo, inspect, register, training
+from .commands import app, apply, batch, demo, inspect, register, training
 from .job import EXIT_CANCELLED, EXIT_USER_ERROR, Cancelled, RegistrationError
 
 COMMANDS = (
@@ -26,6 +26,7 @@ COMMANDS = (
     apply.add_apply,
     inspect.add_evaluate,
     inspect.add_report,
+    app.add_app,
     demo.add_demo,
     inspect.add_methods,
     training.add_train,

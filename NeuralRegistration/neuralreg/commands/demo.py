@@ -51,11 +51,6 @@ def _demo(options: argparse.Namespace) -> None:
     print(f"\nRegistered in {result.timings['total']:.0f} s on {result.device}. The report:\n{report}")
 
 
-def _has_display() -> bool:
-    """Without one, Python would open the report in a text browser and wait for its end."""
-    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
 def _stages() -> Show:
     """A line for each new stage, for logs."""
     seen: set[str] = set()

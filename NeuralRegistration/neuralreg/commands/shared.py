@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+import sys
 import textwrap
 import types
 import typing
@@ -26,6 +28,11 @@ def add_command(commands: Any, name: str, function: Callable, summary: str, text
     )
     parser.set_defaults(function=function)
     return parser
+
+
+def has_display() -> bool:
+    """Without one, Python would open a page in a text browser and wait for its end."""
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,148 @@
+"""Slicer and Qt as far as NeuralRegistrationLib needs them: timers on asyncio, files over the real storage nodes.
+
+`boot` must run before NeuralRegistrationLib is imported. Anything that is not here raises AttributeError, on purpose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import slicer
+import slicer.util
+from trame_slicer.core import SlicerApp
+from vtkmodules.vtkCommonCore import vtkObject
+
+
+class QTimer:
+    """A repeating timer on the running asyncio loop."""
+
+    def __init__(self):
+        self._seconds = 0.0
+        self._slot: Callable[[], None] | None = None
+        self._next: asyncio.TimerHandle | None = None
+
+    def setInterval(self, milliseconds: int) -> None:
+        self._seconds = milliseconds / 1000
+
+    def connect(self, signal: str, slot: Callable[[], None]) -> None:
+        if signal != "timeout()":
+            raise ValueError(f"a timer has no signal {signal}")
+        self._slot = slot
+
+    def start(self) -> None:
+        self.stop()
+        self._next = asyncio.get_running_loop().call_later(self._seconds, self._tick)
+
+    def stop(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _tick(self) -> None:
+        self.start()  # first, as the slot may stop it
+        self._slot()
+
+
+class TransformFiles:
+    """qSlicerCoreIOManager for the one kind of file that goes through it here: transforms."""
+
+    def __init__(self, transforms):
+        self._transforms = transforms
+
+    def loadNodes(self, kind: str, properties: dict, loaded, _messages=None) -> bool:
+        """Load `properties["fileName"]` and append the node to the collection `loaded`."""
+        node = self._transforms.AddTransform(properties["fileName"], slicer.mrmlScene) if kind == self.kind() else None
+        if node is not None:
+            loaded.AddItem(node)
+        return node is not None
+
+    @staticmethod
+    def kind(_node=None) -> str:
+        return "TransformFile"
+
+    fileWriterFileType = kind
+
+    @staticmethod
+    def saveNodes(_kind: str, properties: dict, _messages=None) -> bool:
+        node = slicer.mrmlScene.GetNodeByID(properties["nodeID"])
+        node.AddDefaultStorageNode(properties["fileName"])
+        node.GetStorageNode().SetFileName(properties["fileName"])
+        return bool(node.GetStorageNode().WriteData(node))
+
+
+class Layouts:
+    """The layout manager: fits the slice views to what they show; the layout itself never changes."""
+
+    layout = None
+
+    def __init__(self, views):
+        self._views = views
+
+    def setLayout(self, _layout) -> None:
+        """The page has its four views, always."""
+
+    def resetSliceViews(self) -> None:
+        for view in self._views.get_slice_views():
+            view.fit_view_to_content()
+
+
+class Application:
+    """`slicer.app`."""
+
+    def __init__(self, app: SlicerApp, transforms, folder: Path):
+        self.temporaryPath = str(folder)
+        self._files, self._layouts = TransformFiles(transforms), Layouts(app.view_manager)
+
+    def coreIOManager(self) -> TransformFiles:
+        return self._files
+
+    def layoutManager(self) -> Layouts:
+        return self._layouts
+
+    def connect(self, signal: str, _slot: Callable[[], None]) -> None:
+        """Nobody sends aboutToQuit() here: whoever owns a logic closes it, and so does atexit."""
+        if signal != "aboutToQuit()":
+            raise ValueError(f"the application has no signal {signal}")
+
+
+class Module:
+    """A row of `slicer.modules`."""
+
+    def __init__(self, logic):
+        self._logic = logic
+
+    def logic(self):
+        return self._logic
+
+
+class Logic:
+    """ScriptedLoadableModuleLogic; settings live in the page, so that there is no parameter node."""
+
+    def __init__(self, parent=None):
+        super().__init__()
+        self.parent = parent
+
+
+def boot(folder: Path) -> SlicerApp:
+    """Make `slicer.mrmlScene`, `.app`, `.modules` and the modules that slicer-core lacks; files go to `folder`."""
+    app = SlicerApp()
+    vtkObject.GlobalWarningDisplayOff()  # for the developers of VTK; what goes wrong here is said in the page
+    transforms = app.register_module_logic(slicer.vtkSlicerTransformLogic(), logic_name="Transforms")
+    slicer.mrmlScene = app.scene
+    slicer.app = Application(app, transforms, folder)
+    slicer.modules = types.SimpleNamespace(transforms=Module(transforms))
+    _provide("qt", QTimer=QTimer)
+    _provide("slicer.i18n", tr=lambda text: text)
+    _provide("slicer.ScriptedLoadableModule", ScriptedLoadableModuleLogic=Logic)
+    _provide("slicer.parameterNodeWrapper", parameterNodeWrapper=lambda cls: cls, Minimum=lambda value: value)
+    return app
+
+
+def _provide(name: str, **contents) -> None:
+    module = types.ModuleType(name)
+    vars(module).update(contents)
+    sys.modules[name] = module

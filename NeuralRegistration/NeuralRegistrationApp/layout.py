@@ -1,0 +1,128 @@
+"""The widgets of the page: a panel on the left, Slicer's four views beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from trame.ui.vuetify3 import VAppLayout
+from trame.widgets import html
+from trame.widgets import vuetify3 as v3
+
+from .page_run import HEIGHT, WIDTH
+
+PANEL_WIDTH = 380
+LIGHTS = "({green: '#4cc26f', amber: '#f2a33a', red: '#f06a60'})"
+NARROW = {"density": "compact", "hide_details": True, "variant": "outlined"}
+CURVE = f"""<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"
+  style="display: block; width: 100%; height: 60px; border-bottom: 1px solid #777">
+  <polyline v-for="(points, index) in curve" :key="index" :points="points" fill="none" stroke="#6fb7ff"
+    vector-effect="non-scaling-stroke" stroke-width="1.5" /></svg>"""
+DOWNLOADS = (
+    ("transform", "Transform", "Fixed → moving, ITK (.h5)"),
+    ("warped", "Warped volume", "The moving volume on the fixed grid (.nii.gz)"),
+    ("report", "Report", "One page with pictures and numbers (.html)"),
+    ("scene", "Scene", "Everything, opens in 3D Slicer (.mrb)"),
+)
+
+
+def build(server: Any, actions: dict[str, Callable], add_views: Callable[[Any], None]) -> None:
+    """Draw the page. `add_views` puts the views into the layout it is given."""
+    with VAppLayout(server) as layout:
+        layout.root.theme = "dark"
+        with v3.VNavigationDrawer(permanent=True, width=PANEL_WIDTH), html.Div(classes="pa-3"):
+            html.Div("Neural Registration", classes="text-h6 mb-2")
+            _inputs()
+            _method()
+            _run(actions)
+            _look()
+            _trust()
+        with v3.VMain(style="height: 100vh"), html.Div(style="height: 100%; width: 100%"):
+            add_views(layout)
+
+
+def _heading(text: str, condition: str = "true") -> None:
+    html.Div(text, v_if=(condition,), classes="text-subtitle-2 text-medium-emphasis mt-4 mb-1")
+
+
+def _inputs() -> None:
+    html.Input(
+        type="file", multiple=True, id="files", style="display: none",
+        change="utils.neuralreg.upload($event.target.files); $event.target.value = ''",
+    )  # fmt: skip
+    v3.VBtn(
+        "Load volumes", id="load", block=True, variant="tonal", prepend_icon="mdi-folder-open-outline",
+        click="window.document.getElementById('files').click()", loading=("!!reading",), disabled=("running",),
+    )  # fmt: skip
+    html.Div("{{ reading }}", v_if=("reading",), classes="text-caption mt-1", id="reading")
+    html.Div("NIfTI, NRRD, MHA, MGZ, or all slices of a DICOM series", classes="text-caption text-disabled mt-1",
+             v_else=True)  # fmt: skip
+    for role in ("fixed", "moving"):
+        v3.VSelect(label=f"{role.capitalize()} volume", id=role, items=("volumes",), v_model=(role,), classes="mt-2",
+                   disabled=("running",), no_data_text="Nothing is loaded yet", **NARROW)  # fmt: skip
+    v3.VCheckbox(label="They do not overlap: bring the centres together", v_model=("centre",), id="centre",
+                 v_if=("apart",), density="compact", hide_details=True, disabled=("running",))  # fmt: skip
+
+
+def _method() -> None:
+    with v3.VRow(dense=True, classes="mt-2"):
+        for name, items, label in (("method", "methods", "Method"), ("preset", "presets", "Preset")):
+            with v3.VCol(cols=6):
+                v3.VSelect(label=label, id=name, items=(items,), v_model=(name,), disabled=("running",), **NARROW)
+    html.Div("{{ summary }}", classes="text-caption text-medium-emphasis mt-1")
+    html.Div("{{ device }}", v_if=("device",), classes="text-caption text-disabled")
+
+
+def _run(actions: dict[str, Callable]) -> None:
+    v3.VBtn("Register", id="register", block=True, color="primary", classes="mt-3", v_if=("!running",),
+            disabled=("!fixed || !moving || fixed === moving || !!reading",), click=actions["register"])  # fmt: skip
+    with html.Div(v_else=True, classes="mt-3"):
+        with html.Div(classes="d-flex", style="gap: 8px"):
+            v3.VBtn("Cancel", id="cancel", click=actions["cancel"], variant="tonal", classes="flex-grow-1")
+            v3.VBtn("Stop and keep", id="stop", click=actions["stop"], variant="tonal", classes="flex-grow-1",
+                    disabled=("stopping",))  # fmt: skip
+        v3.VProgressLinear(model_value=("percent",), id="progress", height=8, color="primary", rounded=True,
+                           classes="mt-3")  # fmt: skip
+        with html.Div(classes="d-flex justify-space-between text-caption mt-1"):
+            html.Span("{{ stage }}", id="stage")
+            html.Span("{{ left }}")
+        v3.VCheckbox(label="Live preview", v_model=("live_preview",), density="compact", hide_details=True)
+    html.Div(CURVE, v_if=("curve.length",), id="curve", classes="mt-2")
+    v3.VAlert("{{ message }}", v_if=("message",), id="message", type=("message_kind",), variant="tonal",
+              density="compact", classes="mt-3 text-body-2")  # fmt: skip
+
+
+def _look() -> None:
+    _heading("Look", "runs.length && !running")
+    with html.Div(v_if=("runs.length && !running",), id="look"):
+        v3.VSelect(id="run", items=("runs",), v_model=("run",), v_if=("runs.length > 1",), classes="mb-2", **NARROW)
+        with v3.VBtnToggle(v_model=("layer",), mandatory=True, divided=True, density="compact", variant="outlined",
+                           classes="d-flex"):  # fmt: skip
+            v3.VBtn("{{ one.title }}", v_for="one in layers", key="one.value", value=("one.value",),
+                    id=("`layer-${one.value}`",), size="small", classes="flex-grow-1 text-none px-2")  # fmt: skip
+        with html.Div(classes="d-flex align-center text-caption mt-2", style="gap: 8px"):
+            html.Span("Fixed")
+            v3.VSlider(v_model=("blend",), id="blend", min=0, max=1, step=0.01, hide_details=True, density="compact",
+                       disabled=("layer === 'checkerboard'",))  # fmt: skip
+            html.Span("{{ layer === 'before' ? 'Moving' : layer === 'jacobian' ? 'Jacobian' : 'Warped' }}")
+        v3.VSwitch(label="Deformation grid", v_model=("grid",), id="grid", density="compact", color="primary",
+                   hide_details=True)  # fmt: skip
+
+
+def _trust() -> None:
+    _heading("Trust", "checks.length && !running")
+    with html.Div(v_if=("checks.length && !running",), id="trust"):
+        html.Div("{{ verdict }}", style=(f"`color: ${{{LIGHTS}[light]}}`",), classes="text-body-2 mb-1", id="verdict")
+        with v3.VTable(density="compact", classes="bg-transparent", id="checks"), html.Tbody():  # noqa: SIM117
+            with html.Tr(v_for="one in checks", key="one.name", title=("one.rule",)):
+                with html.Td(classes="px-1 text-caption"):
+                    v3.VIcon("mdi-circle", size="x-small", color=(f"{LIGHTS}[one.light]",), classes="mr-1")
+                    html.Span("{{ one.name }}")
+                html.Td("{{ one.value }}", classes="px-1 text-caption text-right")
+        html.Div("{{ note }}", classes="text-caption text-disabled mt-1")
+        html.Div("Download", classes="text-subtitle-2 text-medium-emphasis mt-4 mb-1")
+        with v3.VRow(dense=True):
+            for what, title, tip in DOWNLOADS:
+                with v3.VCol(cols=6):
+                    v3.VBtn(title, id=f"download-{what}", href=f"download/{what}", title=tip, block=True, size="small",
+                            variant="tonal", prepend_icon="mdi-download", classes="text-none")  # fmt: skip

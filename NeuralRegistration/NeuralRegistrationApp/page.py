@@ -1,0 +1,170 @@
+"""The page's state and actions: what is loaded, what is said; runs and views have files of their own.
+
+The state lives in the server (trame sends it to every browser that comes), so that a reload changes nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import slicer
+from neuralreg.job import PRESETS, TRANSFORM, WARPED, RegistrationError
+from neuralreg.methods import describe
+from NeuralRegistrationLib import look
+from NeuralRegistrationLib.logic import NeuralRegistrationLogic
+from NeuralRegistrationLib.scene import volumes_overlap
+
+from .page_look import LookPart
+from .page_run import RunPart
+from .volumes import Reader, is_run
+
+SCENE = "scene.mrb"
+
+
+class Page:
+    """One scene, one registration at a time, shown to whoever has the address. `views` are trame-slicer's."""
+
+    def __init__(self, state: Any, views: Any, folder: Path):
+        self.state, self.folder = state, folder
+        self._views = views
+        self.logic = NeuralRegistrationLogic()
+        self.reader = Reader(folder)
+        self.folders: dict[str, Path] = {}  # run directories by the ID of the run's table
+        self._methods = {entry["name"]: entry for entry in describe()}
+        state.update(self._initial())
+        self.running = RunPart(self)
+        self.looking = LookPart(self)
+        state.change("fixed", "moving")(self.on_pair)
+        state.change("method")(self.on_method)
+
+    def _initial(self) -> dict[str, Any]:
+        return {
+            "trame__title": "Neural Registration", "volumes": [], "fixed": None, "moving": None, "reading": "",
+            "methods": list(self._methods), "method": next(iter(self._methods)), "summary": "",
+            "presets": [{"title": name.capitalize(), "value": name} for name in PRESETS], "preset": "balanced",
+            "centre": False, "apart": False, "problem": "", "message": "", "message_kind": "info",
+        }  # fmt: skip
+
+    def say(self, text: str, kind: str = "info") -> None:
+        """Show one sentence; kind: info, success or error. Private paths are no business of the reader."""
+        with self.state as state:
+            state.message, state.message_kind = text.replace(f"{self.folder}/", ""), kind
+
+    def told(self, action: Callable[..., None]) -> Callable[..., None]:
+        """An action of a button whose RegistrationError becomes the page's message."""
+
+        @functools.wraps(action)
+        def guarded(*arguments: Any) -> None:
+            try:
+                action(*arguments)
+            except RegistrationError as error:
+                self.say(str(error), "error")
+
+        return guarded
+
+    def render(self) -> None:
+        """Draw all views anew, as nodes that changed do not always say so."""
+        for view in self._views.get_views():
+            view.schedule_render()
+
+    def fit(self) -> None:
+        """Show whole volumes, and the three slices in the 3D view."""
+        for view in self._views.get_slice_views():
+            view.fit_view_to_content()
+            view.set_visible_in_3d(True)
+        for view in self._views.get_threed_views():
+            view.reset_view()
+        self.render()
+
+    async def open(self, sources: list[Path], hidden: Path | None = None) -> None:
+        """Load volumes and folders of finished runs; a failure is said in the page. `hidden`: not to be named."""
+        with self.state as state:
+            state.reading, state.message = "Reading " + ", ".join(source.name for source in sources), ""
+        try:
+            runs = [source for source in sources if is_run(source)]
+            volumes = [source for source in sources if source not in runs]
+            nodes = await self.reader.volumes(volumes) if volumes else []
+            loaded = [await self.reader.run(run) for run in runs]
+        except (RegistrationError, OSError) as error:
+            self.say(str(error).replace(f"{hidden}/", ""), "error")
+            return
+        finally:
+            with self.state as state:
+                state.reading = ""
+        self._choose(nodes)
+        for run, folder in loaded:
+            self.folders[run.table.GetID()] = folder
+            self.choose_pair(run.fixed, run.moving)
+            self.looking.show(run)
+
+    def _choose(self, nodes: list) -> None:
+        """Put new volumes where none was chosen yet."""
+        with self.state as state:
+            self.refresh_volumes()
+            for node in nodes:
+                role = "fixed" if state.fixed is None else "moving" if state.moving is None else None
+                if role:
+                    state[role] = node.GetID()
+
+    def choose_pair(self, fixed: Any, moving: Any) -> None:
+        with self.state as state:
+            self.refresh_volumes()
+            state.fixed, state.moving = fixed.GetID(), moving.GetID()
+            state.flush()  # the views show the pair now, not after what comes next
+
+    def refresh_volumes(self) -> None:
+        """What can be chosen: volumes that no run has made."""
+        made = {node.GetID() for run in self.looking.runs() for node in run.outputs()}
+        nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+                 if node.GetID() not in made and not node.GetHideFromEditors()]
+        self.state.volumes = [{"title": node.GetName(), "value": node.GetID()} for node in nodes]
+
+    def pair(self) -> tuple[Any, Any]:
+        """The chosen fixed and moving volume; None where there is none."""
+        return tuple(slicer.mrmlScene.GetNodeByID(name) if name else None
+                     for name in (self.state.fixed, self.state.moving))
+
+    def on_pair(self, **_: Any) -> None:
+        fixed, moving = self.pair()
+        self.state.apart = False
+        if fixed is None:
+            return
+        look.overlay(fixed, moving, self.state.blend if moving is not None else 0.0)
+        self.fit()
+        if moving is not None:
+            self.state.apart = not volumes_overlap(fixed, moving)
+            self.running.warm()
+
+    def on_method(self, method: str, **_: Any) -> None:
+        self.state.summary = self._methods[method]["summary"]
+
+    async def file(self, what: str) -> Path:
+        """A file to download: transform, warped or report of the chosen run, or the scene. Raises RegistrationError."""
+        if what == "scene":
+            return self._save_scene()
+        folder = self.folders.get(self.state.run)
+        names = {"transform": TRANSFORM, "warped": WARPED, "report": "report.html"}
+        if folder is None or what not in names:
+            raise RegistrationError("There is no such file yet; register a pair first.")
+        path = folder / names[what]
+        if what == "report" and not path.exists():
+            await self.running.write_report(folder)
+        return path
+
+    def _save_scene(self) -> Path:
+        path = self.folder / SCENE
+        path.unlink(missing_ok=True)
+        slicer.mrmlScene.SetURL(str(path))
+        slicer.mrmlScene.SetRootDirectory(str(self.folder))
+        if not slicer.mrmlScene.WriteToMRB(str(path)):
+            raise RegistrationError("The scene could not be written; check the free space of the temporary folder.")
+        return path
+
+    def close(self) -> None:
+        """End every process."""
+        self.reader.close()
+        self.running.close()
+        self.logic.close()

@@ -1,0 +1,136 @@
+"""The life of the page: a private folder, the server, the address, and everything taken away at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import webbrowser
+from dataclasses import dataclass
+from pathlib import Path
+
+import trame_slicer.core  # noqa: F401  (here, so that whoever imports this file hears what is not installed)
+from neuralreg.job import RegistrationError
+
+PACKAGE = Path(__file__).resolve().parent
+MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says. `port` 0: any free one."""
+
+    files: tuple[Path, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 0
+    upload_limit_mb: int = 2048
+    open_browser: bool = True
+
+
+def serve(settings: Settings) -> None:
+    """Serve the page until it is interrupted. Raises RegistrationError when it cannot be served here."""
+    folder = Path(tempfile.mkdtemp(prefix="neuralreg-app-"))  # for this user only
+    try:
+        _draw_without_a_screen()
+        sys.argv = sys.argv[:1]  # trame would read our arguments as its own
+        os.environ["WSLINK_READY_MSG"] = ""
+        asyncio.run(_serve(settings, folder))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _draw_without_a_screen() -> None:
+    """Choose a way to draw that needs no screen. Raises RegistrationError where there is none."""
+    from vtkmodules import vtkRenderingOpenGL2  # noqa: F401  (what makes vtkRenderWindow a real one)
+    from vtkmodules.vtkRenderingCore import vtkRenderWindow
+
+    if sys.platform != "linux":
+        return
+    for kind in ("vtkEGLRenderWindow", "vtkOSOpenGLRenderWindow"):
+        os.environ["VTK_DEFAULT_OPENGL_WINDOW"] = kind
+        if vtkRenderWindow().SupportsOpenGL():
+            return
+    raise RegistrationError(
+        "The views cannot be drawn, as OpenGL is missing; install libegl1, libegl-mesa0 and libgl1-mesa-dri "
+        "(Debian's names)."
+    )
+
+
+async def _serve(settings: Settings, folder: Path) -> None:
+    from .guard import Guard
+    from .host import boot
+
+    app = boot(folder)
+    from trame.app import get_server
+    from trame_slicer import module as trame_slicer_module
+
+    from .page import Page
+    from .transfer import Transfer
+
+    server, guard = get_server(client_type="vue3"), Guard()
+    server.enable_module(trame_slicer_module)
+    server.enable_module({"serve": {"neuralreg": str(PACKAGE / "serve")}, "scripts": ["neuralreg/upload.js"]})
+    page = Page(server.state, app.view_manager, folder)
+    transfer = Transfer(page, folder / "uploads", settings.upload_limit_mb * MEGABYTE)
+    _draw(server, app, page)
+
+    @server.controller.add("on_server_bind")
+    def bind(site) -> None:
+        site.app.middlewares.append(guard.middleware())
+        site.app.add_routes(transfer.routes())
+
+    try:
+        await _until_interrupted(server, settings, guard.token, page)
+    finally:
+        page.close()
+
+
+def _draw(server, app, page) -> None:
+    from trame_slicer.core import LayoutManager
+    from trame_slicer.rca_view import register_rca_factories
+
+    from .layout import build
+
+    register_rca_factories(app.view_manager, server, rca_encoder="jpeg")
+    layouts = LayoutManager(app.scene, app.view_manager, server)
+    layouts.register_layout_dict({"Quad View": LayoutManager.default_grid_configuration()["Quad View"]})
+    layouts.set_layout("Quad View")
+    build(server, page.running.actions(), layouts.initialize_layout_grid)
+
+
+async def _until_interrupted(server, settings: Settings, token: str, page) -> None:
+    """Raises RegistrationError when the address is taken."""
+    end = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # on Windows Ctrl-C raises KeyboardInterrupt instead
+            loop.add_signal_handler(name, end.set)
+    serving = server.start(
+        port=settings.port, host=settings.host, open_browser=False, show_connection_info=False, thread=True,
+        exec_mode="task",
+    )  # fmt: skip
+    await asyncio.wait([serving, asyncio.ensure_future(server.ready)], return_when=asyncio.FIRST_COMPLETED)
+    if serving.done():
+        raise RegistrationError(f"{settings.host}:{settings.port} cannot be used ({serving.exception()}); choose "
+                                "another --port.")
+    _announce(settings, server.port, token)
+    if settings.files:
+        await page.open(list(settings.files))
+    await end.wait()
+    await server.stop()
+
+
+def _announce(settings: Settings, port: int, token: str) -> None:
+    name = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{name}:{port}/?token={token}"
+    if settings.host not in ("127.0.0.1", "::1", "localhost"):
+        print("Others on the network can reach this page with its address, and what is sent is not encrypted.")
+    print(f"The page is open until Ctrl-C:\n{address}", flush=True)
+    if settings.open_browser:
+        webbrowser.open(address)
+
+

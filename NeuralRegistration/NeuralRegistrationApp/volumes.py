@@ -1,0 +1,94 @@
+"""Volumes and finished runs from files into the scene; what may be broken is read by a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+
+import slicer
+from neuralreg.job import JOB, RESULT, RegistrationError, RegistrationJob, read_json
+from NeuralRegistrationLib.results import Run, write_measurements
+from NeuralRegistrationLib.scene import load_run
+from NeuralRegistrationLib.worker import USER_ERROR, Ending, Worker, python_executable
+
+POLL_SECONDS = 0.05
+EVALUATION = "evaluation.json"
+
+
+class Reader:
+    """Reads one thing after another; `folder` is private and holds what is on its way into the scene."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._worker = Worker()
+        self._one_at_a_time = asyncio.Lock()
+
+    async def volumes(self, sources: list[Path]) -> list:
+        """New volume nodes of the sources, all or none. Raises RegistrationError with one sentence."""
+        async with self._one_at_a_time:
+            target = Path(tempfile.mkdtemp(dir=self._folder))
+            try:
+                await self._read(target, sources)
+                return [_volume(target / f"{i}.nrrd", _title(source)) for i, source in enumerate(sources)]
+            finally:
+                shutil.rmtree(target, ignore_errors=True)
+
+    async def _read(self, target: Path, sources: list[Path]) -> None:
+        command = [python_executable(), "-m", "NeuralRegistrationApp.reading", str(target), *map(str, sources)]
+        try:
+            self._worker.run(command)
+        except OSError as error:
+            raise RegistrationError(f"The files cannot be read ({error}); try again.") from error
+        while True:
+            for event in self._worker.poll():
+                if isinstance(event, Ending):
+                    if event.code == USER_ERROR:
+                        raise RegistrationError(event.message)
+                    if event.code:
+                        names = ", ".join(source.name for source in sources)
+                        raise RegistrationError(f"The reader of {names} broke down; check that the file is whole.")
+                    return
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def run(self, folder: Path) -> tuple[Run, Path]:
+        """A finished run of the command line and its volumes, in the scene; and a private copy of its folder."""
+        job = RegistrationJob.load(folder / JOB)
+        pair = [folder / given for given in (job.fixed, job.moving)]  # in its folder, relative paths count from there
+        fixed, moving = await self.volumes(pair)
+        copy = Path(tempfile.mkdtemp(dir=self._folder)) / "run"
+        shutil.copytree(folder, copy)
+        title = f"{moving.GetName()} to {fixed.GetName()} ({job.method})"
+        run = load_run(copy, fixed, moving, title)
+        if (copy / EVALUATION).exists():
+            evaluation = read_json(copy / EVALUATION, "evaluation")
+            write_measurements(run.table, {**run.measurements, **evaluation.get("measurements", {})})
+        absolute = {"fixed": str(pair[0].resolve()), "moving": str(pair[1].resolve())}
+        RegistrationJob(**{**vars(job), **absolute}).save(copy / JOB)  # the report looks for them from the copy
+        return run, copy
+
+    def close(self) -> None:
+        self._worker.kill()
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is the folder of a finished run."""
+    return (path / RESULT).is_file() and (path / JOB).is_file()
+
+
+def _title(source: Path) -> str:
+    return source.name.split(".")[0] or source.name
+
+
+def _volume(path: Path, name: str):
+    """The node of a file that we have written ourselves."""
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetSingleFile(True)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
+    if not storage.ReadData(node):
+        slicer.mrmlScene.RemoveNode(node)
+        raise RegistrationError(f"{name} could not be brought into the scene; check the free memory and try again.")
+    node.CreateDefaultDisplayNodes()
+    return node
