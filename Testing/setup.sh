@@ -41,6 +41,17 @@ prepare() {
   echo "$state" >"$venv/.ready"
 }
 
+# extend FOLDER EXTRAS: more extras for a virtual environment that `prepare` made, once.
+extend() {
+  local venv="$1" extras="$2"
+  if [ ! -f "$venv/.ready$extras" ]; then
+    echo "Adding $extras to $venv …"
+    # shellcheck disable=SC2086
+    pip_install "$venv" -e ".$extras" $TORCH ${PIP_ARGUMENTS:-}
+    touch "$venv/.ready$extras"
+  fi
+}
+
 make_venv() {
   if "$1" -m venv "$2" 2>/dev/null; then
     return

@@ -14,7 +14,7 @@ from pathlib import Path
 import slicer
 import slicer.util
 from trame_slicer.core import SlicerApp
-from vtkmodules.vtkCommonCore import vtkObject
+from vtkmodules.vtkCommonCore import vtkOutputWindow
 
 
 class QTimer:
@@ -130,7 +130,7 @@ class Logic:
 def boot(folder: Path) -> SlicerApp:
     """Make `slicer.mrmlScene`, `.app`, `.modules` and the modules that slicer-core lacks; files go to `folder`."""
     app = SlicerApp()
-    vtkObject.GlobalWarningDisplayOff()  # for the developers of VTK; what goes wrong here is said in the page
+    vtkOutputWindow.GetInstance().SetDisplayModeToNever()  # notes for developers; what goes wrong the page says
     transforms = app.register_module_logic(slicer.vtkSlicerTransformLogic(), logic_name="Transforms")
     slicer.mrmlScene = app.scene
     slicer.app = Application(app, transforms, folder)

@@ -106,7 +106,7 @@ def _look() -> None:
                        disabled=("layer === 'checkerboard'",))  # fmt: skip
             html.Span("{{ layer === 'before' ? 'Moving' : layer === 'jacobian' ? 'Jacobian' : 'Warped' }}")
         v3.VSwitch(label="Deformation grid", v_model=("grid",), id="grid", density="compact", color="primary",
-                   hide_details=True)  # fmt: skip
+                   hide_details=True, classes="ms-2")  # fmt: skip
 
 
 def _trust() -> None:
@@ -115,9 +115,9 @@ def _trust() -> None:
         html.Div("{{ verdict }}", style=(f"`color: ${{{LIGHTS}[light]}}`",), classes="text-body-2 mb-1", id="verdict")
         with v3.VTable(density="compact", classes="bg-transparent", id="checks"), html.Tbody():  # noqa: SIM117
             with html.Tr(v_for="one in checks", key="one.name", title=("one.rule",)):
-                with html.Td(classes="px-1 text-caption"):
-                    v3.VIcon("mdi-circle", size="x-small", color=(f"{LIGHTS}[one.light]",), classes="mr-1")
-                    html.Span("{{ one.name }}")
+                with html.Td(classes="px-0"):
+                    v3.VIcon("mdi-circle", size="x-small", color=(f"{LIGHTS}[one.light]",))
+                html.Td("{{ one.name }}", classes="px-1 text-caption")
                 html.Td("{{ one.value }}", classes="px-1 text-caption text-right")
         html.Div("{{ note }}", classes="text-caption text-disabled mt-1")
         html.Div("Download", classes="text-subtitle-2 text-medium-emphasis mt-4 mb-1")
@@ -125,4 +125,5 @@ def _trust() -> None:
             for what, title, tip in DOWNLOADS:
                 with v3.VCol(cols=6):
                     v3.VBtn(title, id=f"download-{what}", href=f"download/{what}", title=tip, block=True, size="small",
-                            variant="tonal", prepend_icon="mdi-download", classes="text-none")  # fmt: skip
+                            variant="tonal", prepend_icon="mdi-download", classes="text-none",
+                            raw_attrs=["download"])  # fmt: skip  (else the page counts as left)

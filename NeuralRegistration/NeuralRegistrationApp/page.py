@@ -22,6 +22,7 @@ from .page_run import RunPart
 from .volumes import Reader, is_run
 
 SCENE = "scene.mrb"
+VIEW_FROM = (35, 25)  # degrees beside and above the front, so that the 3D view shows all three slices
 
 
 class Page:
@@ -77,6 +78,10 @@ class Page:
             view.set_visible_in_3d(True)
         for view in self._views.get_threed_views():
             view.reset_view()
+            camera = view.renderer().GetActiveCamera()
+            camera.Azimuth(VIEW_FROM[0])
+            camera.Elevation(VIEW_FROM[1])
+            view.renderer().ResetCameraClippingRange()
         self.render()
 
     async def open(self, sources: list[Path], hidden: Path | None = None) -> None:

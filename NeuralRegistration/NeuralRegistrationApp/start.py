@@ -18,6 +18,7 @@ from neuralreg.job import RegistrationError
 
 PACKAGE = Path(__file__).resolve().parent
 MEGABYTE = 1 << 20
+FOUR_UP = "Four-Up"  # as in Slicer
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Settings:
 def serve(settings: Settings) -> None:
     """Serve the page until it is interrupted. Raises RegistrationError when it cannot be served here."""
     folder = Path(tempfile.mkdtemp(prefix="neuralreg-app-"))  # for this user only
+    tempfile.tempdir = str(folder)  # whatever the libraries put aside is removed with it
     try:
         _draw_without_a_screen()
         sys.argv = sys.argv[:1]  # trame would read our arguments as its own
@@ -92,13 +94,17 @@ async def _serve(settings: Settings, folder: Path) -> None:
 def _draw(server, app, page) -> None:
     from trame_slicer.core import LayoutManager
     from trame_slicer.rca_view import register_rca_factories
+    from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition
 
     from .layout import build
 
     register_rca_factories(app.view_manager, server, rca_encoder="jpeg")
+    view, columns = ViewLayoutDefinition, LayoutDirection.Vertical
+    left = Layout(columns, [view.axial_view(), view.coronal_view()])
+    right = Layout(columns, [view.threed_view(), view.sagittal_view()])
     layouts = LayoutManager(app.scene, app.view_manager, server)
-    layouts.register_layout_dict({"Quad View": LayoutManager.default_grid_configuration()["Quad View"]})
-    layouts.set_layout("Quad View")
+    layouts.register_layout(FOUR_UP, Layout(LayoutDirection.Horizontal, [left, right]))
+    layouts.set_layout(FOUR_UP)
     build(server, page.running.actions(), layouts.initialize_layout_grid)
 
 

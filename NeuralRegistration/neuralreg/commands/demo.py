@@ -1,17 +1,17 @@
-"""`demo`: a registration from nothing to a report, to see that everything works."""
+"""`demo`: a registration from nothing to a report and the page that shows it, to see that everything works."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import webbrowser
 from pathlib import Path
 from typing import Any
 
-from ..job import PRESETS, Progress, RegistrationJob
+from ..job import PRESETS, Progress, RegistrationError, RegistrationJob
 from ..monitor import FileMonitor, Show, bar
-from .shared import add_command
+from .app import open_page
+from .shared import add_command, has_display
 
 
 def add_demo(commands: Any) -> None:
@@ -19,15 +19,16 @@ def add_demo(commands: Any) -> None:
         commands,
         "demo",
         _demo,
-        "register a sample pair and write its report",
+        "register a sample pair, write its report and show it in the browser",
         "The pair: Slicer's MRBrainTumor1 and 2 where they can be downloaded, else a brain-like phantom with a known "
-        "deformation. The last line printed is the path of the report.",
+        "deformation. It ends in the page of `neuralreg app` and prints its address last; with --no-browser, or where the "
+        "page cannot be had, it ends with the path of the report.",
         "  neuralreg demo\n  neuralreg demo -o try --no-browser --offline\n",
     )
     parser.add_argument("-o", "--output", default="demo", metavar="DIR", help="folder for everything (default: demo)")
     parser.add_argument("--preset", default="balanced", metavar="|".join(PRESETS), help="default: balanced")
     parser.add_argument("--offline", action="store_true", help="use the phantom, download nothing")
-    parser.add_argument("--no-browser", action="store_true", help="write the report, do not open it")
+    parser.add_argument("--no-browser", action="store_true", help="end with the report; no page, no browser")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -46,9 +47,19 @@ def _demo(options: argparse.Namespace) -> None:
     evaluation = evaluate_run(Path(job.output), sample.fixed_labels, sample.moving_labels, sample.landmarks)
     print(format_table(evaluation))
     report = write_report(Path(job.output))
-    if not options.no_browser and _has_display():
-        webbrowser.open(report.as_uri())
-    print(f"\nRegistered in {result.timings['total']:.0f} s on {result.device}. The report:\n{report}")
+    print(f"\nRegistered in {result.timings['total']:.0f} s on {result.device}. The report:\n{report}", flush=True)
+    if not options.no_browser:
+        _show(Path(job.output), report)
+
+
+def _show(run: Path, report: Path) -> None:
+    """The page with the result until it is interrupted; where there is no page, the report."""
+    try:
+        open_page((run,), browser=has_display())
+    except RegistrationError as error:
+        print(f"There is no page to look at it: {error}\nThe report has the same pictures and numbers:\n{report}")
+        if has_display():
+            webbrowser.open(report.as_uri())
 
 
 def _stages() -> Show:
