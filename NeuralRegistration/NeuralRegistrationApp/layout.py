@@ -124,6 +124,7 @@ def _trust() -> None:
         with v3.VRow(dense=True):
             for what, title, tip in DOWNLOADS:
                 with v3.VCol(cols=6):
+                    # Without the attribute `download` the browser would take the page for left, and cut its connection.
                     v3.VBtn(title, id=f"download-{what}", href=f"download/{what}", title=tip, block=True, size="small",
                             variant="tonal", prepend_icon="mdi-download", classes="text-none",
-                            raw_attrs=["download"])  # fmt: skip  (else the page counts as left)
+                            raw_attrs=["download"])  # fmt: skip

@@ -123,14 +123,18 @@ class Page:
     def refresh_volumes(self) -> None:
         """What can be chosen: volumes that no run has made."""
         made = {node.GetID() for run in self.looking.runs() for node in run.outputs()}
-        nodes = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-                 if node.GetID() not in made and not node.GetHideFromEditors()]
+        nodes = [
+            node
+            for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+            if node.GetID() not in made and not node.GetHideFromEditors()
+        ]
         self.state.volumes = [{"title": node.GetName(), "value": node.GetID()} for node in nodes]
 
     def pair(self) -> tuple[Any, Any]:
         """The chosen fixed and moving volume; None where there is none."""
-        return tuple(slicer.mrmlScene.GetNodeByID(name) if name else None
-                     for name in (self.state.fixed, self.state.moving))
+        return tuple(
+            slicer.mrmlScene.GetNodeByID(name) if name else None for name in (self.state.fixed, self.state.moving)
+        )
 
     def on_pair(self, **_: Any) -> None:
         fixed, moving = self.pair()

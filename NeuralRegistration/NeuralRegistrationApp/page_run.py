@@ -37,8 +37,10 @@ class Curve(LossCurve):
         for values in self.stages:
             share, low = WIDTH * len(values) / count, min(values)
             span = (max(values) - low) or 1.0
-            places = [(left + share * (i + 0.5) / len(values), HEIGHT - 3 - (value - low) / span * (HEIGHT - 6))
-                      for i, value in enumerate(values)]
+            places = [
+                (left + share * (i + 0.5) / len(values), HEIGHT - 3 - (value - low) / span * (HEIGHT - 6))
+                for i, value in enumerate(values)
+            ]
             lines.append(" ".join(f"{x:.1f},{y:.1f}" for x, y in places))
             left += share
         return lines

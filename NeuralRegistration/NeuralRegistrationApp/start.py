@@ -121,8 +121,9 @@ async def _until_interrupted(server, settings: Settings, token: str, page) -> No
     )  # fmt: skip
     await asyncio.wait([serving, asyncio.ensure_future(server.ready)], return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
-        raise RegistrationError(f"{settings.host}:{settings.port} cannot be used ({serving.exception()}); choose "
-                                "another --port.")
+        raise RegistrationError(
+            f"{settings.host}:{settings.port} cannot be used ({serving.exception()}); choose another --port."
+        )
     _announce(settings, server.port, token)
     if settings.files:
         await page.open(list(settings.files))
@@ -138,5 +139,3 @@ def _announce(settings: Settings, port: int, token: str) -> None:
     print(f"The page is open until Ctrl-C:\n{address}", flush=True)
     if settings.open_browser:
         webbrowser.open(address)
-
-

@@ -12,7 +12,7 @@ from neuralreg.job import RegistrationError
 from .page import Page
 
 MEGABYTE = 1 << 20
-HEADERS = ("nii", "nii.gz", "nrrd", "nhdr", "mha", "mhd", "mgz", "mgh", "hdr", "gipl", "gipl.gz", "mnc", "par", "img.gz")
+VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".hdr", ".gipl", ".gipl.gz", ".mnc")
 LONGEST_NAME = 200
 
 
@@ -93,7 +93,7 @@ def plain_name(given: str) -> str:
 def sources(batch: Path) -> list[Path]:
     """What to read of the files of a batch: every volume, or the whole folder when they are slices (DICOM)."""
     files = sorted(path for path in batch.iterdir() if path.is_file())
-    volumes = [path for path in files if path.name.lower().endswith(tuple(f".{ending}" for ending in HEADERS))]
+    volumes = [path for path in files if path.name.lower().endswith(VOLUMES)]
     if len(files) == 1:
         return files
     return volumes or [batch]

@@ -93,7 +93,8 @@ def test_only_the_agreed_packages_are_used(module):
     own = Path(module).parts[0].removesuffix(".py")
     outside = {name.split(".")[0] for name in core_imports(module)} - set(sys.stdlib_module_names) - {"neuralreg"}
     if own in STANDARD_LIBRARY_ONLY or module in (str(Path("methods/__init__.py")), str(Path("commands/__init__.py"))):
-        outside -= {"torch"} if own == "commands" else set()  # inside functions, after the arguments were understood
+        # Inside functions, after the arguments were understood; the page is a package above the core.
+        outside -= {"torch", "NeuralRegistrationApp"} if own == "commands" else set()
         assert not outside, f"{module} uses {outside}; it belongs to the standard library only"
     outside -= OPTIONAL.get(own, set())
     assert outside <= THIRD_PARTY, f"{module} uses {outside - THIRD_PARTY}"
@@ -153,3 +154,24 @@ def test_public_names_are_there():
         assert getattr(neuralreg, name) is not None
     with pytest.raises(AttributeError):
         neuralreg.registre  # noqa: B018
+
+
+PAGE = ROOT / "NeuralRegistrationApp"
+
+
+@pytest.mark.parametrize("module", modules(PAGE))
+def test_the_page_uses_the_slicer_side_and_leaves_torch_to_children(module):
+    used = imports(PAGE / module, ("NeuralRegistrationApp",))
+    assert not {name for name in used if name.split(".")[0] in ("torch", "qt", "ctk")}
+    core = {name for name in used if name.split(".")[0] == "neuralreg"}
+    assert core <= SLICER_MAY_USE or module == "reading.py", f"{module} uses {core - SLICER_MAY_USE}"
+    assert not any(".widget" in name for name in used), "the panel's Qt files are what the page replaces"
+
+
+def test_nobody_else_needs_the_page():
+    for module in modules():
+        assert module == str(Path("commands/app.py")) or not any(
+            name.startswith("NeuralRegistrationApp") for name in core_imports(module)
+        )
+    for module in slicer_modules():
+        assert "NeuralRegistrationApp" not in (ROOT / "NeuralRegistrationLib" / module).read_text(encoding="utf-8")

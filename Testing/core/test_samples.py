@@ -7,7 +7,9 @@ import time
 
 import pytest
 from neuralreg import cli, io, samples
+from neuralreg.commands import demo
 from neuralreg.evaluate import read_landmarks
+from neuralreg.job import RegistrationError
 
 
 @pytest.fixture
@@ -59,18 +61,38 @@ def test_without_the_files_the_phantom_is_registered(fault, net, tmp_path, monke
     assert points[0].shape == points[1].shape == (3, 50)
 
 
-def test_the_demo_ends_with_the_path_of_its_report(tmp_path, monkeypatch, capsys):
+def run_demo(tmp_path, monkeypatch, *options):
+    """The demo with a small phantom; returns its report and the addresses that it opened."""
     monkeypatch.setattr(samples, "demo_phantom", lambda spacing: make_small(6.0))
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
     monkeypatch.setenv("DISPLAY", ":0")
-    assert cli.main(["demo", "--offline", "--preset", "fast", "-o", str(tmp_path / "demo")]) == 0
+    assert cli.main(["demo", "--offline", "--preset", "fast", "-o", str(tmp_path / "demo"), *options]) == 0
+    return tmp_path / "demo" / "result" / "report.html", opened
+
+
+def test_the_demo_without_browser_ends_with_the_path_of_its_report(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "open_page", lambda *_, **__: pytest.fail("nobody wanted a page"))
+    report, opened = run_demo(tmp_path, monkeypatch, "--no-browser")
     lines = capsys.readouterr().out.splitlines()
-    report = tmp_path / "demo" / "result" / "report.html"
-    assert lines[-1] == str(report) and report.is_file() and opened == [report.as_uri()]
+    assert lines[-1] == str(report) and report.is_file() and not opened
     assert "phantom" in lines[0] and any("Landmarks (TRE)" in line for line in lines)
     values = json.loads((report.parent / "evaluation.json").read_text())["measurements"]
     assert values["tre_mean_mm"] < 4 < values["tre_before_mean_mm"] and values["folds_percent"] == 0
+
+
+def test_the_demo_ends_in_the_page_and_without_one_opens_the_report(tmp_path, monkeypatch, capsys):
+    pages = []
+
+    def no_page(files, browser):
+        pages.append((files, browser))
+        raise RegistrationError("The page needs the extra.")
+
+    monkeypatch.setattr(demo, "open_page", no_page)
+    report, opened = run_demo(tmp_path, monkeypatch)
+    assert pages == [((report.parent,), True)] and opened == [report.as_uri()]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == str(report) and "The page needs the extra." in lines[-3]
 
 
 def make_small(spacing_mm):

@@ -21,8 +21,8 @@ def add_demo(commands: Any) -> None:
         _demo,
         "register a sample pair, write its report and show it in the browser",
         "The pair: Slicer's MRBrainTumor1 and 2 where they can be downloaded, else a brain-like phantom with a known "
-        "deformation. It ends in the page of `neuralreg app` and prints its address last; with --no-browser, or where the "
-        "page cannot be had, it ends with the path of the report.",
+        "deformation. It ends in the page of `neuralreg app` and prints its address last; with --no-browser, or where "
+        "there is no page, it ends with the path of the report.",
         "  neuralreg demo\n  neuralreg demo -o try --no-browser --offline\n",
     )
     parser.add_argument("-o", "--output", default="demo", metavar="DIR", help="folder for everything (default: demo)")
