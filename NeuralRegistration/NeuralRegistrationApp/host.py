@@ -14,7 +14,7 @@ from pathlib import Path
 import slicer
 import slicer.util
 from trame_slicer.core import SlicerApp
-from vtkmodules.vtkCommonCore import vtkOutputWindow
+from vtkmodules.vtkCommonCore import vtkObject, vtkOutputWindow
 
 
 class QTimer:
@@ -130,7 +130,8 @@ class Logic:
 def boot(folder: Path) -> SlicerApp:
     """Make `slicer.mrmlScene`, `.app`, `.modules` and the modules that slicer-core lacks; files go to `folder`."""
     app = SlicerApp()
-    vtkOutputWindow.GetInstance().SetDisplayModeToNever()  # notes for developers; what goes wrong the page says
+    vtkObject.GlobalWarningDisplayOff()  # notes for developers; what goes wrong the page says
+    vtkOutputWindow.GetInstance().SetDisplayModeToNever()
     transforms = app.register_module_logic(slicer.vtkSlicerTransformLogic(), logic_name="Transforms")
     slicer.mrmlScene = app.scene
     slicer.app = Application(app, transforms, folder)
