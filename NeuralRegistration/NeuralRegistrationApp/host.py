@@ -33,6 +33,9 @@ class QTimer:
             raise ValueError(f"a timer has no signal {signal}")
         self._slot = slot
 
+    def disconnect(self, signal: str, slot: Callable[[], None]) -> None:
+        self._slot = None
+
     def start(self) -> None:
         self.stop()
         self._next = asyncio.get_running_loop().call_later(self._seconds, self._tick)
@@ -48,23 +51,11 @@ class QTimer:
 
 
 class TransformFiles:
-    """qSlicerCoreIOManager for the one kind of file that goes through it here: transforms."""
-
-    def __init__(self, transforms):
-        self._transforms = transforms
-
-    def loadNodes(self, kind: str, properties: dict, loaded, _messages=None) -> bool:
-        """Load `properties["fileName"]` and append the node to the collection `loaded`."""
-        node = self._transforms.AddTransform(properties["fileName"], slicer.mrmlScene) if kind == self.kind() else None
-        if node is not None:
-            loaded.AddItem(node)
-        return node is not None
+    """qSlicerCoreIOManager for the one kind of node that is saved through it here: transforms."""
 
     @staticmethod
-    def kind(_node=None) -> str:
+    def fileWriterFileType(_node) -> str:
         return "TransformFile"
-
-    fileWriterFileType = kind
 
     @staticmethod
     def saveNodes(_kind: str, properties: dict, _messages=None) -> bool:
@@ -93,9 +84,9 @@ class Layouts:
 class Application:
     """`slicer.app`."""
 
-    def __init__(self, app: SlicerApp, transforms, folder: Path):
+    def __init__(self, views, folder: Path):
         self.temporaryPath = str(folder)
-        self._files, self._layouts = TransformFiles(transforms), Layouts(app.view_manager)
+        self._files, self._layouts = TransformFiles(), Layouts(views)
 
     def coreIOManager(self) -> TransformFiles:
         return self._files
@@ -108,15 +99,7 @@ class Application:
         if signal != "aboutToQuit()":
             raise ValueError(f"the application has no signal {signal}")
 
-
-class Module:
-    """A row of `slicer.modules`."""
-
-    def __init__(self, logic):
-        self._logic = logic
-
-    def logic(self):
-        return self._logic
+    disconnect = connect
 
 
 class Logic:
@@ -128,14 +111,12 @@ class Logic:
 
 
 def boot(folder: Path) -> SlicerApp:
-    """Make `slicer.mrmlScene`, `.app`, `.modules` and the modules that slicer-core lacks; files go to `folder`."""
+    """Make `slicer.mrmlScene`, `slicer.app` and the modules that slicer-core lacks; files go to `folder`."""
     app = SlicerApp()
     vtkObject.GlobalWarningDisplayOff()  # notes for developers; what goes wrong the page says
     vtkOutputWindow.GetInstance().SetDisplayModeToNever()
-    transforms = app.register_module_logic(slicer.vtkSlicerTransformLogic(), logic_name="Transforms")
     slicer.mrmlScene = app.scene
-    slicer.app = Application(app, transforms, folder)
-    slicer.modules = types.SimpleNamespace(transforms=Module(transforms))
+    slicer.app = Application(app.view_manager, folder)
     _provide("qt", QTimer=QTimer)
     _provide("slicer.i18n", tr=lambda text: text)
     _provide("slicer.ScriptedLoadableModule", ScriptedLoadableModuleLogic=Logic)

@@ -37,7 +37,7 @@ def build(server: Any, actions: dict[str, Callable], add_views: Callable[[Any], 
             _run(actions)
             _look()
             _trust()
-        with v3.VMain(style="height: 100vh"), html.Div(style="height: 100%; width: 100%"):
+        with v3.VMain(style="height: 100vh"), html.Div(style="height: 100%; width: 100%", id="views"):
             add_views(layout)
 
 

@@ -79,9 +79,10 @@ class RunPart:
         self.logic.cancel()
 
     def stop(self) -> None:
+        """Let the run end with what it has. Raises RegistrationError when it cannot be told."""
+        self.logic.stopAndKeep()
         with self.state as state:
             state.stopping, state.stage = True, "Finishing with the best so far"
-        self.logic.stopAndKeep()
 
     def on_progress(self, progress: Progress) -> None:
         if progress.loss is not None:
@@ -128,4 +129,4 @@ class RunPart:
 
     def actions(self) -> dict[str, Any]:
         """What the buttons call."""
-        return {"register": self.page.told(self.start), "cancel": self.cancel, "stop": self.stop}
+        return {"register": self.page.told(self.start), "cancel": self.cancel, "stop": self.page.told(self.stop)}

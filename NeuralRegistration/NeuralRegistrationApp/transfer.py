@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from neuralreg.job import RegistrationError
 
-from .page import Page
+if TYPE_CHECKING:
+    from .page import Page
 
 MEGABYTE = 1 << 20
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".hdr", ".gipl", ".gipl.gz", ".mnc")

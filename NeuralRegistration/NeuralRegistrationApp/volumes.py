@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 import slicer
-from neuralreg.job import JOB, RESULT, RegistrationError, RegistrationJob, read_json
+from neuralreg.job import EXIT_USER_ERROR, JOB, RESULT, RegistrationError, RegistrationJob, read_json
 from NeuralRegistrationLib.results import Run, write_measurements
 from NeuralRegistrationLib.scene import load_run
-from NeuralRegistrationLib.worker import USER_ERROR, Ending, Worker, python_executable
+from NeuralRegistrationLib.worker import Ending, Worker, python_executable
 
 POLL_SECONDS = 0.05
 EVALUATION = "evaluation.json"
@@ -44,7 +44,7 @@ class Reader:
         while True:
             for event in self._worker.poll():
                 if isinstance(event, Ending):
-                    if event.code == USER_ERROR:
+                    if event.code == EXIT_USER_ERROR:
                         raise RegistrationError(event.message)
                     if event.code:
                         names = ", ".join(source.name for source in sources)
