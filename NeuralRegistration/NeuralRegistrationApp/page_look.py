@@ -43,8 +43,8 @@ class LookPart:
         with self.state as state:
             state.runs = [{"title": one.name, "value": one.table.GetID()} for one in runs()]
             state.run, state.layer = run.table.GetID(), "after"
-        self.page.refresh_volumes()
-        self.page.fit()
+            self.page.refresh_volumes()
+        self.page.render()
 
     def reset(self) -> None:
         """Show fixed and moving as they are; a run begins."""

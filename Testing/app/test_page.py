@@ -1,0 +1,188 @@
+"""The page in a real browser: load, register, look, download, reload, cancel, stop and keep."""
+
+import time
+import zipfile
+
+import pytest
+import SimpleITK as sitk
+from conftest import Site
+
+MILLISECONDS = 240_000  # for whatever computes, on a busy computer
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    one = Site(tmp_path_factory.mktemp("page"))
+    yield one
+    assert one.stop() == 0, one.log()
+    assert not list(one.folder.iterdir()), "the page left files behind"
+    assert "Traceback" not in one.log(), one.log()
+
+
+@pytest.fixture(scope="module")
+def page(browser, site):
+    tab = browser.new_page(viewport={"width": 1400, "height": 900}, accept_downloads=True)
+    tab.set_default_timeout(MILLISECONDS)
+    problems = []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.goto(site.address)
+    tab.wait_for_selector("#register")
+    yield tab
+    tab.close()
+    assert not problems
+
+
+def choose(page, name: str, title: str) -> None:
+    page.click(f".v-select:has(#{name})")
+    page.click(f".v-overlay--active .v-list-item:has-text('{title}')")
+    page.wait_for_selector(".v-overlay--active", state="detached")
+
+
+def changed(page, before: bytes) -> bytes:
+    """The picture of the views, once it differs from `before` and stands still: drawing lags behind by seconds."""
+    end, last = time.monotonic() + 60, b""
+    while time.monotonic() < end:
+        picture = page.locator("#views").screenshot()
+        if picture != before and picture == last:
+            return picture
+        last = picture
+        time.sleep(1)
+    pytest.fail("the views do not show the change")
+
+
+def views(page) -> bytes:
+    return changed(page, b"")
+
+
+def register(page, preset: str) -> None:
+    choose(page, "preset", preset)
+    page.click("#register")
+    page.wait_for_selector("#cancel")
+
+
+@pytest.fixture(scope="module")
+def loaded(page, pair):
+    """Both volumes, by upload."""
+    empty = views(page)
+    page.set_input_files("#files", [str(path) for path in pair])
+    page.wait_for_function("document.querySelector('#moving')?.value === 'second'")
+    changed(page, empty)
+    return page
+
+
+@pytest.fixture(scope="module")
+def registered(loaded):
+    """A finished run; on the way there is progress, a curve and no way to start a second one."""
+    register(loaded, "Fast")
+    assert not loaded.locator("#register").count() and not loaded.locator("#trust").count()
+    loaded.wait_for_selector("#curve polyline")
+    assert loaded.locator("#stage").inner_text()
+    loaded.wait_for_selector("#trust")
+    return loaded
+
+
+def test_a_bad_upload_gets_one_sentence_in_the_page(page, site, tmp_path):
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"this is no volume")
+    page.set_input_files("#files", str(broken))
+    page.wait_for_selector("#message")
+    sentence = page.locator("#message").inner_text()
+    assert sentence.startswith("broken.nii.gz ") and sentence.count("\n") == 0 and sentence.endswith(".")
+    assert str(site.folder) not in sentence
+    assert page.locator("#register").is_disabled()
+
+
+def test_two_uploads_are_chosen_and_shown(loaded):
+    assert loaded.input_value("#fixed") == "first" and loaded.input_value("#moving") == "second"
+    assert loaded.locator("#register").is_enabled() and not loaded.locator("#centre").count()
+
+
+def test_the_same_volume_twice_cannot_be_registered(loaded):
+    choose(loaded, "moving", "first")
+    loaded.wait_for_selector("#register[disabled]")
+    choose(loaded, "moving", "second")
+    loaded.wait_for_selector("#register:not([disabled])")
+
+
+def test_a_run_ends_with_checks_that_its_similarity_passes(registered):
+    assert registered.locator("#message").inner_text().startswith("Done in")
+    rows = dict(row.split("\t")[-2:] for row in registered.locator("#checks tr").all_inner_texts())
+    before, after = map(float, rows["Similarity of the images"].split(" → "))
+    assert after > before and rows["Folding (Jacobian ≤ 0)"].startswith("0 %")
+    assert "No check objects" in registered.locator("#verdict").inner_text()
+
+
+def test_every_way_to_look_changes_the_views(registered):
+    picture = views(registered)
+    for layer in ("before", "checkerboard", "jacobian", "after"):
+        registered.click(f"#layer-{layer}")
+        picture = changed(registered, picture)
+    registered.check("#grid")
+    picture = changed(registered, picture)
+    registered.uncheck("#grid")
+    changed(registered, picture)
+
+
+def test_the_slider_blends(registered):
+    picture = views(registered)
+    registered.locator("#blend").focus()
+    registered.keyboard.press("Home")
+    picture = changed(registered, picture)
+    registered.keyboard.press("End")
+    changed(registered, picture)
+
+
+def download(page, what: str, folder):
+    with page.expect_download() as started:
+        page.click(f"#download-{what}")
+    path = folder / started.value.suggested_filename
+    started.value.save_as(path)
+    return path
+
+
+def test_downloads_are_what_they_say(registered, pair, tmp_path):
+    fixed = sitk.ReadImage(str(pair[0]))
+    transform = sitk.ReadTransform(str(download(registered, "transform", tmp_path)))
+    warped = sitk.ReadImage(str(download(registered, "warped", tmp_path)))
+    assert warped.GetSize() == fixed.GetSize() and warped.GetOrigin() == pytest.approx(fixed.GetOrigin())
+    again = sitk.Resample(sitk.ReadImage(str(pair[1])), fixed, transform)
+    difference = sitk.GetArrayFromImage(sitk.Abs(again - sitk.Cast(warped, again.GetPixelID())))[2:-2, 2:-2, 2:-2]
+    assert difference.max() < 1.0, "the transform makes the warped volume"
+    report = download(registered, "report", tmp_path).read_text(encoding="utf-8")
+    assert report.lstrip().lower().startswith("<!doctype html") and "Similarity of the images" in report
+
+
+def test_the_scene_holds_the_pair_and_the_results(registered, tmp_path):
+    path = download(registered, "scene", tmp_path)
+    assert path.suffix == ".mrb"
+    with zipfile.ZipFile(path) as archive:
+        (scene,) = [name for name in archive.namelist() if name.endswith(".mrml")]
+        files = " ".join(archive.namelist())
+        text = archive.read(scene).decode()
+    assert all(f"/{name}" in files for name in ("first.nrrd", "second.nrrd"))
+    assert "warped.nrrd" in files and "Jacobian.nrrd" in files and ".h5" in files
+    assert "neuralreg-app-" not in text, "the scene must not point into the private folder"
+
+
+def test_a_reload_changes_nothing(registered):
+    seen = registered.locator("#trust").inner_text()
+    registered.reload()
+    registered.wait_for_selector("#trust")
+    assert registered.locator("#trust").inner_text() == seen and registered.input_value("#fixed") == "first"
+    views(registered)
+
+
+def test_cancel_leaves_what_was_there(registered):
+    register(registered, "Best")
+    registered.click("#cancel")
+    registered.wait_for_selector("#register")
+    assert "Cancelled" in registered.locator("#message").inner_text()
+    assert not registered.locator("#run").count(), "there is one run still"
+
+
+def test_stop_and_keep_gives_the_best_so_far(registered):
+    register(registered, "Best")
+    registered.wait_for_selector("#curve polyline")
+    registered.click("#stop")
+    registered.wait_for_selector("#run")
+    assert "stopped early" in registered.locator("#message").inner_text()
