@@ -52,6 +52,39 @@ extend() {
   fi
 }
 
+# page_environment FOLDER: what the page and its tests need, without PyTorch, which they take from another environment.
+page_environment() {
+  local venv="$1" python state extras
+  python="$(find_python)" || exit 2
+  state="$("$python" -V) $(cksum <pyproject.toml)"
+  if [ ! -f "$venv/.ready" ] || [ "$(cat "$venv/.ready")" != "$state" ]; then
+    echo "Setting up $venv for the page (half a minute, about 1 GB) …"
+    rm -rf "$venv"
+    make_venv "$python" "$venv"
+    extras="$("$python" -c 'import tomllib; print(*(line for name in ("app", "browser") for line in
+      tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"][name]))')"
+    # shellcheck disable=SC2086
+    pip_install "$venv" numpy SimpleITK $extras
+    echo "$state" >"$venv/.ready"
+  fi
+  find_browser "$venv"
+}
+
+# find_browser FOLDER: a Chromium for the tests, playwright's own where there is none. Without it these tests skip.
+find_browser() {
+  local name
+  for name in chromium chromium-browser google-chrome google-chrome-stable; do
+    command -v "$name" >/dev/null && return
+  done
+  echo "Fetching a browser for the tests of the page …"
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    timeout 300 "$1/bin/python" -m playwright install --with-deps --only-shell chromium >/dev/null 2>&1 ||
+      { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1
+  else
+    timeout 300 "$1/bin/python" -m playwright install --only-shell chromium >/dev/null 2>&1
+  fi || echo "There is no browser: the tests of the page that need one will skip."
+}
+
 make_venv() {
   if "$1" -m venv "$2" 2>/dev/null; then
     return

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import Site
-from NeuralRegistrationApp.transfer import plain_name, sources
+from serving import Site
 
 LIMIT_MB = 1
 
@@ -96,6 +95,8 @@ def test_there_is_nothing_to_download_before_a_run(site, cookie, what):
 
 
 def test_names_of_uploads():
+    from NeuralRegistrationApp.transfer import plain_name
+
     assert plain_name("../../a b.nii.gz") == "a b.nii.gz" and plain_name("C:\\data\\x.nrrd") == "x.nrrd"
     for name in ("", "..", "a/", "a\nb", "x" * 300):
         with pytest.raises(Exception, match="usable name"):
@@ -103,6 +104,8 @@ def test_names_of_uploads():
 
 
 def test_what_is_read_of_an_upload(tmp_path: Path):
+    from NeuralRegistrationApp.transfer import sources
+
     def batch(*names):
         folder = tmp_path / "-".join(names)
         folder.mkdir()

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 import SimpleITK as sitk
-from conftest import Site
+from serving import Site
 
 MILLISECONDS = 240_000  # for whatever computes, on a busy computer
 

@@ -1,0 +1,74 @@
+"""The page as its users have it: a process started by the command line. Importing this skips what cannot have one.
+
+The page lives in an environment of its own (`pip install ".[app,browser]"`). NEURALREG_TEST_PYTHON names the Python
+that registers, where that environment has no PyTorch: it plays Slicer's launcher, PythonSlicer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PACKAGES = Path(__file__).resolve().parents[2] / "NeuralRegistration"
+START_SECONDS = 240  # drawing without a GPU on a busy computer
+
+for name in ("aiohttp", "trame", "trame_slicer", "slicer_layer_dm", "SimpleITK"):
+    pytest.importorskip(name, reason=f'the page needs {name}: pip install ".[app]" in an environment of its own')
+if not os.environ.get("NEURALREG_TEST_PYTHON"):
+    pytest.importorskip("torch", reason="the page's children need PyTorch; name one with NEURALREG_TEST_PYTHON")
+
+
+class Site:
+    """A page that runs; `folder` is where it may put temporary files."""
+
+    def __init__(self, folder: Path, *arguments: str):
+        self.folder = folder / "temporary"
+        self.folder.mkdir()
+        self._log = folder / "log.txt"
+        environment = {
+            **os.environ, "PYTHONPATH": str(PACKAGES), "TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1",
+            "PATH": os.pathsep.join([str(launcher(folder)), os.environ["PATH"]]),
+        }  # fmt: skip
+        command = [sys.executable, "-m", "neuralreg", "app", "--no-browser", *arguments]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        self.address = self._wait_for_address()
+        self.root = self.address.partition("?")[0]
+
+    def log(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def _wait_for_address(self) -> str:
+        end = time.monotonic() + START_SECONDS
+        while not (found := re.search(r"^http://\S+token=\S+$", self.log(), re.MULTILINE)):
+            assert self.process.poll() is None and time.monotonic() < end, self.log()
+            time.sleep(0.1)
+        return found.group()
+
+    def stop(self) -> int:
+        """Ctrl-C; returns the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+
+def launcher(folder: Path) -> Path:
+    """A folder with the program PythonSlicer, when another Python than this one shall register."""
+    place = folder / "bin"
+    place.mkdir()
+    python = os.environ.get("NEURALREG_TEST_PYTHON")
+    if python:
+        script = place / "PythonSlicer"
+        script.write_text(f'#!/bin/sh\nexec "{Path(python).absolute()}" "$@"\n')
+        script.chmod(0o755)
+    return place
