@@ -125,7 +125,7 @@ def test_every_way_to_look_changes_the_views(registered):
 
 def test_the_slider_blends(registered):
     picture = views(registered)
-    registered.locator("#blend").focus()
+    registered.locator("#look .v-slider-thumb").focus()
     registered.keyboard.press("Home")
     picture = changed(registered, picture)
     registered.keyboard.press("End")
@@ -181,7 +181,7 @@ def test_cancel_leaves_what_was_there(registered):
 
 
 def test_stop_and_keep_gives_the_best_so_far(registered):
-    register(registered, "Best")
+    register(registered, "Balanced")
     registered.wait_for_selector("#curve polyline")
     registered.click("#stop")
     registered.wait_for_selector("#run")
