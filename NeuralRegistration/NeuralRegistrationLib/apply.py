@@ -62,8 +62,7 @@ def folders() -> list[tuple[int, str]]:
     ids = vtk.vtkIdList()
     tree.GetItemChildren(tree.GetSceneItemID(), ids, True)
     every = [ids.GetId(i) for i in range(ids.GetNumberOfIds())]
-    return [(item, tree.GetItemName(item)) for item in every
-            if tree.GetItemDataNode(item) is None and nodes_in(item)]
+    return [(item, tree.GetItemName(item)) for item in every if tree.GetItemDataNode(item) is None and nodes_in(item)]
 
 
 def nodes_in(folder: int) -> list:
@@ -72,5 +71,11 @@ def nodes_in(folder: int) -> list:
     ids = vtk.vtkIdList()
     tree.GetItemChildren(folder, ids, True)
     nodes = [tree.GetItemDataNode(ids.GetId(i)) for i in range(ids.GetNumberOfIds())]
-    return [n for n in nodes if n is not None and n.IsA("vtkMRMLTransformableNode")
-            and not n.IsA("vtkMRMLTransformNode") and not n.GetHideFromEditors()]
+    return [
+        n
+        for n in nodes
+        if n is not None
+        and n.IsA("vtkMRMLTransformableNode")
+        and not n.IsA("vtkMRMLTransformNode")
+        and not n.GetHideFromEditors()
+    ]

@@ -44,16 +44,24 @@ def _abrupt(code: int, last: str, said_by_launcher: bool) -> str:
     """The sentence for an end that the command line did not foresee; `last` is its last line."""
     family, number = _signal(code), code & 0xFFFFFFFF
     if family in KILLED or number in WINDOWS_MEMORY or any(word in last.lower() for word in MEMORY_WORDS):
-        return _("The registration process was ended from outside, usually because memory ran out; "
-                 "choose the preset Fast, or crop or resample the volumes.")
+        return _(
+            "The registration process was ended from outside, usually because memory ran out; "
+            "choose the preset Fast, or crop or resample the volumes."
+        )
     if family in CRASHED or number in WINDOWS_CRASHED or 0xC0000000 <= number < 0xD0000000:
-        return _("The registration process crashed ({code}); nothing was changed. Try again with the device CPU only, "
-                 "or update the graphics driver.").format(code=_name(family, number))
+        return _(
+            "The registration process crashed ({code}); nothing was changed. Try again with the device CPU only, "
+            "or update the graphics driver."
+        ).format(code=_name(family, number))
     if said_by_launcher or not last:
-        return _("The registration process ended without a word: memory or disk space ran out, or it crashed. Choose "
-                 "the preset Fast, crop the volumes, or try the device CPU only.")
-    return _("The registration process ended unexpectedly (code {code}); nothing was changed. Try again. Its last "
-             "words: {words}").format(code=code, words=last)
+        return _(
+            "The registration process ended without a word: memory or disk space ran out, or it crashed. Choose "
+            "the preset Fast, crop the volumes, or try the device CPU only."
+        )
+    return _(
+        "The registration process ended unexpectedly (code {code}); nothing was changed. Try again. Its last "
+        "words: {words}"
+    ).format(code=code, words=last)
 
 
 def _signal(code: int) -> int | None:

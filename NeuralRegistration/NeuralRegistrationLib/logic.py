@@ -1,8 +1,8 @@
 """The steps of one registration: files out, worker, files in. No dialog and no widget; callable from Python.
 
-    logic = NeuralRegistrationLogic()
-    run = logic.register(fixedNode, movingNode, preset="fast")     # waits, the window stays alive
-    logic.register(fixedNode, movingNode, wait=False, onFinished=lambda outcome: print(outcome.message))
+logic = NeuralRegistrationLogic()
+run = logic.register(fixedNode, movingNode, preset="fast")     # waits, the window stays alive
+logic.register(fixedNode, movingNode, wait=False, onFinished=lambda outcome: print(outcome.message))
 """
 
 from __future__ import annotations
@@ -119,8 +119,12 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             raise RegistrationError(outcomes[0].message)
         return outcomes[0].run
 
-    def start(self, request: Request, onProgress: Callable[[Progress], None] | None = None,
-              onFinished: Callable[[Outcome], None] | None = None) -> None:
+    def start(
+        self,
+        request: Request,
+        onProgress: Callable[[Progress], None] | None = None,
+        onFinished: Callable[[Outcome], None] | None = None,
+    ) -> None:
         """Export and hand over to the worker; everything after that comes through the two callbacks.
 
         Raises RegistrationError when the request cannot be run; the scene and the disk are then as before.
@@ -137,8 +141,10 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         except OSError as error:
             self._removeFolder()
             raise RegistrationError(
-                _("The registration cannot be started ({reason}); check the free space of the temporary folder.")
-                .format(reason=error.strerror or error)) from error
+                _(
+                    "The registration cannot be started ({reason}); check the free space of the temporary folder."
+                ).format(reason=error.strerror or error)
+            ) from error
         self._request, self._onProgress, self._onFinished = request, onProgress, onFinished
         self._observe()
         self._timer.start()
@@ -166,8 +172,11 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         try:
             (self.folder / "run" / STOP).touch()
         except OSError as error:
-            raise RegistrationError(_("The process cannot be told to stop ({reason}); make room on the disk, or "
-                                      "cancel.").format(reason=error.strerror)) from error
+            raise RegistrationError(
+                _("The process cannot be told to stop ({reason}); make room on the disk, or cancel.").format(
+                    reason=error.strerror
+                )
+            ) from error
 
     def poll(self) -> None:
         """Take note of what the worker has said; the timer calls this."""
@@ -216,8 +225,14 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         kept = _(" (stopped early)") if result.stopped_early else ""
         notes = "".join(f" {warning}" for warning in result.warnings)
         seconds = result.timings.get("total", 0.0)
-        self._finish(Outcome(DONE, _("Done in {seconds:.0f} s{kept}.").format(seconds=seconds, kept=kept) + notes, run,
-                             result.stopped_early))
+        self._finish(
+            Outcome(
+                DONE,
+                _("Done in {seconds:.0f} s{kept}.").format(seconds=seconds, kept=kept) + notes,
+                run,
+                result.stopped_early,
+            )
+        )
 
     def _finish(self, outcome: Outcome) -> None:
         tell, self._request, self._onProgress, self._onFinished = self._onFinished, None, None, None

@@ -114,8 +114,10 @@ def checkerboard(run: Run):
         return known
     fixed, warped = _as_shown(run.fixed), _as_shown(run.warped)
     side = max(1, max(fixed.shape) // SQUARES)
-    index = np.add.outer(np.add.outer(np.arange(fixed.shape[0]) // side, np.arange(fixed.shape[1]) // side),
-                         np.arange(fixed.shape[2]) // side)
+    index = np.add.outer(
+        np.add.outer(np.arange(fixed.shape[0]) // side, np.arange(fixed.shape[1]) // side),
+        np.arange(fixed.shape[2]) // side,
+    )
     board = np.where(index % 2 == 0, fixed, warped).astype(np.uint8)
     node = slicer.util.addVolumeFromArray(board, local_geometry(run.warped), f"{run.name} checkerboard")
     return _keep(run, node, "checkerboard")
@@ -187,8 +189,10 @@ class Preview:
         self.node.CreateDefaultDisplayNodes()
         if self.moving.GetDisplayNode() is not None:
             self.node.GetDisplayNode().CopyContent(self.moving.GetDisplayNode())
-        self._before = [(view.GetID(), view.GetBackgroundVolumeID(), view.GetForegroundVolumeID(),
-                         view.GetForegroundOpacity()) for view in slice_views()]
+        self._before = [
+            (view.GetID(), view.GetBackgroundVolumeID(), view.GetForegroundVolumeID(), view.GetForegroundOpacity())
+            for view in slice_views()
+        ]
         overlay(self.fixed, self.node, 0.5)
 
     def end(self) -> None:

@@ -9,8 +9,10 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic, ScriptedL
 
 def sentence():
     """What to do about it."""
-    return _("Neural Registration needs Slicer 5.10 or newer (Python 3.10); this Slicer has Python {version}. Please "
-             "install a newer Slicer.").format(version=platform.python_version())
+    return _(
+        "Neural Registration needs Slicer 5.10 or newer (Python 3.10); this Slicer has Python {version}. Please "
+        "install a newer Slicer."
+    ).format(version=platform.python_version())
 
 
 class NeuralRegistrationWidget(ScriptedLoadableModuleWidget):

@@ -33,8 +33,11 @@ class Contrast(enum.Enum):
     DIFFERENT = "mind"
 
     def label(self):
-        return {"auto": _("Decide from the images"), "lncc": _("Same (T1 to T1, CT to CT)"),
-                "mind": _("Different (T1 to T2, CT to MR)")}[self.value]
+        return {
+            "auto": _("Decide from the images"),
+            "lncc": _("Same (T1 to T1, CT to CT)"),
+            "mind": _("Different (T1 to T2, CT to MR)"),
+        }[self.value]
 
 
 class Linear(enum.Enum):

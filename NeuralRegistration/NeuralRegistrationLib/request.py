@@ -78,8 +78,10 @@ def write_job(request: Request, folder: Path) -> Path:
     elif request.centre and not volumes_overlap(request.fixed, request.moving):
         initial = _centring(request, inputs / "initial.h5")
     masks = {}
-    for name, mask, volume in (("fixed_mask", request.fixed_mask, request.fixed),
-                               ("moving_mask", request.moving_mask, request.moving)):
+    for name, mask, volume in (
+        ("fixed_mask", request.fixed_mask, request.fixed),
+        ("moving_mask", request.moving_mask, request.moving),
+    ):
         masks[name] = None if mask is None else export_mask(mask, volume, inputs / f"{name}.nrrd")
     job = RegistrationJob(
         fixed=export_volume(request.fixed, inputs / "fixed.nrrd"),

@@ -40,8 +40,10 @@ def addSmallPair():
     """A body with a few structures, and the same body bent by some millimetres, as two volume nodes."""
     geometry = np.diag([-SPACING_MM, -SPACING_MM, SPACING_MM, 1.0])
     geometry[:3, 3] = -geometry[:3, :3] @ (np.array(SMALL[::-1]) - 1) / 2
-    return tuple(slicer.util.addVolumeFromArray(_body(geometry, bend), geometry, name)
-                 for name, bend in (("Small fixed", 0.0), ("Small moving", 5.0)))
+    return tuple(
+        slicer.util.addVolumeFromArray(_body(geometry, bend), geometry, name)
+        for name, bend in (("Small fixed", 0.0), ("Small moving", 5.0))
+    )
 
 
 def _body(geometry: np.ndarray, bend: float) -> np.ndarray:

@@ -58,8 +58,9 @@ def export_transform(node, path: Path) -> str:
     storage = slicer.vtkMRMLTransformStorageNode()
     storage.SetFileName(str(path))
     if not storage.WriteData(whole):
-        raise RegistrationError(f'The transform "{node.GetName()}" could not be written to {path}; '
-                                "check that the disk is not full.")
+        raise RegistrationError(
+            f'The transform "{node.GetName()}" could not be written to {path}; check that the disk is not full.'
+        )
     return str(path)
 
 
@@ -78,8 +79,10 @@ def _image_of(volume):
         raise RegistrationError(f'The volume "{volume.GetName()}" holds no image; load it again or choose another.')
     components = image.GetNumberOfScalarComponents()
     if components != 1:
-        raise RegistrationError(f'The volume "{volume.GetName()}" has {components} values per voxel; make a scalar '
-                                'volume of it first, with the module "Vector to Scalar Volume".')
+        raise RegistrationError(
+            f'The volume "{volume.GetName()}" has {components} values per voxel; make a scalar '
+            'volume of it first, with the module "Vector to Scalar Volume".'
+        )
     return image
 
 
@@ -135,8 +138,9 @@ def _write(image, geometry: np.ndarray, path: Path) -> str:
             file.write(_nrrd_header(array.dtype, image.GetDimensions(), geometry))
             file.write(array.data)
     except OSError as error:
-        raise RegistrationError(f"The image could not be written to {path} ({error.strerror}); "
-                                "make room on that disk and try again.") from error
+        raise RegistrationError(
+            f"The image could not be written to {path} ({error.strerror}); make room on that disk and try again."
+        ) from error
     return str(path)
 
 
@@ -144,9 +148,21 @@ def _nrrd_header(dtype: np.dtype, size: tuple[int, int, int], geometry: np.ndarr
     """The header of teem.sourceforge.net/nrrd/format.html, in ITK's space (LPS)."""
     lps = np.diag([-1, -1, 1, 1]) @ geometry
     vectors = ["({})".format(",".join(repr(float(x)) for x in column)) for column in lps[:3].T]
-    kind = {"f": "float" if dtype.itemsize == 4 else "double", "i": f"int{dtype.itemsize * 8}",
-            "u": f"uint{dtype.itemsize * 8}"}[dtype.kind]
-    lines = ["NRRD0005", f"type: {kind}", "dimension: 3", "space: left-posterior-superior",
-             f"sizes: {size[0]} {size[1]} {size[2]}", f"space directions: {' '.join(vectors[:3])}",
-             "kinds: domain domain domain", f"endian: {sys.byteorder}", "encoding: raw", f"space origin: {vectors[3]}"]
+    kind = {
+        "f": "float" if dtype.itemsize == 4 else "double",
+        "i": f"int{dtype.itemsize * 8}",
+        "u": f"uint{dtype.itemsize * 8}",
+    }[dtype.kind]
+    lines = [
+        "NRRD0005",
+        f"type: {kind}",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        f"sizes: {size[0]} {size[1]} {size[2]}",
+        f"space directions: {' '.join(vectors[:3])}",
+        "kinds: domain domain domain",
+        f"endian: {sys.byteorder}",
+        "encoding: raw",
+        f"space origin: {vectors[3]}",
+    ]
     return ("\n".join(lines) + "\n\n").encode("ascii")

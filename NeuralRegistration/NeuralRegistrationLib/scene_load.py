@@ -133,8 +133,9 @@ def _unpack(path: Path) -> Generator[None, None, Path]:
                 plain.write(chunk)
                 yield
     except (OSError, EOFError, zlib.error) as error:
-        raise RegistrationError(f"{path.name} of the run cannot be unpacked ({error}); check that the disk is not "
-                                "full and run it again.") from error
+        raise RegistrationError(
+            f"{path.name} of the run cannot be unpacked ({error}); check that the disk is not full and run it again."
+        ) from error
     return unpacked
 
 

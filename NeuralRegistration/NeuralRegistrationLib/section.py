@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import qt
 from neuralreg.job import RegistrationError
 
 
@@ -24,6 +25,15 @@ class Section:
 
 MOST_ROWS = 8  # of a table; more are scrolled
 HEADER_PADDING = 8  # px around the text of a header
+
+
+def prepare_table(table, columns: tuple[str, ...], stretched: int) -> None:
+    """A table to read, with titles over its columns; one of them takes the width that is left."""
+    table.setColumnCount(len(columns))
+    table.setHorizontalHeaderLabels(list(columns))
+    table.verticalHeader().setVisible(False)
+    table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+    table.horizontalHeader().setSectionResizeMode(stretched, qt.QHeaderView.Stretch)
 
 
 def fit_height(table) -> None:

@@ -63,8 +63,10 @@ def write_landmarks(fixed, moving, path: Path) -> str:
     """
     counts = fixed.GetNumberOfControlPoints(), moving.GetNumberOfControlPoints()
     if counts[0] != counts[1] or not counts[0]:
-        raise RegistrationError(f"The landmark lists have {counts[0]} and {counts[1]} points; they are paired in their "
-                                "order, so give both the same number.")
+        raise RegistrationError(
+            f"The landmark lists have {counts[0]} and {counts[1]} points; they are paired in their "
+            "order, so give both the same number."
+        )
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow([f"{side}_{axis}" for side in ("fixed", "moving") for axis in "xyz"])
@@ -94,9 +96,10 @@ def write_structures(fixed, moving, run: Run, folder: Path) -> tuple[str, str, l
     names = [name for name in by_name[0] if name in by_name[1]]
     if not names:
         raise RegistrationError("The two segmentations have no segment name in common; give segments the same names.")
-    written = [export_segments(node, [ids[name] for name in names], reference, path)
-               for node, ids, reference, path in zip((fixed, moving), by_name, (run.fixed, run.moving), paths,
-                                                     strict=True)]
+    written = [
+        export_segments(node, [ids[name] for name in names], reference, path)
+        for node, ids, reference, path in zip((fixed, moving), by_name, (run.fixed, run.moving), paths, strict=True)
+    ]
     return written[0], written[1], names
 
 
@@ -117,4 +120,3 @@ def summary(run: Run) -> str:
         qa.AMBER: "Look closer: at least one check is not clear (amber).",
         qa.RED: "Do not rely on this registration: at least one check failed (red).",
     }[light]
-

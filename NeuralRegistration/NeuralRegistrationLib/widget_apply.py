@@ -30,7 +30,8 @@ class ApplySection(Section):
         run = self.panel.run()
         self.ui.applyHintLabel.text = (
             _('What belongs to one of the volumes goes the same way, by "{name}".').format(name=run.name)
-            if run is not None else _("There is no registration yet; register first.")
+            if run is not None
+            else _("There is no registration yet; register first.")
         )
         self.ui.moveButton.enabled = run is not None
 

@@ -7,7 +7,7 @@ from neuralreg.job import RegistrationError
 from slicer.i18n import tr as _
 
 from . import batch
-from .section import Section, fit_height, told
+from .section import Section, fit_height, prepare_table, told
 
 COLUMNS = (_("Moving volume"), _("Result"))
 
@@ -16,12 +16,7 @@ class BatchSection(Section):
     def __init__(self, panel):
         super().__init__(panel)
         self.batch: batch.Batch | None = None
-        table = self.ui.batchTable
-        table.setColumnCount(len(COLUMNS))
-        table.setHorizontalHeaderLabels(list(COLUMNS))
-        table.verticalHeader().setVisible(False)
-        table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
-        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        prepare_table(self.ui.batchTable, COLUMNS, stretched=0)
         self.ui.batchSection.connect("contentsCollapsed(bool)", self.onOpened)
         self.ui.batchButton.connect("clicked()", self.onStart)
 
@@ -41,8 +36,9 @@ class BatchSection(Section):
         items = batch.items_of(chosen, self.ui.sequenceSelector.currentNode())
         runner = self.panel.runSection()
         request = self.panel.requestFor(items[0].node)
-        self.batch = batch.Batch(items, request, lambda r, done: runner.start(r, _both(runner.finish, done)),
-                                 self.onChanged)
+        self.batch = batch.Batch(
+            items, request, lambda r, done: runner.start(r, _both(runner.finish, done)), self.onChanged
+        )
         self.show()
         self.onOpened()
         self.batch.next()

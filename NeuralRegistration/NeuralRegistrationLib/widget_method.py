@@ -53,8 +53,9 @@ class MethodSection(Section):
                 self.ui.overlapLabel.text = str(error)
                 apart = True
             else:
-                self.ui.overlapLabel.text = _("The volumes do not overlap in space: centre them, or choose an initial "
-                                              "transform below.")
+                self.ui.overlapLabel.text = _(
+                    "The volumes do not overlap in space: centre them, or choose an initial transform below."
+                )
         self.ui.overlapLabel.visible = apart
         self.ui.centreCheckBox.visible = apart or node.centre
         paint_text(self.ui.overlapLabel, "warning")
@@ -64,8 +65,14 @@ class MethodSection(Section):
             self.ui.estimateLabel.text = _("The time is estimated once there is a fixed volume.")
             return
         megavoxels = node.fixedVolume.GetImageData().GetNumberOfPoints() / 1e6
-        seconds, learnt = estimate.estimate(node.method, node.preset.value, self.device(), megavoxels,
-                                            dependencies.cores(), self.logic.worker.calibration)
+        seconds, learnt = estimate.estimate(
+            node.method,
+            node.preset.value,
+            self.device(),
+            megavoxels,
+            dependencies.cores(),
+            self.logic.worker.calibration,
+        )
         known = _("About {time}, going by runs on this computer.")
         guessed = _("About {time}: an estimate until the first run on this computer.")
         text = known if learnt else guessed
@@ -150,8 +157,13 @@ class MethodSection(Section):
 
 
 def as_text(value) -> str:
-    return ", ".join(as_text(v) for v in value) if isinstance(value, (tuple, list)) else f"{value:g}" if isinstance(
-        value, float) else str(value)
+    return (
+        ", ".join(as_text(v) for v in value)
+        if isinstance(value, (tuple, list))
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def from_text(text: str, option: dict):

@@ -9,7 +9,7 @@ from neuralreg.job import RegistrationError
 from slicer.i18n import tr as _
 
 from . import models
-from .section import Section, fit_height, told
+from .section import Section, fit_height, prepare_table, told
 
 COLUMNS = (_("Model"), _("For"))
 
@@ -17,21 +17,20 @@ COLUMNS = (_("Model"), _("For"))
 class ModelsSection(Section):
     def __init__(self, panel):
         super().__init__(panel)
-        table = self.ui.modelsTable
-        table.setColumnCount(len(COLUMNS))
-        table.setHorizontalHeaderLabels(list(COLUMNS))
-        table.verticalHeader().setVisible(False)
-        table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
-        table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.Stretch)
+        prepare_table(self.ui.modelsTable, COLUMNS, stretched=1)
         self.ui.addModelButton.connect("clicked()", self.onAdd)
         self.ui.modelsSection.connect("contentsCollapsed(bool)", self.show)
         self.show()
 
     def show(self, collapsed=False) -> None:
         installed = models.installed()
-        self.ui.modelsLabel.text = _("DNVF needs no trained weights.") if not installed else _(
-            "Weights that the feed-forward methods can use; your own are in {folder}.").format(
-            folder=models.user_folder())
+        self.ui.modelsLabel.text = (
+            _("DNVF needs no trained weights.")
+            if not installed
+            else _("Weights that the feed-forward methods can use; your own are in {folder}.").format(
+                folder=models.user_folder()
+            )
+        )
         self.ui.modelsTable.visible = bool(installed)
         self.ui.modelsTable.setRowCount(len(installed))
         for index, model in enumerate(installed):

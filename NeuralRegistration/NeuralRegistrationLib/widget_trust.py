@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from . import theme, trust
 from .results import runs, write_measurements
-from .section import Section, fit_height, told
+from .section import Section, fit_height, prepare_table, told
 from .task import Task
 
 COLUMNS = (_("Check"), _("Value"))
@@ -25,13 +25,9 @@ class TrustSection(Section):
         self.task = Task()
         self.chooseFile = choose_file  # replaced in tests
         table = self.ui.trustTable
-        table.setColumnCount(len(COLUMNS))
-        table.setHorizontalHeaderLabels(list(COLUMNS))
-        table.verticalHeader().setVisible(False)
-        table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+        prepare_table(table, COLUMNS, stretched=0)
         table.setSelectionMode(qt.QAbstractItemView.NoSelection)
         table.setWordWrap(True)
-        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
         table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
         self.ui.noteLabel.text = qa.NOTE
         self.ui.trustSection.connect("contentsCollapsed(bool)", self.onOpened)
@@ -134,8 +130,9 @@ class TrustSection(Section):
             if not problem:
                 shutil.copyfile(folder / "report.html", path)
         except OSError as error:
-            problem = _("{path} cannot be written ({reason}); choose another place.").format(path=path,
-                                                                                            reason=error.strerror)
+            problem = _("{path} cannot be written ({reason}); choose another place.").format(
+                path=path, reason=error.strerror
+            )
         self.panel.say(problem or _("Saved as {path}.").format(path=path), "error" if problem else "good")
         self.panel.refresh()
 

@@ -44,8 +44,18 @@ def python_executable() -> str:
 
 def serve_command(inbox: Path) -> list[str]:
     """The command line that waits for a job in a folder, and ends when the folder or this process is gone."""
-    return [python_executable(), "-m", "neuralreg", "serve", "--progress", "json", "--inbox", str(inbox),
-            "--parent-pid", str(os.getpid())]
+    return [
+        python_executable(),
+        "-m",
+        "neuralreg",
+        "serve",
+        "--progress",
+        "json",
+        "--inbox",
+        str(inbox),
+        "--parent-pid",
+        str(os.getpid()),
+    ]
 
 
 class Worker:
@@ -178,8 +188,12 @@ def _own_group() -> dict:
 def _kill_tree(process: subprocess.Popen) -> None:
     if os.name == "nt":
         if process.poll() is None:
-            subprocess.run(["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False,
-                           creationflags=subprocess.CREATE_NO_WINDOW)
+            subprocess.run(
+                ["taskkill", "/F", "/T", "/PID", str(process.pid)],
+                capture_output=True,
+                check=False,
+                creationflags=subprocess.CREATE_NO_WINDOW,
+            )
     else:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # the whole group is gone already
             os.killpg(process.pid, signal.SIGKILL)  # also when the launcher has ended: the group may live on

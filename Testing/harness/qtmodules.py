@@ -58,8 +58,10 @@ class UiLoader(QtUiTools.QUiLoader):
 
     @staticmethod
     def _connect(widget, connections) -> None:
-        objects = {o.objectName if isinstance(o, pythonqt.PythonQtObject) else o.objectName(): o
-                   for o in [widget, *widget.findChildren(QtCore.QObject)]}
+        objects = {
+            o.objectName if isinstance(o, pythonqt.PythonQtObject) else o.objectName(): o
+            for o in [widget, *widget.findChildren(QtCore.QObject)]
+        }
         for sender, signal, receiver, slot in connections:
             objects[sender].connect(signal, getattr(objects[receiver], re.match(r"\w+", slot).group(0)))
 

@@ -120,8 +120,11 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
             return []
         kinds, hidden, children = self.nodeTypes, self.showHidden, self.showChildNodeTypes
         every = [self._scene.GetNthNode(i) for i in range(self._scene.GetNumberOfNodes())]
-        of_kind = [node for node in every
-                   if (any(node.IsA(kind) for kind in kinds) if children else node.GetClassName() in kinds)]
+        of_kind = [
+            node
+            for node in every
+            if (any(node.IsA(kind) for kind in kinds) if children else node.GetClassName() in kinds)
+        ]
         return [node for node in of_kind if (hidden or not node.GetHideFromEditors()) and self._offers(node)]
 
     def _offers(self, node) -> bool:

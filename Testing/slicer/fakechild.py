@@ -74,8 +74,13 @@ def optimise(job, output: Path, play: str, inbox: Inbox) -> int:
         if step == 2:
             shutil.copyfile(Path(job.fixed), output / "preview.nrrd")
             preview = "preview.nrrd"
-        say(stage="affine" if step < 4 else "deformable", fraction=min(step / STEPS, 0.95), preview=preview,
-            loss=None if step < 4 else -1 + 1 / (step + 1), seconds_left=5.0)
+        say(
+            stage="affine" if step < 4 else "deformable",
+            fraction=min(step / STEPS, 0.95),
+            preview=preview,
+            loss=None if step < 4 else -1 + 1 / (step + 1),
+            seconds_left=5.0,
+        )
         if play == "crash" and step == 5:
             raise RuntimeError("a bug")
         if play == "killed" and step == 5:

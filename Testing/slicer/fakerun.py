@@ -85,10 +85,26 @@ def composite(fixed: sitk.Image, inverted=False) -> sitk.Transform:
 
 def result(**changes) -> Result:
     """A small but complete result."""
-    metrics = {"similarity_before": 0.31, "similarity_after": 0.87, "folds_percent": 0.0,
-               "jacobian": {"min": 0.42, "max": 1.9}, "dice": {"1": 0.9}}
-    made = Result(files={}, metrics=metrics, timings={"affine": 1.5, "total": 4.0}, peak_memory_mb=800.0, device="cpu",
-                  device_reason="no GPU found", method="DNVF", options={}, similarity="lncc", seed=0, versions={})
+    metrics = {
+        "similarity_before": 0.31,
+        "similarity_after": 0.87,
+        "folds_percent": 0.0,
+        "jacobian": {"min": 0.42, "max": 1.9},
+        "dice": {"1": 0.9},
+    }
+    made = Result(
+        files={},
+        metrics=metrics,
+        timings={"affine": 1.5, "total": 4.0},
+        peak_memory_mb=800.0,
+        device="cpu",
+        device_reason="no GPU found",
+        method="DNVF",
+        options={},
+        similarity="lncc",
+        seed=0,
+        versions={},
+    )
     return dataclasses.replace(made, **changes)
 
 

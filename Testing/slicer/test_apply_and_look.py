@@ -141,8 +141,15 @@ def test_buttons_follow_what_the_run_has(fake_worker, module, tmp_path):
     module.refresh()
     ui = module.ui
     assert not ui.jacobianButton.enabled and ui.gridButton.enabled and ui.checkerButton.enabled
-    for button in (ui.beforeButton, ui.displacementButton, ui.gridButton, ui.flickerButton, ui.checkerButton,
-                   ui.sideButton, ui.resetButton):
+    for button in (
+        ui.beforeButton,
+        ui.displacementButton,
+        ui.gridButton,
+        ui.flickerButton,
+        ui.checkerButton,
+        ui.sideButton,
+        ui.resetButton,
+    ):
         button.click()
     assert not ui.beforeButton.checked and not ui.displacementButton.checked and not ui.flickerButton.checked
     ui.blendSlider.value = 0.8

@@ -13,10 +13,16 @@ from NeuralRegistrationLib.results import runs
 from test_worker import gone
 
 
-@pytest.mark.parametrize(("name", "words"), [
-    ("crash", "unexpectedly"), ("killed", "memory"), ("sentence", "nothing in common"), ("full disk", "is full"),
-    ("no result", "no result file"),
-])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("crash", "unexpectedly"),
+        ("killed", "memory"),
+        ("sentence", "nothing in common"),
+        ("full disk", "is full"),
+        ("no result", "no result file"),
+    ],
+)
 def test_faults_end_in_one_sentence(panel, wait, name, words):
     nodes = slicer.mrmlScene.GetNumberOfNodes()
     register(panel, wait, name)

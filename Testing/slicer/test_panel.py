@@ -26,8 +26,9 @@ def test_apply_says_what_is_missing(fake_worker, module):
 
 def test_no_overlap_is_said_before_apply_and_centring_helps(panel):
     far = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "far")
-    far.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(
-        np.array([[1.0, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])))
+    far.SetMatrixTransformToParent(
+        slicer.util.vtkMatrixFromArray(np.array([[1.0, 0, 0, 900], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    )
     panel.parameters.movingVolume.SetAndObserveTransformNodeID(far.GetID())
     panel.refresh()
     assert not panel.ui.overlapLabel.isHidden() and not panel.ui.applyButton.enabled

@@ -40,19 +40,28 @@ def check_evidence(module, wait, fixed, moving):
     ui = module.ui
     for selector, volume in ((ui.fixedStructuresSelector, fixed), (ui.movingStructuresSelector, moving)):
         labels = slicer.util.arrayFromVolume(volume) > 60
-        node = slicer.util.addVolumeFromArray(labels.astype(np.uint8), local_geometry(volume),
-                                              f"{volume.GetName()} labels", "vtkMRMLLabelMapVolumeNode")
+        node = slicer.util.addVolumeFromArray(
+            labels.astype(np.uint8), local_geometry(volume), f"{volume.GetName()} labels", "vtkMRMLLabelMapVolumeNode"
+        )
         segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{volume.GetName()} body")
         slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(node, segmentation)
         segment = segmentation.GetSegmentation().GetNthSegment(0)
         segment.SetName("body")
         selector.setCurrentNode(segmentation)
+    for selector in (ui.fixedLandmarksSelector, ui.movingLandmarksSelector):
+        points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "landmarks")
+        for position in ((12, 0, 0), (-12, 0, 0), (0, 15, 5)):
+            points.AddControlPoint(*position)
+        selector.setCurrentNode(points)
     ui.evaluateButton.click()
     section = next(s for s in module.sections if hasattr(s, "chooseFile"))
     wait(lambda: not section.task.running, 60)
     run = runs()[0]
     assert run.measurements["dice"]["body"] > 0.9, ui.statusLabel.text
-    assert "Overlap of structures (Dice)" in [check.name for check in trust.checks(run)]
+    assert 0 < run.measurements["tre_mean_mm"] < 10 and len(run.measurements["tre_mm"]) == 3
+    assert {"Overlap of structures (Dice)", "Landmarks (TRE)"} <= {check.name for check in trust.checks(run)}
+    names = [ui.trustTable.item(row, 0).text() for row in range(ui.trustTable.rowCount)]
+    assert "Landmarks (TRE)" in names and "Displacement" in names and "Local change of volume" in names
 
 
 def check_report(module, wait, tmp_path):

@@ -29,8 +29,9 @@ def test_voxels_and_lattice_are_exact(scene, tmp_path, grid, kind):
     expected = as_sitk(volume)
     assert np.array_equal(sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(expected))
     for corner in ((0, 0, 0), (19, 0, 0), (0, 21, 0), (0, 0, 17)):
-        assert np.allclose(image.TransformIndexToPhysicalPoint(corner), expected.TransformIndexToPhysicalPoint(corner),
-                           atol=1e-6)
+        assert np.allclose(
+            image.TransformIndexToPhysicalPoint(corner), expected.TransformIndexToPhysicalPoint(corner), atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -57,8 +58,14 @@ def test_shear_is_resampled_not_straightened(scene, tmp_path):
 def test_bent_parent_is_resampled(scene, tmp_path):
     volume = add_volume("v", GRIDS["oblique"])
     source, target = vtk.vtkPoints(), vtk.vtkPoints()
-    for point, moved in (((3, -4, 5), (6, -6, 6)), ((-30, 0, 0), (-30, 0, 0)), ((30, 0, 0), (30, 0, 0)),
-                         ((0, 30, 0), (0, 30, 0)), ((0, -30, 0), (0, -30, 0)), ((0, 0, 30), (0, 0, 30))):
+    for point, moved in (
+        ((3, -4, 5), (6, -6, 6)),
+        ((-30, 0, 0), (-30, 0, 0)),
+        ((30, 0, 0), (30, 0, 0)),
+        ((0, 30, 0), (0, 30, 0)),
+        ((0, -30, 0), (0, -30, 0)),
+        ((0, 0, 30), (0, 0, 30)),
+    ):
         source.InsertNextPoint(point)
         target.InsertNextPoint(moved)
     spline = vtk.vtkThinPlateSplineTransform()
@@ -147,7 +154,10 @@ def test_what_cannot_be_exported_is_a_sentence(scene, tmp_path):
     with pytest.raises(RegistrationError, match="3 values per voxel"):
         exchange.export_volume(colour, tmp_path / "v.nrrd")
     with pytest.raises(RegistrationError, match='"drawing" is empty'):
-        exchange.export_mask(scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawing"),
-                             add_volume("v", GRIDS["axial"]), tmp_path / "m.nrrd")
+        exchange.export_mask(
+            scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawing"),
+            add_volume("v", GRIDS["axial"]),
+            tmp_path / "m.nrrd",
+        )
     with pytest.raises(RegistrationError, match="could not be written"):
         exchange.export_volume(add_volume("v", GRIDS["axial"]), tmp_path / "missing" / "v.nrrd")

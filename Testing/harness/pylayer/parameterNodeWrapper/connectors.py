@@ -65,8 +65,11 @@ def _choice(widget, cls, parameter):
         members = list(parameter.kind)
         widget.clear()
         widget.addItems([label(member) for member in members])
-        return (widget.currentIndexChanged, lambda: members[widget.currentIndex],
-                lambda member: widget.setCurrentIndex(members.index(member)))
+        return (
+            widget.currentIndexChanged,
+            lambda: members[widget.currentIndex],
+            lambda member: widget.setCurrentIndex(members.index(member)),
+        )
     for annotation in parameter.annotations:
         if isinstance(annotation, Choice):
             widget.clear()
@@ -77,5 +80,8 @@ def _choice(widget, cls, parameter):
 def _path(widget, cls, parameter):
     if not issubclass(parameter.kind, pathlib.Path) or cls is not ctk.ctkPathLineEdit:
         return None
-    return (widget.currentPathChanged, lambda: parameter.kind(widget.currentPath),
-            lambda path: widget.setCurrentPath(str(path)))
+    return (
+        widget.currentPathChanged,
+        lambda: parameter.kind(widget.currentPath),
+        lambda path: widget.setCurrentPath(str(path)),
+    )

@@ -71,8 +71,9 @@ class _Base:
 
 
 def _property(parameter):
-    return property(lambda self: parameter.read(self.parameterNode),
-                    lambda self, value: parameter.write(self.parameterNode, value))
+    return property(
+        lambda self: parameter.read(self.parameterNode), lambda self, value: parameter.write(self.parameterNode, value)
+    )
 
 
 def _forward(method):
