@@ -10,7 +10,6 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import SimpleITK as sitk
 import torch
 from torch import Tensor
 
@@ -76,7 +75,7 @@ def _read_map(path: Path) -> Image:
     """A file of the run, which may well be constant (the Jacobian of a shift): `read_image` refuses that for a scan."""
     if not path.is_file():
         raise RegistrationError(f"The run lacks {path}; run the registration again.")
-    return io.from_sitk(sitk.ReadImage(str(path)))
+    return io.read_map(path)
 
 
 def label_measurements(fixed: Image, moving: Image, transform: Transform) -> dict[str, Any]:

@@ -95,6 +95,8 @@ class RegistrationJob:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
                 raise RegistrationError(f'"{name}" must be a whole number, 0 or larger; got {value!r}.')
+        if "\0" in self.output:
+            raise RegistrationError(f'"output" is no path: it holds a character of no width; got {self.output!r}.')
         if not isinstance(self.options, dict):
             raise RegistrationError(f'"options" must be a table of names and values; got {self.options!r}.')
 
@@ -168,11 +170,28 @@ class Result:
     def load(cls, path: Path) -> Result:
         values = read_json(path, "result")
         try:
-            return cls(**values)
+            return cls(**values)._checked()
         except TypeError as error:
             raise RegistrationError(
                 f"{path} is not the result of a registration ({error}); choose a run directory."
             ) from error
+
+    def _checked(self) -> Result:
+        """Itself. Raises TypeError for a value that no run writes: what reads a result relies on it."""
+        number = lambda value: isinstance(value, int | float)  # noqa: E731
+        for name in ("files", "metrics", "timings", "options", "versions"):
+            if not isinstance(getattr(self, name), dict):
+                raise TypeError(f'"{name}" is no table')
+        if not number(self.peak_memory_mb) or not all(number(seconds) for seconds in self.timings.values()):
+            raise TypeError('"peak_memory_mb" and "timings" are numbers')
+        if any(isinstance(value, str) for value in self.metrics.values()):
+            raise TypeError('"metrics" holds a text')
+        if not isinstance(self.warnings, list) or not all(isinstance(warning, str) for warning in self.warnings):
+            raise TypeError('"warnings" is no list of texts')
+        rows = self.loss if isinstance(self.loss, list) else [None]
+        if not all(isinstance(row, list) and len(row) == 3 and all(map(number, row)) for row in rows):
+            raise TypeError('"loss" is no list of rows [stage, iteration, loss]')
+        return self
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -181,7 +200,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RegistrationError(f"There is no {what} file at {path}; check the path.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RegistrationError(f"The {what} file {path} cannot be read ({error}); write it again.") from error
     if not isinstance(values, dict):
         raise RegistrationError(f"The {what} file {path} must hold one JSON object; write it again.")

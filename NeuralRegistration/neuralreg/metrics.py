@@ -35,12 +35,13 @@ def dice(fixed: Tensor, warped: Tensor, labels: Iterable[int] | None = None) -> 
 
     A label that only one map has scores 0, one that neither has is left out.
     """
-    a, b = _label_array(fixed), _label_array(warped)
-    wanted = _labels(fixed, warped) if labels is None else sorted(labels)
-    count = max([int(a.max()), int(b.max()), *wanted]) + 1
-    in_a, in_b, common = (np.bincount(v.ravel(), minlength=count) for v in (a, b, a[a == b]))
-    total = in_a + in_b
-    return {label: float(2 * common[label] / total[label]) for label in wanted if total[label]}
+    present = np.array(sorted({0, *_labels(fixed, warped)}))
+    # Labels are counted by rank: they may be negative, or millions apart.
+    a, b = (np.searchsorted(present, _label_array(v)).ravel() for v in (fixed, warped))
+    in_a, in_b, common = (np.bincount(v, minlength=len(present)) for v in (a, b, a[a == b]))
+    scores = {int(label): 2 * c / (p + q) for label, c, p, q in zip(present, common, in_a, in_b, strict=True) if p + q}
+    wanted = set(present.tolist()) - {0} if labels is None else set(labels)
+    return {label: float(scores[label]) for label in sorted(wanted & set(scores))}
 
 
 def hd95(fixed: Tensor, warped: Tensor, spacing, labels: Iterable[int] | None = None) -> dict[int, float]:

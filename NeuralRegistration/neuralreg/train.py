@@ -136,6 +136,7 @@ def train(
         weights.save(output / MODEL, trainer.average, _manifest(config, trainer, row, domain))
 
     loop.run(trainer, output / CHECKPOINT, note, keep, tick, started + 3600 * hours)
+    trainer.crew.leave()
     return output / MODEL
 
 

@@ -4,7 +4,9 @@ import json
 import shutil
 
 import pytest
-from neuralreg import evaluate, qa
+import torch
+from neuralreg import evaluate, metrics, qa
+from neuralreg.cli import main
 from neuralreg.job import INVERSE, TRANSFORM, RegistrationError
 from run_folder import write_run
 
@@ -99,3 +101,48 @@ def test_qa_lights_follow_their_rules():
     assert light(mutual_information_before=1.0, mutual_information_after=0.5) == qa.RED
     assert light(non_diffeomorphic_volume_percent=0.001) == qa.AMBER
     assert light() == qa.GREEN and qa.read({}, 1.0) == []
+
+
+@pytest.mark.parametrize("name", ["warped.nii.gz", "jacobian.nii.gz"])
+@pytest.mark.parametrize("content", [b"", b"nothing of the kind" * 20, None])
+def test_damaged_files_of_the_run_get_a_sentence(folder, tmp_path, name, content):
+    run = shutil.copytree(folder, tmp_path / "copy") / "run"
+    whole = (run / name).read_bytes()
+    (run / name).write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(RegistrationError, match=name):
+        evaluate.evaluate_run(run)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"metrics": None}, {"metrics": {"folds_percent": "none"}}, {"timings": [1]}, {"loss": [[0], "a"]},
+        {"loss": None}, {"loss": [["a", "b", "c"]]}, {"options": None}, {"warnings": None}, {"warnings": [1]},
+        {"versions": [1]}, {"peak_memory_mb": "much"},
+    ],
+)  # fmt: skip
+def test_a_result_that_no_run_wrote_gets_a_sentence(folder, tmp_path, changes, capsys):
+    run = shutil.copytree(folder, tmp_path / "copy") / "run"
+    values = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(values | changes))
+    for command in ("evaluate", "report"):
+        assert main([command, str(run)]) == 2
+        assert "is not the result of a registration" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "report.html"])
+def test_output_that_cannot_be_written_gets_a_sentence(folder, tmp_path, name, capsys):
+    run = shutil.copytree(folder, tmp_path / "copy") / "run"
+    (run / name).unlink(missing_ok=True)
+    (run / name).mkdir()
+    assert main(["evaluate" if name == "evaluation.json" else "report", str(run)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    assert main(["evaluate", str(folder / "run"), "--json", str(tmp_path / "no" / "folder.json")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_labels_may_be_negative_or_far_apart():
+    fixed, warped = torch.zeros(4, 4, 4).long(), torch.zeros(4, 4, 4).long()
+    fixed[:2], warped[1:3] = -3, -3
+    fixed[3], warped[3] = 2_000_000_000, 2_000_000_000
+    assert metrics.dice(fixed, warped) == pytest.approx({-3: 0.5, 2_000_000_000: 1.0})

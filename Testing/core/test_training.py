@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from child import start
 from neuralreg import losses, train, weights
 from neuralreg.feedforward import displacements
 from neuralreg.image import Grid
@@ -107,6 +109,12 @@ def test_training_resumes_bit_for_bit(pack, tmp_path):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
 def test_two_processes_train_one_network(pack, tmp_path):
     """Started by torchrun: other examples in each process, the same weights in both, one checkpoint."""
     script = tmp_path / "two.py"
@@ -122,9 +130,14 @@ def test_two_processes_train_one_network(pack, tmp_path):
         f"torch.save((trainer.network.state_dict(), values), {str(tmp_path)!r} + f'/rank{{trainer.crew.rank}}.pt')\n"
         "train.train(settings)\n"
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    # A fixed meeting point on this computer: `--standalone` looks up the computer's own name, which not every network
+    # resolves, and takes a process that gets no time for a while on a busy computer for dead.
+    meeting = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    command = [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc_per_node", "2", str(script)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    if sys.platform.startswith("linux"):
+        environment["GLOO_SOCKET_IFNAME"] = "lo"
+    result = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, check=False)
     assert result.returncode == 0, result.stderr[-4000:]
     (one, values_one), (two, values_two) = (torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in (0, 1))
     assert values_one != values_two
@@ -256,6 +269,39 @@ def test_wrong_configurations_get_a_sentence(tmp_path, text, words):
         load_config(tmp_path / "c.toml")
     with pytest.raises(RegistrationError, match="no configuration"):
         load_config(tmp_path / "d.toml")
+
+
+TENSORBOARD_CONFIG = """
+data = {data!r}
+output = {output!r}
+network = {{size = "voxelmorph-1", half_resolution = true, width = 0.5}}
+spacing = 2.0
+lattice = [17, 17, 17]
+validation_subjects = 2
+validation_pairs = 1
+[objective]
+terms = {{lncc = 1.0, smoothness = 0.1}}
+options = {{lncc = {{window = 3}}}}
+scales = 1
+squarings = 2
+[schedule]
+iterations = 2
+validate_every = 1
+"""
+
+
+def test_tensorboard_log_holds_every_validation(pack, tmp_path):
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    (tmp_path / "c.toml").write_text(TENSORBOARD_CONFIG.format(data=str(pack), output=str(tmp_path / "out")))
+    process = start("train", tmp_path / "c.toml", "--tensorboard", cwd=tmp_path)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    log = accumulators.EventAccumulator(str(tmp_path / "out")).Reload()
+    assert {"lncc", "train lncc", "folds %"} <= set(log.Tags()["scalars"])
+    rows = [json.loads(line) for line in (tmp_path / "out" / train.LOG).read_text().splitlines()]
+    assert [(event.step, pytest.approx(event.value)) for event in log.Scalars("lncc")] == [
+        (row["iteration"], row["lncc"]) for row in rows
+    ]
 
 
 def test_wrong_data_get_a_sentence(tmp_path, pack):

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .shared import add_command
+from .shared import add_command, writing
 
 
 def add_evaluate(commands: Any) -> None:
@@ -36,14 +36,12 @@ def add_evaluate(commands: Any) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from ..evaluate import evaluate_run, format_table
 
-    numbers = evaluate_run(Path(options.run), options.fixed_labels, options.moving_labels, options.landmarks)
-    text = json.dumps(numbers, indent=2)
-    if options.json == "-":
-        print(text)
-        return
-    if options.json:
-        Path(options.json).write_text(text + "\n", encoding="utf-8")
-    print(format_table(numbers))
+    with writing():
+        numbers = evaluate_run(Path(options.run), options.fixed_labels, options.moving_labels, options.landmarks)
+        text = json.dumps(numbers, indent=2)
+        if options.json and options.json != "-":
+            Path(options.json).write_text(text + "\n", encoding="utf-8")
+    print(text if options.json == "-" else format_table(numbers))
 
 
 def add_report(commands: Any) -> None:
@@ -60,7 +58,9 @@ def add_report(commands: Any) -> None:
 def _report(options: argparse.Namespace) -> None:
     from ..report import write_report
 
-    print(write_report(Path(options.run)))
+    with writing():
+        report = write_report(Path(options.run))
+    print(report)
 
 
 def add_methods(commands: Any) -> None:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..job import AFFINE_STAGES, DEVICES, PRESETS, SIMILARITIES, RegistrationError, choose
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """What goes wrong when a file is written, as a sentence."""
+    try:
+        yield
+    except OSError as error:
+        place = error.filename2 or error.filename or "The output"
+        raise RegistrationError(
+            f"{place} cannot be written ({error.strerror or error}); choose another place."
+        ) from error
 
 
 def add_command(commands: Any, name: str, function: Callable, summary: str, text: str = "", examples: str = "") -> Any:

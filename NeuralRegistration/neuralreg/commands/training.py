@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import sys
@@ -39,16 +40,17 @@ def _train(options: argparse.Namespace) -> None:
 
     given = {name: getattr(options, name) for name in ("data", "output", "device")}
     config = load_config(options.config, **{name: value for name, value in given.items() if value})
-    writer = _tensorboard(config.output) if options.tensorboard else None
-
-    def report(row: dict[str, Any]) -> None:
-        print("\r" + "  ".join(f"{name} {value}" for name, value in row.items()), file=sys.stderr)
-        for name, value in row.items():
-            if writer and isinstance(value, float):
-                writer.add_scalar(name, value, row["iteration"])
-
     bar = _Bar(config.schedule.iterations)
-    print(train(config, report, options.hours, bar if sys.stderr.isatty() else lambda iteration: None))
+    # The writer keeps rows in memory for two minutes: without being closed it would lose the end of every training.
+    with _tensorboard(config.output) if options.tensorboard else contextlib.nullcontext() as writer:
+
+        def report(row: dict[str, Any]) -> None:
+            print("\r" + "  ".join(f"{name} {value}" for name, value in row.items()), file=sys.stderr)
+            for name, value in row.items():
+                if writer and isinstance(value, float):
+                    writer.add_scalar(name, value, row["iteration"])
+
+        print(train(config, report, options.hours, bar if sys.stderr.isatty() else lambda iteration: None))
 
 
 class _Bar:

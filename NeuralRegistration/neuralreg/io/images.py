@@ -40,6 +40,8 @@ def read_labels(path: str | Path, warn: Warn = warnings.warn) -> Image:
     if values.dtype.kind == "f":
         if not np.array_equal(values, np.rint(values)):
             raise RegistrationError(f"{path} holds fractions, so it is no label map; give it as an image instead.")
+        if np.abs(values).max() >= 2**31:
+            raise RegistrationError(f"{path} holds numbers that are too large for labels; give it as an image instead.")
         return _image(volume, np.int32)
     return _image(volume, LABEL_TYPES.get(values.dtype, values.dtype))
 

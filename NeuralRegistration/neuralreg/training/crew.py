@@ -30,6 +30,13 @@ class Crew:
             dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
         return cls(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
 
+    def leave(self) -> None:
+        """Wait until everybody is done, then close the connections: a process that just ended would break the last
+        exchange of the others. Whoever joins again finds them closed."""
+        if self.size > 1 and dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
+
     @property
     def leads(self) -> bool:
         """Whether this process validates, reports and saves."""
