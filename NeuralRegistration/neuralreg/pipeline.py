@@ -5,6 +5,7 @@ metrics.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from .devices import choose_device, use_threads
 from .diffeomorphism import with_inverse
 from .image import Grid, Image, portion, resample
 from .job import AFFINE_STAGES, SIMILARITIES, Monitor, Part, choose
-from .methods import make_method
+from .methods import make_method, suited
 from .optimise import Fit
 from .preprocess import Pair, PointPairs, make_pair, with_landmarks, working_grid
 from .transform import Affine, Composite, DisplacementField, Transform, jacobian_determinant
@@ -128,6 +129,9 @@ def register(
         if landmarks is not None:
             pair = with_landmarks(pair, landmarks, moving_from_aligned, warnings)
         compared = _similarity(similarity, pair, warnings)
+        if changes := suited(method, preset, options, math.prod(grid.shape)):
+            chosen = make_method(method, preset, {**(options or {}), **changes})
+            warnings.append("The volume is small: more iterations see all of its voxels; an --option overrules this.")
     with clock("deformable"):
         fit, where, reason = _fit(chosen, pair, compared, where, reason, seed, _Deformable(monitor, grid), warnings)
         warnings += fit.warnings

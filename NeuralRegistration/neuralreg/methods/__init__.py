@@ -22,6 +22,9 @@ METHODS = {
 }
 
 
+SMALL_VOXELS = 300_000  # of the working grid: there is time for more than a head's share of iterations
+
+
 def option(default: Any, text: str, minimum: float | None = None, maximum: float | None = None) -> Any:
     """A dataclass field with what the panel and the command line need to show and check it."""
     return dataclasses.field(default=default, metadata={"help": text, "minimum": minimum, "maximum": maximum})
@@ -43,6 +46,12 @@ def make_method(name: str, preset: str, options: dict[str, Any] | None = None) -
         key = choose(f"option of {name}", given, list(fields))
         values[key] = _checked(f'The option "{key}" of {name}', value, hints[key], fields[key].metadata)
     return cls(**values)
+
+
+def suited(name: str, preset: str, options: dict[str, Any] | None, voxels: int) -> dict[str, Any]:
+    """Option values that the preset "balanced" takes for a small working grid; none that the user has set."""
+    small = getattr(method_class(name), "small", {}) if choose("preset", preset, PRESETS) == "balanced" else {}
+    return dict(small) if voxels <= SMALL_VOXELS and not set(small) & set(options or {}) else {}
 
 
 def describe() -> list[dict[str, Any]]:

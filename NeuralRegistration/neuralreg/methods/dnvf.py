@@ -68,6 +68,14 @@ class DNVF:
         },
     }
 
+    small: ClassVar[dict] = {  # a crop of one organ: every stage but the first sees all voxels
+        "image_factors": (2.0, 1.0, 1.0),
+        "velocity_factors": (3.0, 2.0, 2.0),
+        "iterations": (80, 80, 60),
+        "windows": (5, 5, 5),
+        "strides": (1, 1, 1),
+    }
+
     def __post_init__(self):
         lengths = {
             len(getattr(self, name))
