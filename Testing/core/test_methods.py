@@ -10,7 +10,7 @@ import torch
 from neuralreg import methods, pipeline
 from neuralreg.image import Grid
 from neuralreg.job import Cancelled, Monitor, RegistrationError
-from neuralreg.methods import METHODS, describe, make_method
+from neuralreg.methods import METHODS, describe, make_method, suited
 from neuralreg.metrics import tre
 from neuralreg.phantom import make_phantom, rotation
 
@@ -139,6 +139,19 @@ def test_every_option_says_what_it_is(name):
     assert described["summary"].endswith(".")
     for option in described["options"]:
         assert option["help"] and option["type"] in ("int", "float", "str", "bool", "tuple", "choice")
+
+
+def test_small_volumes_get_more_iterations_unless_the_user_said_how_many():
+    small = suited("DNVF", "balanced", {"smoothness": 2.0}, 100_000)
+    chosen = make_method("DNVF", "balanced", {"smoothness": 2.0, **small})
+    assert sum(chosen.iterations) > sum(make_method("DNVF", "balanced").iterations) and chosen.smoothness == 2.0
+    for name, preset, options, voxels in [
+        ("DNVF", "balanced", {"iterations": [1, 2, 3]}, 100_000),
+        ("DNVF", "balanced", {}, 3_000_000),
+        ("DNVF", "fast", {}, 100_000),
+        ("VoxelMorph", "balanced", {}, 100_000),
+    ]:
+        assert suited(name, preset, options, voxels) == {}
 
 
 def test_the_table_needs_no_torch():
