@@ -5,7 +5,6 @@ from __future__ import annotations
 import qt
 
 MARGIN = 4
-ALIGNMENT = qt.Qt.AlignRight | qt.Qt.AlignTop
 
 
 class LossCurve:
@@ -39,7 +38,8 @@ class LossCurve:
         painter.setRenderHint(qt.QPainter.Antialiasing)
         painter.setPen(qt.QPen(qt.QColor(axis_colour)))
         painter.drawLine(MARGIN, height - MARGIN, width - MARGIN, height - MARGIN)
-        painter.drawText(0, 0, width - MARGIN, height, ALIGNMENT, caption)
+        alignment = qt.Qt.AlignRight | qt.Qt.AlignTop
+        painter.drawText(0, 0, width - MARGIN, height, alignment, caption)
         count = sum(len(values) for values in self.stages)
         left = float(MARGIN)
         for values in self.stages:
