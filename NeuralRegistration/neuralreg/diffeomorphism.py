@@ -26,8 +26,8 @@ from .sampling import (
 
 MARGIN = 0.12  # smallest determinant allowed at a cell's corner; leaves room for float32 and for other lattices
 ROUNDS = 200
-INVERSE_STEPS = 2  # after exp(−v), which is nearly the inverse already
-RETURN_ROUNDS, RETURN_VOXELS = 12, 0.8  # how far from its start a voxel may come back, forth and back again
+INVERSE_STEPS = 3, 1  # on the coarse lattice, then on the fine one; exp(−v) is nearly the inverse already
+RETURN_ROUNDS, RETURN_VOXELS = 12, 0.9  # how far from its start a voxel may come back, forth and back again
 
 
 def extreme_determinants(displacement: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,8 +71,8 @@ def with_inverse(displacement: Tensor, guess: Tensor, shape: tuple[int, int, int
     displacement, guess (of the inverse): (1, 3, d, h, w) in voxels; the inverse: (1, 3, *shape) in voxels of `shape`.
     """
     forward, _ = untangled(displacement)
-    start = resize_displacement(guess, shape)
-    inverse = invert(forward, start, INVERSE_STEPS)
+    coarse = invert(forward, guess, INVERSE_STEPS[0])
+    inverse = invert(forward, resize_displacement(coarse, shape), INVERSE_STEPS[1])
     for round_ in range(RETURN_ROUNDS):
         error = compose(inverse, resize_displacement(forward, shape)).norm(dim=1, keepdim=True)
         if float(error.max()) <= RETURN_VOXELS:

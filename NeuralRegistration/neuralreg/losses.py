@@ -255,6 +255,15 @@ def folding(determinant: Tensor, margin: float = 0.0) -> Tensor:
     return F.relu(margin - determinant).mean()
 
 
+def volume_change(determinant: Tensor, smallest: float = 0.05) -> Tensor:
+    """Mean of (log J)²: growing and shrinking by one factor cost the same, shearing costs nothing -> ().
+
+    Below `smallest` the logarithm goes on along its tangent, so that folds are finite and still pull back.
+    """
+    logarithm = determinant.clamp_min(smallest).log() + (determinant - smallest).clamp_max(0.0) / smallest
+    return logarithm.square().mean()
+
+
 def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
         return values.mean()

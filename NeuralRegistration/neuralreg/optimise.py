@@ -45,12 +45,13 @@ class Level:
 
 @dataclass(frozen=True)
 class Energy:
-    """What is minimised: scaled similarity + smoothness · mean‖∇u‖² + folding · mean relu(margin − J) + landmark weight
-    · mean distance of landmark pairs, u the whole displacement.
+    """What is minimised: scaled similarity + smoothness · mean‖∇u‖² + volume · mean (log J)² + folding · mean
+    relu(margin − J) + landmark weight · mean distance of landmark pairs, u the whole displacement and J its determinant.
     """
 
     similarity: str = "lncc"
     smoothness: float = 1.0
+    volume: float = 0.3
     folding: float = 0.0
     folding_margin: float = 0.1
     landmark_weight: float = 0.0
@@ -62,11 +63,12 @@ class Energy:
 
     def regularise(self, displacement: Tensor, spacing: Tensor) -> Tensor:
         energy = self.smoothness * losses.smoothness(displacement, spacing)
+        if not (self.volume or self.folding):
+            return energy
+        determinant = sampling.jacobian_determinant(displacement)
         if self.folding:
-            energy = energy + self.folding * losses.folding(
-                sampling.jacobian_determinant(displacement), self.folding_margin
-            )
-        return energy
+            energy = energy + self.folding * losses.folding(determinant, self.folding_margin)
+        return energy + self.volume * losses.volume_change(determinant)
 
     def pull(self, displacement: Tensor, landmarks: Landmarks | None, spacing: Tensor) -> Tensor:
         if landmarks is None or not self.landmark_weight:

@@ -158,6 +158,18 @@ def test_smoothness_and_bending_of_known_fields():
     assert float(losses.smoothness(linear, spacing)) == pytest.approx(0.0625 / 3)
 
 
+def test_volume_change_is_blind_to_direction_and_pulls_folds_back():
+    half, double = losses.volume_change(torch.tensor([0.5])), losses.volume_change(torch.tensor([2.0]))
+    assert float(half) == pytest.approx(float(double)) == pytest.approx(np.log(2) ** 2)
+    assert float(losses.volume_change(torch.ones(5))) == 0.0
+    folded = torch.tensor([-1.0, 0.04999, 0.05001], requires_grad=True)
+    losses.volume_change(folded).backward()
+    assert (folded.grad < 0).all()  # descending makes all of them larger
+    assert float(folded.grad[1]) == pytest.approx(float(folded.grad[2]), rel=1e-2)  # no kink
+    determinant = torch.tensor([-0.3, 0.02, 0.4, 1.0, 7.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(losses.volume_change, determinant)
+
+
 def test_folding_counts_what_is_below_the_margin_only():
     assert float(losses.folding(torch.tensor([2.0, 0.5, -1.0, -3.0]))) == pytest.approx(1.0)
 

@@ -39,6 +39,7 @@ class CasDNVF:
     residual: Literal["encoded", "siren"] = option("encoded", "network of the velocity field")
     scale: float = option(0.1, "factor on the siren's velocity, for stability", 0.001, 1)
     smoothness: float = option(1.0, "weight of the smoothness of the displacement", 0, 1000)
+    volume: float = option(0.3, "weight of local changes of volume", 0, 1000)
     landmark_weight: float = option(0.1, "pull of the landmark pairs, where some are given", 0, 1000)
     rate: float = option(0.05, "learning rate (the siren's is 500 times smaller)", 1e-6, 1)
 
@@ -64,7 +65,7 @@ class CasDNVF:
         from ..optimise import Energy, Fit, Level
         from .start import model, predicted
 
-        energy = Energy(similarity, self.smoothness, landmark_weight=self.landmark_weight)
+        energy = Energy(similarity, self.smoothness, self.volume, landmark_weight=self.landmark_weight)
         fit = Fit(pair.images(device), energy, monitor)
         predicted(fit, model(self.model, self.network, similarity))
         rows = zip(self.image_factors, self.velocity_factors, self.iterations, self.windows, self.strides, strict=True)

@@ -29,19 +29,20 @@ class DNVF:
 
     image_factors: tuple[float, ...] = option((4.0, 2.0, 1.0), "image spacing of each stage, in working voxels", 1, 16)
     velocity_factors: tuple[float, ...] = option(
-        (4.0, 3.0, 2.0), "spacing of the velocity lattice, in working voxels", 1, 32
+        (4.0, 3.0, 1.5), "spacing of the velocity lattice, in working voxels", 1, 32
     )
-    iterations: tuple[int, ...] = option((60, 40, 20), "Adam iterations of each stage", 0, 10000)
+    iterations: tuple[int, ...] = option((60, 40, 15), "Adam iterations of each stage", 0, 10000)
     windows: tuple[int, ...] = option((5, 5, 3), "width of the local correlation window, in strides", 2, 31)
     strides: tuple[int, ...] = option((1, 1, 2), "voxels between two windows of the local correlation", 1, 4)
     networks: tuple[str, ...] = option(("encoded",), "network of each stage: encoded or siren (the last entry repeats)")
     smoothness: float = option(1.0, "weight of the smoothness of the displacement", 0, 1000)
+    volume: float = option(0.3, "weight of local changes of volume", 0, 1000)
     folding: float = option(0.0, "weight of the penalty on folds", 0, 10000)
     landmark_weight: float = option(0.1, "pull of the landmark pairs, where some are given", 0, 1000)
     rate: float = option(0.05, "learning rate of the encoded network", 1e-6, 1)
     siren_rate: float = option(3e-4, "learning rate of the siren network", 1e-7, 1)
     smoothing: float = option(0.7, "Gaussian smoothing of the velocity, in voxels of its lattice", 0, 8)
-    squarings: int = option(4, "squarings when integrating the velocity during the optimisation", 1, 10)
+    squarings: int = option(3, "squarings when integrating the velocity during the optimisation", 1, 10)
     features: int = option(4, "features per resolution of the encoded network", 1, 64)
     hidden: int = option(16, "sine units of the encoded network", 1, 512)
     siren_hidden: int = option(512, "sine units per layer of the siren network", 8, 1024)
@@ -59,7 +60,7 @@ class DNVF:
         "balanced": {},
         "best": {
             "image_factors": (4.0, 2.0, 2.0, 1.0),
-            "velocity_factors": (6.0, 3.0, 2.0, 2.0),
+            "velocity_factors": (6.0, 3.0, 2.0, 1.5),
             "iterations": (100, 60, 40, 40),
             "windows": (5, 5, 5, 3),
             "strides": (1, 1, 1, 2),
@@ -95,7 +96,7 @@ class DNVF:
         """
         from ..optimise import Energy, Fit
 
-        energy = Energy(similarity, self.smoothness, self.folding, landmark_weight=self.landmark_weight)
+        energy = Energy(similarity, self.smoothness, self.volume, self.folding, landmark_weight=self.landmark_weight)
         fit = Fit(pair.images(device), energy, monitor, smoothing=self.smoothing, squarings=self.squarings)
         stages = self._stages(fit)
         total = sum(fit.cost(level) for _, levels in stages for level in levels)

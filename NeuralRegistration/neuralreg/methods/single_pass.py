@@ -24,6 +24,7 @@ class SinglePass:
     model: str = option("auto", MODEL)
     refine: int = option(0, "iterations of instance optimisation behind the network", 0, 10000)
     smoothness: float = option(1.0, "weight of the smoothness during the refinement", 0, 1000)
+    volume: float = option(0.3, "weight of local changes of volume during the refinement", 0, 1000)
     refine_spacing: float = option(2.0, "image spacing of the refinement in mm", 0.1, 20)
     landmark_weight: float = option(0.1, "pull of the landmark pairs during the refinement", 0, 1000)
 
@@ -34,7 +35,7 @@ class SinglePass:
         from ..optimise import Energy, Fit
         from .start import model, predicted, refined
 
-        energy = Energy(similarity, self.smoothness, landmark_weight=self.landmark_weight)
+        energy = Energy(similarity, self.smoothness, self.volume, landmark_weight=self.landmark_weight)
         fit = Fit(pair.images(device), energy, monitor)
         predicted(fit, model(self.model, self.network, similarity))
         if self.refine:
