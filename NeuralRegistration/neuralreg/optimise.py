@@ -46,7 +46,8 @@ class Level:
 @dataclass(frozen=True)
 class Energy:
     """What is minimised: scaled similarity + smoothness · mean‖∇u‖² + volume · mean (log J)² + folding · mean
-    relu(margin − J) + landmark weight · mean distance of landmark pairs, u the whole displacement and J its determinant.
+    relu(margin − J) + landmark weight · mean distance of landmark pairs, with the whole displacement u and J its
+    determinant.
     """
 
     similarity: str = "lncc"
