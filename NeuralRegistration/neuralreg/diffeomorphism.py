@@ -24,7 +24,7 @@ from .sampling import (
     resize_displacement,
 )
 
-MARGIN = 0.12  # smallest determinant allowed at a cell's corner; leaves room for float32 and for other lattices
+MARGIN = 0.2  # smallest determinant allowed at a cell's corner, and 1 over the largest: what tissue may do at most
 ROUNDS = 200
 INVERSE_STEPS = 3, 1  # on the coarse lattice, then on the fine one; exp(−v) is nearly the inverse already
 RETURN_ROUNDS, RETURN_VOXELS = 12, 0.9  # how far from its start a voxel may come back, forth and back again

@@ -72,7 +72,7 @@ def test_half_a_head_and_a_whole_one(head, part, affine):
     found = register(head, **{part: upper_half(getattr(head, part))}, affine=affine)
     inside = float(head.fixed.grid.center[2]) + 16.0  # the deformation carries points across the cut
     before, after = errors(found, head, lambda points: points[2] > inside)
-    assert after < 0.75 * before and no_folds(found)
+    assert after < 0.8 * before and no_folds(found)
 
 
 def with_blob(image: Image, value: float, radius_mm: float = 15.0) -> Image:
