@@ -30,13 +30,13 @@ class Preset(enum.Enum):
 class Contrast(enum.Enum):
     AUTO = "auto"
     SAME = "lncc"
-    DIFFERENT = "mind"
+    DIFFERENT = "nmi"
 
     def label(self):
         return {
             "auto": _("Decide from the images"),
             "lncc": _("Same (T1 to T1, CT to CT)"),
-            "mind": _("Different (T1 to T2, CT to MR)"),
+            "nmi": _("Different (T1 to T2, CT to MR)"),
         }[self.value]
 
 

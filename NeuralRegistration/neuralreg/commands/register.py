@@ -28,7 +28,7 @@ def add_register(commands: Any) -> None:
         "warped.nii.gz on the grid of FIXED, jacobian.nii.gz, result.json and job.json. While it runs, a file named "
         "`cancel` in the folder ends it; one named `stop` ends the optimisation and keeps what it has.",
         "  neuralreg register fixed.nii.gz moving.nii.gz -o result\n"
-        "  neuralreg register ct.nrrd mr.nrrd -o result --similarity mind --preset best\n"
+        "  neuralreg register ct.nrrd mr.nrrd -o result --similarity nmi --preset best\n"
         "  neuralreg register a.mha b.mha -o result --fixed-mask lung.mha --option smoothness=2\n",
     )
     parser.add_argument("fixed", metavar="FIXED", help="the volume whose space is kept")
