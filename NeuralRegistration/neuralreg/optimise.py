@@ -208,6 +208,7 @@ class Fit:
     chain: Chain = field(default_factory=Chain)
     curve: list[list[float]] = field(default_factory=list)  # [level, iteration, loss]
     stopped: bool = False
+    best: Tensor | None = None  # velocity of the lowest loss that this level has shown, for whoever stops it
     warnings: list[str] = field(default_factory=list)
     levels_done: int = 0
 
@@ -225,7 +226,7 @@ class Fit:
             begin = end
         with torch.no_grad():
             shape = self.lattice(levels[-1].velocity)
-            self.chain = self.chain.then(self._velocity(network, shape))
+            self.chain = self.chain.then(self.best if self.stopped else self._velocity(network, shape))
 
     def lattice(self, factor: float) -> Shape:
         return coarser_shape(tuple(self.images.fixed.shape[2:]), self.images.spacing, factor)
@@ -249,6 +250,7 @@ class Fit:
         step = _Step(images, self.energy, level, here.forward, spacing.to(images.fixed))
         optimiser = Adam(network.parameters(), betas=(0.9, 0.99))
         pending: list[Tensor] = []
+        lowest = math.inf
         for iteration in range(level.iterations):
             velocity = self._velocity(network, shape)
             loss, warped = step(sampling.integrate(velocity, self.squarings))
@@ -258,6 +260,8 @@ class Fit:
             if (iteration + 1) % CHECK_EVERY == 0 or iteration + 1 == level.iterations:
                 fraction = span[0] + (span[1] - span[0]) * (iteration + 1) / level.iterations
                 self._look(pending, iteration, fraction, level)
+                if self.curve[-1][2] <= lowest:
+                    lowest, self.best = self.curve[-1][2], velocity.detach()
                 self.monitor.preview(warped)
                 if self.stopped or self._plateau(iteration + 1):
                     break

@@ -7,12 +7,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from neuralreg import methods, pipeline
+from neuralreg import methods, optimise, pipeline
 from neuralreg.image import Grid
 from neuralreg.job import Cancelled, Monitor, RegistrationError
 from neuralreg.methods import METHODS, describe, make_method, suited
+from neuralreg.methods.start import FreeVelocity
 from neuralreg.metrics import tre
+from neuralreg.optimise import Energy, Fit, Level, _Step
 from neuralreg.phantom import make_phantom, rotation
+from neuralreg.preprocess import make_pair
+from neuralreg.transform import Affine
 
 STAGES = {
     "iterations": (40, 40),
@@ -125,6 +129,21 @@ def test_stop_and_keep_returns_what_was_reached(phantom, name, results):
     stopped = register(phantom, name, monitor=Watching(stop_at=0.4))
     assert stopped.stopped_early and len(stopped.loss) < len(results[name].loss)
     assert stopped.metrics["ncc_after"] > stopped.metrics["ncc_before"]
+
+
+def test_stop_keeps_the_best_field_and_not_the_last(monkeypatch):
+    """A rate that grows far too large spoils the fit; what is kept has the lowest loss that was seen."""
+    monkeypatch.setattr(optimise, "cosine", lambda rate, share: 0.3 if share < 0.3 else 100.0)
+    grid = Grid.from_parts((24, 26, 22), (0.0, 0.0, 0.0), (6.0, 6.0, 6.0))
+    phantom = make_phantom(grid, amplitude_mm=10.0)
+    fit = Fit(make_pair(phantom.fixed, phantom.moving, Affine.identity(), grid).images("cpu"), Energy())
+    fit.monitor = Watching(stop_at=0.5)
+    level = Level(1.0, 2.0, 60)
+    fit.stage(FreeVelocity(torch.zeros(1, 3, *fit.lattice(2.0))), [level], (0.0, 1.0))
+    looks = [value for _, iteration, value in fit.curve if (iteration + 1) % 5 == 0]
+    assert fit.stopped and looks[-1] > min(looks)
+    step = _Step(fit.images, fit.energy, level, None, torch.full((3,), 12.0))
+    assert float(step(fit.chain.forward)[0]) == pytest.approx(min(looks), abs=0.02)
 
 
 @pytest.mark.parametrize("name", METHODS)
