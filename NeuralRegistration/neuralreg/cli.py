@@ -73,18 +73,18 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a file name that the terminal cannot show must not end a run
             stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
-    with _signals():
-        try:
+    try:
+        with _signals():
             options.function(options)
-        except RegistrationError as error:
-            print(f"neuralreg: {error}", file=sys.stderr)
-            return EXIT_USER_ERROR
-        except (Cancelled, KeyboardInterrupt) as error:
-            print(f"neuralreg: {str(error) or 'cancelled, nothing was written.'}", file=sys.stderr)
-            return EXIT_CANCELLED
-        except BrokenPipeError:  # whoever read our output is gone, and with it the reason to go on
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return EXIT_CANCELLED
+    except RegistrationError as error:
+        print(f"neuralreg: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except (Cancelled, KeyboardInterrupt) as error:
+        print(f"neuralreg: {str(error) or 'cancelled, nothing was written.'}", file=sys.stderr)
+        return EXIT_CANCELLED
+    except BrokenPipeError:  # whoever read our output is gone, and with it the reason to go on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_CANCELLED
     return 0
 
 
@@ -106,8 +106,10 @@ def parser() -> argparse.ArgumentParser:
 @contextlib.contextmanager
 def _signals():
     """SIGTERM ends a command like Ctrl-C: everything half-written is removed. A second signal cannot disturb that."""
+    received = []
 
     def cancel(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, signal.SIG_IGN)
         raise Cancelled
@@ -118,6 +120,10 @@ def _signals():
         before = {}
     try:
         yield
+    except Exception as error:
+        if not received or isinstance(error, Cancelled):
+            raise
+        raise Cancelled from error  # raised in the middle of an import it may come back as another error
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
