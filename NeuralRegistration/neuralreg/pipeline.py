@@ -112,23 +112,11 @@ def register(
         torch.cuda.reset_peak_memory_stats()  # the memory of this run, not of an earlier one in the process
     torch.manual_seed(seed)
     with clock("affine"):
-        moving_from_aligned = _align(
-            fixed,
-            moving,
-            affine,
-            initial_transform,
-            fixed_mask,
-            moving_mask,
-            Part(monitor, "affine", 0.0, 0.15),
-            warnings,
-        )
+        part = Part(monitor, "affine", 0.0, 0.15)
+        moving_from_aligned = _align(fixed, moving, affine, initial_transform, fixed_mask, moving_mask, part, warnings)
     with clock("prepare"):
-        grid = working_grid(fixed, MAX_VOXELS, fixed_mask)
-        _explain_grid(grid, fixed, warnings)
-        pair = make_pair(fixed, moving, moving_from_aligned, grid, fixed_mask, moving_mask)
-        if landmarks is not None:
-            pair = with_landmarks(pair, landmarks, moving_from_aligned, warnings)
-        compared = _similarity(similarity, pair, warnings)
+        pair = _prepared(fixed, moving, moving_from_aligned, fixed_mask, moving_mask, landmarks, warnings)
+        grid, compared = pair.grid, _similarity(similarity, pair, warnings)
         if changes := suited(method, preset, options, math.prod(grid.shape)):
             chosen = make_method(method, preset, {**(options or {}), **changes})
             warnings.append("The volume is small: more iterations see all of its voxels; an --option overrules this.")
@@ -199,12 +187,16 @@ def _behind(initial, fixed, moving, kind, fixed_mask, moving_mask, monitor, warn
     return initial @ found.moving_from_aligned
 
 
-def _explain_grid(grid: Grid, fixed: Image, warnings: list[str]) -> None:
+def _prepared(fixed, moving, moving_from_aligned, fixed_mask, moving_mask, landmarks, warnings) -> Pair:
+    """The pair on its working grid; a warning where that is coarser than the fixed volume."""
+    grid = working_grid(fixed, MAX_VOXELS, fixed_mask)
     if grid.spacing.min() > fixed.grid.spacing.min() * 1.05:
         spacing = " × ".join(f"{s:.2f}" for s in grid.spacing)
         warnings.append(
             f"The fixed volume is large: it was registered at {spacing} mm; transform and outputs cover all of it."
         )
+    pair = make_pair(fixed, moving, moving_from_aligned, grid, fixed_mask, moving_mask)
+    return pair if landmarks is None else with_landmarks(pair, landmarks, moving_from_aligned, warnings)
 
 
 def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> str:
