@@ -9,6 +9,7 @@ prepare .venv-test "[test,slicer]"
 status=0
 .venv-test/bin/python -m pytest --durations=10 "$@" || status=$?
 .venv-test/bin/ruff check . || status=$?
+.venv-test/bin/ruff format --check . || status=$?
 if [ $# = 0 ]; then
   if (page_environment .venv-app); then
     NEURALREG_TEST_PYTHON=.venv-test/bin/python .venv-app/bin/python -m pytest Testing/app -rs || status=$?

@@ -117,8 +117,7 @@ class Images:
 
 
 def coarser_shape(shape: Shape, spacing, factor: float) -> Shape:
-    """Shape of the lattice with the same corners whose spacing is about factor · min(spacing), nowhere finer than now.
-    """
+    """Shape of the lattice with the same corners and spacing of about factor · min(spacing), nowhere finer than now."""
     target = factor * min(spacing)
     sizes = [round((n - 1) * s / max(s, target)) + 1 for n, s in zip(shape, spacing[::-1], strict=True)]
     return tuple(max(size, min(n, 4)) for size, n in zip(sizes, shape, strict=True))

@@ -143,8 +143,7 @@ def register(
 
 
 def _align(fixed, moving, kind, initial, fixed_mask, moving_mask, monitor, warnings) -> Transform:
-    """moving_from_aligned. A non-linear initial transform is composed as it is; a linear one starts the affine stage.
-    """
+    """moving_from_aligned. A non-linear initial transform is composed as is; a linear one starts the affine stage."""
     if initial is not None and not isinstance(initial, Affine):
         _warn_of_folds(initial, warnings)
         return (

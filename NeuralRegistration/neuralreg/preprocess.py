@@ -114,8 +114,7 @@ def intensity_range(data: torch.Tensor) -> tuple[float, float]:
 
 
 def normalised(image: Image) -> Image:
-    """Intensities mapped linearly to [0, 1] by `intensity_range`, a little headroom kept above; NaN and Inf become 0.
-    """
+    """Intensities mapped linearly to [0, 1] by `intensity_range`, with some headroom; NaN and Inf become 0."""
     low, high = intensity_range(image.data[0])
     data = torch.nan_to_num(image.data[:1].float(), nan=low, posinf=low, neginf=low)  # the one copy; large in a CT
     return Image(data.sub_(low).div_(max(high - low, 1e-12)).clamp_(0.0, 1.2), image.grid)
@@ -194,8 +193,7 @@ def _view(image: Image, mask: Image | None, image_from_grid, grid: Grid) -> Imag
 
 
 def _field_of_view(grid: Grid) -> Image:
-    """The whole field of view as one voxel of value 1: read by nearest neighbour it ends where the grid's voxels end.
-    """
+    """The field of view as one voxel of value 1: read by nearest neighbour it ends where the grid's voxels end."""
     matrix = grid.world_from_index.copy()
     matrix[:3, :3], matrix[:3, 3] = matrix[:3, :3] * np.array(grid.size), grid.center
     return Image(torch.ones(1, 1, 1, 1), Grid((1, 1, 1), matrix))

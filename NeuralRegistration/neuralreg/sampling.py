@@ -77,8 +77,7 @@ def integrate(velocity: Tensor, steps: int) -> Tensor:
 
 
 def resize(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Trilinear resampling of (B, C, D, H, W) to another lattice with the same corner voxels; values are not rescaled.
-    """
+    """Trilinear resampling of (B, C, D, H, W) to another lattice with the same corner voxels; values stay unscaled."""
     if tuple(values.shape[2:]) == tuple(shape):
         return values
     return F.interpolate(values, size=tuple(shape), mode="trilinear", align_corners=True)

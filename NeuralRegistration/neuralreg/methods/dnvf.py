@@ -92,8 +92,7 @@ class DNVF:
                 raise RegistrationError(f'networks may be "encoded" or "siren"; got "{network}".')
 
     def __call__(self, pair: Pair, similarity: str, device: str, monitor: Monitor) -> Fit:
-        """Fit the pair; the result's `chain` is aligned_from_fixed with its inverse, in voxels of the finest lattice.
-        """
+        """Fit the pair; the fit's `chain` is aligned_from_fixed and its inverse, in voxels of the finest lattice."""
         from ..optimise import Energy, Fit
 
         energy = Energy(similarity, self.smoothness, self.volume, self.folding, landmark_weight=self.landmark_weight)
