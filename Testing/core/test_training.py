@@ -1,4 +1,4 @@
-"""Training: examples that are what they say, losses that fall, and an interruption that changes nothing."""
+"""Training: losses that fall, models that say what they are, an interruption that changes nothing."""
 
 import dataclasses
 import json
@@ -10,73 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 import torch
 from child import start
-from neuralreg import losses, train, weights
+from neuralreg import train, weights
 from neuralreg.feedforward import displacements
 from neuralreg.image import Grid
 from neuralreg.job import RegistrationError
 from neuralreg.metrics import tre
 from neuralreg.networks.unet import UNet
 from neuralreg.phantom import make_phantom
-from neuralreg.sampling import warp
-from neuralreg.train import TrainingConfig, load_config
+from neuralreg.train import load_config
 from neuralreg.training import data
-from neuralreg.training.augment import Augmentation, random_poses, random_tone
-from neuralreg.training.examples import Example, Source, _two
+from neuralreg.training.examples import Example
 from neuralreg.training.loop import Schedule
 from neuralreg.training.objective import Objective
-from neuralreg.training.packing import Packing, build_pack, find_subjects, save_pack
-from neuralreg.training.synth import known_pair, painted, random_velocity
 from neuralreg.transform import DisplacementField
-
-SMALL = {"size": "voxelmorph-1", "half_resolution": True, "width": 0.5}
-
-
-def blob(seed: int, n: int = 20) -> np.ndarray:
-    """A lumpy bright ball with an inner one, as (n, n, n) in 0 … 200."""
-    generator = np.random.default_rng(seed)
-    z, y, x = np.meshgrid(*[np.linspace(-1, 1, n)] * 3, indexing="ij")
-    shift = generator.normal(0, 0.08, 3)
-    radius = np.sqrt((x - shift[0]) ** 2 + (y - shift[1]) ** 2 * 1.1 + (z - shift[2]) ** 2)
-    bumps = 0.1 * np.sin(4 * x + seed) * np.cos(3 * y)
-    return 120.0 * (radius + bumps < 0.75) + 80.0 * (radius - bumps < 0.4)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("subjects")
-    for number in range(5):
-        image = sitk.GetImageFromArray(blob(number).astype(np.float32))
-        image.SetSpacing((2.0, 2.0, 2.0))
-        sitk.WriteImage(image, str(folder / f"s{number}_T1w.nii.gz"))
-        labels = sitk.GetImageFromArray((blob(number) > 100).astype(np.uint8))
-        labels.SetSpacing((2.0, 2.0, 2.0))
-        sitk.WriteImage(labels, str(folder / f"s{number}_labels.nii.gz"))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def pack(folder, tmp_path_factory):
-    path = tmp_path_factory.mktemp("pack") / "pack.npz"
-    save_pack(path, build_pack(find_subjects(folder), Packing(2.0, align=False), lambda text: None))
-    return path
-
-
-def config(pack, output, **changes) -> TrainingConfig:
-    values = {
-        "data": str(pack),
-        "output": str(output),
-        "network": SMALL,
-        "spacing": 2.0,
-        "lattice": (17, 17, 17),
-        "objective": Objective({"lncc": 1.0, "smoothness": 0.1}, {"lncc": {"window": 3}}, scales=1, squarings=4),
-        "schedule": Schedule(iterations=6, validate_every=3, warmup=1, checkpoint_minutes=0.0),
-        "validation_subjects": 2,
-        "validation_pairs": 1,
-    }
-    return TrainingConfig(**values | changes)
+from training_setup import STILL, config
 
 
 def state_of(output):
@@ -121,7 +70,7 @@ def test_two_processes_train_one_network(pack, tmp_path):
     script.write_text(
         f"import sys; sys.path[:0] = {sys.path!r}\n"
         "import os, torch; torch.set_num_threads(1)\n"
-        "from test_training import config\n"
+        "from training_setup import config\n"
         "from neuralreg import train\nfrom neuralreg.training import data\n"
         f"settings = config({str(pack)!r}, {str(tmp_path / 'out')!r})\n"
         "seen = []\n"
@@ -169,106 +118,13 @@ def test_training_writes_a_model_that_says_what_it_is(pack, tmp_path):
 
 def test_a_network_trained_on_one_subject_pair_brings_it_together(pack, tmp_path):
     schedule = Schedule(iterations=60, rate=3e-3, validate_every=60, warmup=1, average=0.5, last_rate=1.0)
-    still = Augmentation((0.0,) * 3, *[0.0] * 10)
-    settings = config(pack, tmp_path, schedule=schedule, augmentation=still, validation_subjects=3)
+    settings = config(pack, tmp_path, schedule=schedule, augmentation=STILL, validation_subjects=3)
     before = train.train(dataclasses.replace(settings, schedule=dataclasses.replace(schedule, iterations=0)))
     assert not before.exists()
     loaded = data.Pack.load(pack)
     trainer = train.trainer_of(settings, loaded)
     values = [trainer.step()["lncc"] for _ in range(60)]
     assert np.mean(values[-5:]) < np.mean(values[:5]) - 0.1
-
-
-def test_known_velocity_explains_its_pair():
-    """The oracle of supervised training: moving ∘ exp(velocity) is the fixed image."""
-    image = torch.nn.functional.avg_pool3d(torch.from_numpy(blob(0, 48)).float()[None, None] / 200, 5, 1, 2)
-    velocity = random_velocity((24, 24, 24), 2.0, torch.Generator().manual_seed(1))
-    moving = known_pair(image, velocity)
-    there, back = displacements(velocity, (48, 48, 48), 6)
-    restored, inside = warp(moving, there), (slice(None), slice(None), *[slice(8, -8)] * 3)
-    before = losses.mse(image[inside], moving[inside])
-    assert losses.mse(image[inside], restored[inside]) < 0.1 * before
-    assert there.norm(dim=1).max() > 2
-    assert warp(there, back).add(back)[inside].abs().max() < 0.5
-
-
-def test_poses_are_shared_by_the_pair_up_to_the_residual():
-    fixed, moving = random_poses(Augmentation(), torch.Generator().manual_seed(0))
-    residual = torch.linalg.inv(fixed) @ moving
-    assert (residual - torch.eye(4)).abs()[:3, :3].max() < 0.2
-    assert (fixed - torch.eye(4)).abs().max() > 0.2
-    still = Augmentation((0.0,) * 3, *[0.0] * 10)
-    assert all(torch.equal(p, torch.eye(4, dtype=torch.float64)) for p in random_poses(still, torch.Generator()))
-
-
-def test_a_view_in_the_mean_pose_is_the_subject_itself(pack):
-    loaded = data.Pack.load(pack)
-    subject = dataclasses.replace(loaded.subjects[0], subject_from_reference=np.eye(4))
-    matrix = subject.grid.world_from_index.copy()
-    matrix[:3, 3] -= loaded.centre
-    view = loaded.view(subject.image, subject, torch.eye(4).double(), Grid(tuple(subject.image.shape[2:]), matrix))
-    torch.testing.assert_close(view, subject.image.float(), atol=0.02, rtol=0)
-
-
-def test_examples_depend_on_their_generator_alone(pack):
-    loaded = data.Pack.load(pack)
-    source = Source(loaded, (17, 17, 17), 2.0, Augmentation(), known=0.5, painted=0.5, label_values=(1,))
-    first, again, other = (source.example(loaded.subjects, torch.Generator().manual_seed(s)) for s in (3, 3, 4))
-    assert torch.equal(first.fixed_seen, again.fixed_seen)
-    assert torch.equal(first.moving, again.moving)
-    assert not torch.equal(first.fixed, other.fixed)
-    assert set(first.fixed_labels.unique().tolist()) <= {0.0, 1.0}
-
-
-def test_painted_images_change_contrast_but_not_anatomy():
-    labels = torch.zeros(1, 1, 12, 12, 12)
-    labels[..., 2:10, 2:10, 2:10] = 7
-    one, two = (painted(labels, torch.Generator().manual_seed(seed)) for seed in (0, 1))
-    for image in (one, two):
-        assert image.min() >= 0 and image.max() <= 1
-        assert image[labels == 7].std() < 0.15
-    assert abs(one[labels == 7].mean() - two[labels == 7].mean()) > 0.01
-
-
-def test_every_term_is_a_finite_number_with_a_gradient(pack):
-    loaded = data.Pack.load(pack)
-    source = Source(loaded, (17, 17, 17), 2.0, Augmentation(), known=1.0, label_values=(1,))
-    example = source.example(loaded.subjects, torch.Generator().manual_seed(0))
-    names = ("lncc", "mse", "mind", "local_gradient", "smoothness", "bending", "folding", "dice", "known")
-    for name in names:
-        field = (0.3 * torch.randn(1, 3, 9, 9, 9, generator=torch.Generator().manual_seed(1))).requires_grad_()
-        total, values = Objective({name: 1.0}, scales=1)(example, field)
-        total.backward()
-        assert np.isfinite(values[name])
-        assert torch.isfinite(field.grad).all()
-        assert name == "folding" or field.grad.abs().max() > 0
-
-
-@pytest.mark.parametrize("name", sorted(p.name for p in train.CONFIGS.glob("*.toml")))
-def test_configurations_that_come_along_are_valid(name):
-    loaded = load_config(name, output="elsewhere")
-    assert loaded.output == "elsewhere"
-    assert loaded.about["licence"]
-    for forbidden in ("brain_labelled", "hippocampus", "multimodal", "lung_ct"):
-        assert forbidden not in (train.CONFIGS / name).read_text()
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("data = 'a'\noutput = 'b'\niteratons = 3", "entry in the configuration"),
-        ("data = 'a'\noutput = 'b'\n[schedule]\niteratons = 3", 'did you mean "iterations"'),
-        ("data = 'a'\noutput = 'b'\n[objective]\nterms = {lncd = 1}", 'did you mean "lncc"'),
-        ("data = 'a'", "missing"),
-        ("data = ", "cannot be read"),
-    ],
-)
-def test_wrong_configurations_get_a_sentence(tmp_path, text, words):
-    (tmp_path / "c.toml").write_text(text)
-    with pytest.raises(RegistrationError, match=words):
-        load_config(tmp_path / "c.toml")
-    with pytest.raises(RegistrationError, match="no configuration"):
-        load_config(tmp_path / "d.toml")
 
 
 TENSORBOARD_CONFIG = """
@@ -304,41 +160,6 @@ def test_tensorboard_log_holds_every_validation(pack, tmp_path):
     ]
 
 
-def test_wrong_data_get_a_sentence(tmp_path, pack):
-    with pytest.raises(RegistrationError, match="at least two"):
-        find_subjects(tmp_path)
-    with pytest.raises(RegistrationError, match="no training data"):
-        find_subjects(tmp_path / "nowhere")
-    (tmp_path / "t.csv").write_text("picture\na.nii\n")
-    with pytest.raises(RegistrationError, match='column "image"'):
-        find_subjects(tmp_path / "t.csv")
-    (tmp_path / "p.npz").write_bytes(b"nothing")
-    with pytest.raises(RegistrationError, match="not a training pack"):
-        data.Pack.load(tmp_path / "p.npz")
-    with pytest.raises(RegistrationError, match="need two each"):
-        train.train(config(pack, tmp_path / "out", validation_subjects=4))
-
-
-def test_a_table_of_images_is_understood(tmp_path):
-    (tmp_path / "t.csv").write_text("image,labels\na.nii,a_seg.nii\nb.nii,\n")
-    first, second = find_subjects(tmp_path / "t.csv")
-    assert (first.image, first.labels) == (tmp_path / "a.nii", tmp_path / "a_seg.nii")
-    assert second.labels is None
-
-
-def test_alignment_makes_the_subjects_share_a_space(tmp_path):
-    """Shifted copies: their affines must undo the shift, whoever is the reference."""
-    for number, shift in enumerate((0.0, 12.0, -8.0)):
-        image = sitk.GetImageFromArray(blob(0, 32).astype(np.float32))
-        image.SetSpacing((3.0, 3.0, 3.0))
-        image.SetOrigin((shift, 0.0, -shift))
-        sitk.WriteImage(image, str(tmp_path / f"{number}.nii.gz"))
-    arrays = build_pack(find_subjects(tmp_path), Packing(3.0), lambda text: None)
-    offsets = [arrays[f"affine/{n}"][:3, 3] for n in range(3)]
-    np.testing.assert_allclose(offsets[1] - offsets[0], (12, 0, -12), atol=1.0)
-    np.testing.assert_allclose(offsets[2] - offsets[0], (-8, 0, 8), atol=1.0)
-
-
 def test_a_small_network_over_trained_on_a_phantom_recovers_its_deformation():
     phantom = make_phantom(Grid.from_parts((25, 25, 25), spacing=(7.0, 7.0, 7.0)), amplitude_mm=11.0)
     fixed, moving = (
@@ -364,56 +185,28 @@ def test_a_small_network_over_trained_on_a_phantom_recovers_its_deformation():
     assert float(tre(found, on_fixed, on_moving).mean()) < 0.7 * before
 
 
-def test_label_maps_alone_are_subjects_and_the_skull_can_be_cut_away(tmp_path):
-    for number in range(2):
-        labels = np.where(blob(number) > 150, 3, np.where(blob(number) > 0, 500, 0)).astype(np.int16)
-        sitk.WriteImage(sitk.GetImageFromArray(labels), str(tmp_path / f"label_map_{number}.nii.gz"))
-    found = find_subjects(tmp_path)
-    assert [f.image for f in found] == [None, None]
-    whole = build_pack(found, Packing(1.0, align=False), lambda text: None)
-    inner = build_pack(found, Packing(1.0, align=False, keep=(3,)), lambda text: None)
-    assert set(np.unique(whole["labels/label_map_0"])) == {0, 3, 500}
-    assert set(np.unique(inner["labels/label_map_0"])) == {0, 3}
-    assert inner["image/label_map_0"].size < whole["image/label_map_0"].size
-    assert ((inner["image/label_map_0"] > 0) == (inner["labels/label_map_0"] > 0)).all()
+@pytest.mark.parametrize("name", sorted(p.name for p in train.CONFIGS.glob("*.toml")))
+def test_configurations_that_come_along_are_valid(name):
+    loaded = load_config(name, output="elsewhere")
+    assert loaded.output == "elsewhere"
+    assert loaded.about["licence"]
+    for forbidden in ("brain_labelled", "hippocampus", "multimodal", "lung_ct"):
+        assert forbidden not in (train.CONFIGS / name).read_text()
 
 
-def test_subjects_of_a_group_are_paired_within_it(tmp_path, folder):
-    rows = [f"{folder / f's{n}_T1w.nii.gz'},{'ab'[n % 2]}" for n in range(4)]
-    (tmp_path / "t.csv").write_text("image,group\n" + "\n".join(rows))
-    save_pack(
-        tmp_path / "p.npz", build_pack(find_subjects(tmp_path / "t.csv"), Packing(2.0, align=False), lambda text: None)
-    )
-    subjects = data.Pack.load(tmp_path / "p.npz").subjects
-    for seed in range(8):
-        first, second = _two(subjects, torch.Generator().manual_seed(seed))
-        assert first != second
-        assert subjects[first].group == subjects[second].group
-
-
-def test_subjects_of_every_group_are_held_out(tmp_path, folder):
-    rows = [f"{folder / f's{n}_T1w.nii.gz'},{'ab'[n // 2 % 2]}" for n in (0, 1, 2, 3, 0, 1, 2, 3)]
-    (tmp_path / "t.csv").write_text("image,group\n" + "\n".join(rows))
-    save_pack(
-        tmp_path / "p.npz", build_pack(find_subjects(tmp_path / "t.csv"), Packing(2.0, align=False), lambda text: None)
-    )
-    subjects = data.Pack.load(tmp_path / "p.npz").subjects
-    training, validation = train._split(subjects, 2)
-    assert [s.group for s in validation] == ["a", "a", "b", "b"]
-    assert {s.name for s in training} == {s.name for s in subjects} - {s.name for s in validation}
-    with pytest.raises(RegistrationError, match="4, 4 subjects, 3 of each group"):
-        train._split(subjects, 3)
-
-
-def test_a_tone_curve_changes_the_contrast_and_nothing_else():
-    image = torch.rand(1, 1, 9, 9, 9, generator=torch.Generator().manual_seed(0))
-    image[:, :, :3] = 0.0
-    image[:, :, 3:5] = 0.5
-    toned = random_tone(image, torch.Generator().manual_seed(1))
-    assert not toned[:, :, :3].any()
-    assert toned[:, :, 3:5].unique().numel() == 1  # what was one tissue is one tissue
-    assert toned.min() >= 0 and toned.max() <= 1
-    assert not torch.allclose(toned, image, atol=0.1)
-    shuffled = image.flatten()[torch.randperm(image.numel())].view_as(image)
-    again = random_tone(shuffled, torch.Generator().manual_seed(1))
-    assert torch.allclose(again.flatten().sort().values, toned.flatten().sort().values)  # a matter of grey values alone
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("data = 'a'\noutput = 'b'\niteratons = 3", "entry in the configuration"),
+        ("data = 'a'\noutput = 'b'\n[schedule]\niteratons = 3", 'did you mean "iterations"'),
+        ("data = 'a'\noutput = 'b'\n[objective]\nterms = {lncd = 1}", 'did you mean "lncc"'),
+        ("data = 'a'", "missing"),
+        ("data = ", "cannot be read"),
+    ],
+)
+def test_wrong_configurations_get_a_sentence(tmp_path, text, words):
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(RegistrationError, match=words):
+        load_config(tmp_path / "c.toml")
+    with pytest.raises(RegistrationError, match="no configuration"):
+        load_config(tmp_path / "d.toml")

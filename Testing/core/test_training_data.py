@@ -1,0 +1,85 @@
+"""What training learns from: subjects found, packed, aligned, grouped and held out."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from neuralreg import train
+from neuralreg.job import RegistrationError
+from neuralreg.training import data
+from neuralreg.training.examples import _two
+from neuralreg.training.packing import Packing, build_pack, find_subjects
+from training_setup import blob, config, pack_of
+
+
+def grouped(tmp_path, subjects, groups: list[tuple[int, str]]) -> list[data.Subject]:
+    """The packed subjects of a table: numbers of images and their groups."""
+    rows = "".join(f"{subjects / f's{number}_T1w.nii.gz'},{group}\n" for number, group in groups)
+    (tmp_path / "t.csv").write_text("image,group\n" + rows)
+    return data.Pack.load(pack_of(tmp_path / "t.csv", tmp_path / "p.npz")).subjects
+
+
+def test_wrong_data_get_a_sentence(tmp_path, pack):
+    with pytest.raises(RegistrationError, match="at least two"):
+        find_subjects(tmp_path)
+    with pytest.raises(RegistrationError, match="no training data"):
+        find_subjects(tmp_path / "nowhere")
+    (tmp_path / "t.csv").write_text("picture\na.nii\n")
+    with pytest.raises(RegistrationError, match='column "image"'):
+        find_subjects(tmp_path / "t.csv")
+    (tmp_path / "p.npz").write_bytes(b"nothing")
+    with pytest.raises(RegistrationError, match="not a training pack"):
+        data.Pack.load(tmp_path / "p.npz")
+    with pytest.raises(RegistrationError, match="need two each"):
+        train.train(config(pack, tmp_path / "out", validation_subjects=4))
+
+
+def test_a_table_of_images_is_understood(tmp_path):
+    (tmp_path / "t.csv").write_text("image,labels\na.nii,a_seg.nii\nb.nii,\n")
+    first, second = find_subjects(tmp_path / "t.csv")
+    assert (first.image, first.labels) == (tmp_path / "a.nii", tmp_path / "a_seg.nii")
+    assert second.labels is None
+
+
+def test_alignment_makes_the_subjects_share_a_space(tmp_path):
+    """Shifted copies: their affines must undo the shift, whoever is the reference."""
+    for number, shift in enumerate((0.0, 12.0, -8.0)):
+        image = sitk.GetImageFromArray(blob(0, 32).astype(np.float32))
+        image.SetSpacing((3.0, 3.0, 3.0))
+        image.SetOrigin((shift, 0.0, -shift))
+        sitk.WriteImage(image, str(tmp_path / f"{number}.nii.gz"))
+    arrays = build_pack(find_subjects(tmp_path), Packing(3.0), lambda text: None)
+    offsets = [arrays[f"affine/{n}"][:3, 3] for n in range(3)]
+    np.testing.assert_allclose(offsets[1] - offsets[0], (12, 0, -12), atol=1.0)
+    np.testing.assert_allclose(offsets[2] - offsets[0], (-8, 0, 8), atol=1.0)
+
+
+def test_label_maps_alone_are_subjects_and_the_skull_can_be_cut_away(tmp_path):
+    for number in range(2):
+        labels = np.where(blob(number) > 150, 3, np.where(blob(number) > 0, 500, 0)).astype(np.int16)
+        sitk.WriteImage(sitk.GetImageFromArray(labels), str(tmp_path / f"label_map_{number}.nii.gz"))
+    found = find_subjects(tmp_path)
+    assert [f.image for f in found] == [None, None]
+    whole = build_pack(found, Packing(1.0, align=False), lambda text: None)
+    inner = build_pack(found, Packing(1.0, align=False, keep=(3,)), lambda text: None)
+    assert set(np.unique(whole["labels/label_map_0"])) == {0, 3, 500}
+    assert set(np.unique(inner["labels/label_map_0"])) == {0, 3}
+    assert inner["image/label_map_0"].size < whole["image/label_map_0"].size
+    assert ((inner["image/label_map_0"] > 0) == (inner["labels/label_map_0"] > 0)).all()
+
+
+def test_subjects_of_a_group_are_paired_within_it(tmp_path, subjects):
+    found = grouped(tmp_path, subjects, [(n, "ab"[n % 2]) for n in range(4)])
+    for seed in range(8):
+        first, second = _two(found, torch.Generator().manual_seed(seed))
+        assert first != second
+        assert found[first].group == found[second].group
+
+
+def test_subjects_of_every_group_are_held_out(tmp_path, subjects):
+    found = grouped(tmp_path, subjects, [(n, "ab"[n // 2 % 2]) for n in (0, 1, 2, 3, 0, 1, 2, 3)])
+    training, validation = train._split(found, 2)
+    assert [s.group for s in validation] == ["a", "a", "b", "b"]
+    assert {s.name for s in training} == {s.name for s in found} - {s.name for s in validation}
+    with pytest.raises(RegistrationError, match="4, 4 subjects, 3 of each group"):
+        train._split(found, 3)
