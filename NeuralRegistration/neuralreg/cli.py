@@ -112,7 +112,7 @@ def _signals():
         received.append(number)
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, signal.SIG_IGN)
-        raise Cancelled
+        raise KeyboardInterrupt  # no Exception: libraries catch those, above all while they are being imported
 
     try:
         before = {name: signal.signal(name, cancel) for name in (signal.SIGINT, signal.SIGTERM)}
@@ -123,7 +123,7 @@ def _signals():
     except Exception as error:
         if not received or isinstance(error, Cancelled):
             raise
-        raise Cancelled from error  # raised in the middle of an import it may come back as another error
+        raise Cancelled from error  # in the middle of an import it may come back as another error
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)

@@ -116,8 +116,13 @@ def _locked(output: Path) -> Iterator[Path]:
     finally:
         if os.name == "nt":  # Windows cannot remove an open file; elsewhere the lock is kept until the folder is gone
             lock.close()
-        shutil.rmtree(partial, ignore_errors=True)
-        lock.close()
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+        except BaseException:  # a signal in the middle of it; the next one is ignored (see cli)
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        finally:
+            lock.close()
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -20,3 +20,13 @@ def start(*arguments: str | int | Path, cwd: Path) -> subprocess.Popen:
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     command = [sys.executable, "-m", "neuralreg", *map(str, arguments)]
     return subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT, text=True, **pipes)
+
+
+def wait_for_iterations(child: subprocess.Popen, lines: int = 3) -> None:
+    """Until the optimisation has begun."""
+    seen = 0
+    for line in child.stdout:
+        seen += '"loss"' in line
+        if seen >= lines:
+            return
+    raise AssertionError(child.stderr.read())

@@ -1,53 +1,19 @@
-"""The command line from outside: real registrations of a small pair, exit codes, signals, what is left behind."""
+"""The command line from outside: real registrations of a small pair, exit codes, what is left behind."""
 
 import hashlib
 import json
-import os
-import random
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from child import start
 from neuralreg import cli, io
 from neuralreg.commands.shared import parse_options
-from neuralreg.image import Grid
 from neuralreg.job import RegistrationError, Result
 from neuralreg.methods import method_class
-from neuralreg.phantom import make_phantom
 from neuralreg.points import Points, read_points, write_points
 from neuralreg.workspace import RUN_FILES
-
-# One stage on the full lattice: what is tested here is the way from files to files.
-OPTIONS = {"image_factors": "1", "velocity_factors": "2", "iterations": "40", "windows": "5", "strides": "1"}
-LISTS = {name: [int(value)] for name, value in OPTIONS.items()}
-
-
-def settings(**changes: str) -> list[str]:
-    options = [word for name, value in {**OPTIONS, **changes}.items() for word in ("--option", f"{name}={value}")]
-    return [*options, "--threads", "1", "--affine", "none"]
-
-
-SHORT, ENDLESS = settings(), settings(iterations="10000")
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory) -> SimpleNamespace:
-    """A phantom in a folder of its own, and its truth."""
-    folder = tmp_path_factory.mktemp("pair")
-    phantom = make_phantom(Grid.from_parts((32, 32, 32), (-70, -80, -60), (4.5, 5.0, 4.0)), noise=2.0)
-    io.write_image(phantom.fixed, folder / "fixed.nii.gz")
-    io.write_image(phantom.moving, folder / "moving.nrrd")
-    io.write_image(phantom.fixed_labels, folder / "fixed_labels.nii.gz", np.uint16)
-    io.write_image(phantom.moving_labels, folder / "moving_labels.nii.gz", np.uint16)
-    return SimpleNamespace(folder=folder, phantom=phantom)
+from short_runs import LISTS, SHORT, call
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +21,6 @@ def result(pair):
     """A finished run."""
     assert call("register", "fixed.nii.gz", "moving.nrrd", "-o", "result", *SHORT, at=pair.folder) == 0
     return pair.folder / "result"
-
-
-def call(*arguments, at) -> int:
-    """The exit code of a command in the folder `at`."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(at)
-        return cli.main([str(a) for a in arguments])
 
 
 def test_register_writes_a_whole_result_that_fits_better(result):
@@ -215,80 +174,6 @@ def test_progress_as_json_lines(pair, capsys):
     fractions = [line["fraction"] for line in lines]
     assert fractions == sorted(fractions)
     assert any("loss" in line for line in lines)
-
-
-def wait_for_iterations(child, lines=3) -> None:
-    """Until the optimisation has begun."""
-    seen = 0
-    for line in child.stdout:
-        seen += '"loss"' in line
-        if seen >= lines:
-            return
-    raise AssertionError(child.stderr.read())
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["starting", "optimising"])
-def test_signal_leaves_nothing_that_looks_whole(pair, number, moment):
-    output = pair.folder / f"{number.name}{moment}"
-    arguments = ("register", "fixed.nii.gz", "moving.nrrd", "-o", output, "--progress", "json", *ENDLESS)
-    with start(*arguments, cwd=pair.folder) as child:
-        if moment == "optimising":
-            wait_for_iterations(child)
-        time.sleep(random.Random(0).uniform(0.0, 0.5))
-        child.send_signal(number)
-        assert child.wait(20) in (130, -number)  # while Python itself starts nobody has the signal in hand yet
-    assert not output.exists()
-
-
-@pytest.fixture
-def inbox(pair, tmp_path):
-    """A folder to put a job into, and the function that does."""
-
-    def put(output: str, **changes) -> None:
-        job = {"fixed": "fixed.nii.gz", "moving": "moving.nrrd", "output": output, "affine": "none", "threads": 1}
-        paths = {name: str(pair.folder / job[name]) for name in ("fixed", "moving", "output")}
-        (tmp_path / "unfinished").write_text(json.dumps({**job, **paths, **changes}))
-        (tmp_path / "unfinished").replace(tmp_path / "job.json")
-
-    return tmp_path, put
-
-
-def test_serve_waits_for_a_job_and_stops_and_keeps(pair, inbox):
-    folder, put = inbox
-    output = pair.folder / "served"
-    with start("serve", "--inbox", folder, "--parent-pid", os.getpid(), cwd=pair.folder) as child:
-        assert json.loads(child.stdout.readline())["stage"] == "ready"
-        put("served", options={**LISTS, "iterations": [10000]})
-        wait_for_iterations(child)
-        (output / "stop").touch()
-        child.stdout.read()
-        assert child.wait(60) == 0, child.stderr.read()
-    assert sorted(p.name for p in output.iterdir()) == sorted(RUN_FILES)
-
-
-@pytest.mark.parametrize("busy", [False, True], ids=["waiting", "running"])
-@pytest.mark.parametrize("how", ["caller died", "folder gone"])
-def test_serve_ends_with_its_caller(pair, inbox, how, busy):
-    folder, put = inbox
-    caller = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    with start("serve", "--inbox", folder, "--parent-pid", caller.pid, cwd=pair.folder) as child:
-        assert json.loads(child.stdout.readline())["stage"] == "ready"
-        if busy:
-            put("orphan", preset="best")
-            wait_for_iterations(child, 1)
-        if how == "folder gone":
-            shutil.rmtree(folder)
-        caller.kill()
-        caller.wait()
-        assert child.wait(60) == (130 if busy else 0)
-    assert not (pair.folder / "orphan").exists()
-
-
-def test_serve_without_a_folder_says_so(pair, capsys):
-    assert call("serve", "--inbox", "none", at=pair.folder) == 2
-    assert "make it first" in capsys.readouterr().err
 
 
 def test_python_call_takes_paths_images_and_sitk(pair):

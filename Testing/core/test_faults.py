@@ -2,10 +2,7 @@
 
 import json
 import os
-import random
-import signal
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +12,9 @@ from child import python, start
 from geometry import grid_of, image_on
 from neuralreg import io
 from neuralreg.image import Grid, Image
-from neuralreg.job import RegistrationError
+from neuralreg.job import RegistrationError, RegistrationJob
 from neuralreg.phantom import make_phantom
-from neuralreg.run import load_job
+from neuralreg.run import load_job, portable
 from neuralreg.workspace import RUN_FILES
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="limits, signals and file modes are POSIX")
@@ -65,28 +62,6 @@ def test_disk_that_is_full_after_some_bytes(pair, room):
 
 
 @posix
-def test_termination_at_random_moments(pair):
-    """Between the start of Python and the end of a run: the folder is whole or not there."""
-    chance, whole = random.Random(7), 0
-    for number in range(4):
-        output = pair / f"killed {number}"
-        arguments = ("register", "fixed image.nii.gz", "moving image.nrrd", "-o", output, "--progress", "json", *QUICK)
-        with start(*arguments, cwd=pair) as child:
-            if number:
-                for line in child.stdout:
-                    if '"stage"' in line:
-                        break
-            time.sleep(chance.uniform(0, 0.8))
-            child.send_signal(signal.SIGTERM)
-            child.communicate(timeout=60)
-        assert child.returncode in (0, 130, -signal.SIGTERM)
-        if output.exists():
-            assert sorted(p.name for p in output.iterdir()) == sorted(RUN_FILES)
-            whole += 1
-    assert whole < 4
-
-
-@posix
 def test_two_processes_into_one_folder(pair):
     """One gets the folder, the other a sentence; what is there in the end is one whole result."""
     slow = [word if word != "iterations=4" else "iterations=10000" for word in QUICK]
@@ -115,7 +90,7 @@ def test_read_only_output(pair, tmp_path):
 
 
 @posix
-def test_links_are_followed_and_never_replaced_by_accident(pair, tmp_path):
+def test_links_are_followed_and_never_replaced_by_accident(pair, tmp_path, monkeypatch):
     """Inputs and the output folder may be links; a link among the outputs is replaced, what it names stays."""
     (tmp_path / "real").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "real")
@@ -129,6 +104,11 @@ def test_links_are_followed_and_never_replaced_by_accident(pair, tmp_path):
     assert child.returncode == 0, said
     assert treasure.read_text() == "mine" and not (tmp_path / "real" / "transform.h5").is_symlink()
     assert sorted(p.name for p in (tmp_path / "real").iterdir()) == sorted(RUN_FILES)
+    (tmp_path / "deep" / "down").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "down")
+    job = RegistrationJob("fixed.nii.gz", "moving.nrrd", "link")
+    monkeypatch.chdir(tmp_path)
+    assert (tmp_path / "link" / portable(job).fixed).resolve() == (tmp_path / "fixed.nii.gz").resolve()
 
 
 FOREIGN = [

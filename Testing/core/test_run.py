@@ -1,61 +1,21 @@
 """A run leaves a whole result or none. The registration itself is a stand-in here; test_cli has the real one."""
 
 import errno
-import json
 import os
 import sys
-import time
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from geometry import grid_of, image_on, points_in, transform_on
+from geometry import points_in, transform_on
 from neuralreg import io, pipeline, workspace
 from neuralreg import run as run_module
-from neuralreg.image import Image, resample
-from neuralreg.job import Cancelled, Monitor, Progress, RegistrationError, RegistrationJob, Result
-from neuralreg.monitor import FileMonitor, bar_line, json_lines
-from neuralreg.pipeline import Registration
+from neuralreg.image import Image
+from neuralreg.job import Cancelled, RegistrationError, RegistrationJob, Result
 from neuralreg.usage import peak_memory_mb
 from neuralreg.workspace import RUN_FILES
-
-FIXED, MOVING = grid_of("RAS", (12, 11, 10)), grid_of("oblique, left-handed", (10, 12, 11))
-
-
-def stand_in(fixed, moving, method, *, options, monitor, device, **settings) -> Registration:
-    """A registration that knows its answer, asks the monitor as the real one does, and does as `options` say."""
-    for step in range(4):
-        monitor.check()
-        monitor.report(Progress("deformable", step / 4, loss=-0.1 * step))
-        monitor.preview(moving)
-        if step == options.get("fail_at"):
-            raise options["error"]
-        if monitor.stop_and_keep():
-            break
-    transform = transform_on(fixed.grid)
-    warped = resample(moving, transform, fixed.grid)
-    ones = Image(torch.ones(1, *fixed.grid.shape), fixed.grid)
-    return Registration(
-        transform, transform.inverse(), warped, ones, {"ncc_after": 0.9}, {"affine": 0.1}, [[0, 0, -0.1]], ["a note"],
-        "cpu", "no GPU", "lncc", {"given": sorted(settings)}, fixed.grid, step < 3,
-    )  # fmt: skip
-
-
-@pytest.fixture
-def job(tmp_path, monkeypatch):
-    """Makes jobs on two small volumes; the registration is the stand-in."""
-    monkeypatch.setattr(pipeline, "register", stand_in)
-    io.write_image(image_on(FIXED), tmp_path / "f.nii.gz")
-    io.write_image(image_on(MOVING, 1), tmp_path / "m.nrrd")
-    names = {"fixed": "f.nii.gz", "moving": "m.nrrd", "output": "out"}
-    paths = {name: str(tmp_path / value) for name, value in names.items()}
-    return lambda **changes: RegistrationJob(**{**paths, **changes})
-
-
-def left(tmp_path) -> list[str]:
-    """What a run left beside its inputs, hidden files included."""
-    return sorted(p.name for p in tmp_path.iterdir() if p.name not in ("f.nii.gz", "m.nrrd"))
+from stand_in import FIXED, MOVING, left, stand_in
 
 
 def test_whole_result(job, tmp_path):
@@ -164,6 +124,23 @@ def test_interruption_between_two_renames(job, tmp_path, monkeypatch, name):
     assert left(tmp_path) == []
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_interruption_while_tidying_up(job, tmp_path, monkeypatch, whole):
+    remove, struck = workspace.shutil.rmtree, []
+
+    def interrupted(*arguments, **named):
+        if not struck:
+            struck.append(True)
+            raise Cancelled
+        remove(*arguments, **named)
+
+    monkeypatch.setattr(workspace.shutil, "rmtree", interrupted)
+    with pytest.raises(Cancelled):
+        run_module.run(job(options={} if whole else {"fail_at": 1, "error": ZeroDivisionError("a bug")}))
+    assert left(tmp_path) == (["out"] if whole else [])
+    assert not whole or sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(RUN_FILES)
+
+
 def test_output_that_must_not_be_used(job, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
@@ -229,87 +206,6 @@ def test_temporary_folder_is_private_and_the_inputs_are_not_touched(job, tmp_pat
     monkeypatch.setattr(pipeline, "register", look)
     run_module.run(job())
     assert (tmp_path / "f.nii.gz").read_bytes() == before
-
-
-class Recorder(FileMonitor):
-    def __init__(self, output, at=None, **settings):
-        self.lines = []
-        super().__init__(output, self.note, **settings)
-        self.at = at or {}
-
-    def note(self, progress):
-        self.lines.append(progress)
-        if progress.loss is not None and (name := self.at.get(round(progress.fraction, 2))):
-            (self.output / name).touch()
-
-
-def test_cancel_file_ends_a_run_without_a_trace(job, tmp_path):
-    with pytest.raises(Cancelled):
-        run_module.run(job(), Recorder(tmp_path / "out", {0.0: "cancel"}))
-    assert left(tmp_path) == []
-
-
-@pytest.mark.parametrize("line", range(1, 9))
-def test_cancelling_while_the_files_are_written_leaves_nothing(job, tmp_path, line):
-    class CancelAt(Monitor):
-        lines = 0
-
-        def report(self, progress):
-            self.lines += progress.stage == "write"
-
-        def cancelled(self):
-            return self.lines == line
-
-    with pytest.raises(Cancelled):
-        run_module.run(job(), CancelAt())
-    assert left(tmp_path) == []
-
-
-def test_stop_file_keeps_what_was_reached(job, tmp_path):
-    result = run_module.run(job(), Recorder(tmp_path / "out", {0.0: "stop"}))
-    assert result.stopped_early
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(RUN_FILES)
-
-
-def test_old_cancel_file_means_nothing(job, tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "cancel").touch()
-    os.utime(tmp_path / "out" / "cancel", (time.time() - 3600,) * 2)
-    run_module.run(job(), Recorder(tmp_path / "out", since=time.time() - 60))
-    assert not (tmp_path / "out" / "cancel").exists()
-
-
-def test_previews_are_written_while_it_runs_and_gone_afterwards(job, tmp_path):
-    recorder = Recorder(tmp_path / "out", previews=True)
-    seen = []
-    show = recorder.note
-    recorder.show = lambda p: (show(p), seen.append((tmp_path / "out" / "preview.nii.gz").exists()))[0]
-    run_module.run(job(), recorder)
-    assert "preview.nii.gz" in [p.preview for p in recorder.lines]
-    assert any(seen) and not (tmp_path / "out" / "preview.nii.gz").exists()
-
-
-def test_progress_rises_from_read_to_done(job, tmp_path):
-    recorder = Recorder(tmp_path / "out")
-    run_module.run(job(), recorder)
-    assert [recorder.lines[0].stage, recorder.lines[-1].stage] == ["read", "done"]
-    assert recorder.lines[-1].fraction == 1.0
-
-
-def test_lines_and_bar(capsys):
-    json_lines()(Progress("affine", 0.5, loss=-0.8, seconds_left=12.0))
-    assert json.loads(capsys.readouterr().out) == {
-        "stage": "affine",
-        "fraction": 0.5,
-        "loss": -0.8,
-        "seconds_left": 12.0,
-    }
-    line = bar_line(Progress("affine", 0.5, loss=-0.8, seconds_left=12.0), width=10)
-    assert line == "affine        [#####.....]   50%  loss -0.8000  12 s left"
-
-
-def test_monitor_of_nobody_watches_nothing(job):
-    assert run_module.run(job(), Monitor()).method == "DNVF"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

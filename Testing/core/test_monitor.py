@@ -1,0 +1,93 @@
+"""What a run says while it goes on, and what it is told: cancel, stop and keep, previews, lines of progress."""
+
+import json
+import os
+import time
+
+import pytest
+from neuralreg import run as run_module
+from neuralreg.job import Cancelled, Monitor, Progress
+from neuralreg.monitor import FileMonitor, bar_line, json_lines
+from neuralreg.workspace import RUN_FILES
+from stand_in import left
+
+
+class Recorder(FileMonitor):
+    def __init__(self, output, at=None, **settings):
+        self.lines = []
+        super().__init__(output, self.note, **settings)
+        self.at = at or {}
+
+    def note(self, progress):
+        self.lines.append(progress)
+        if progress.loss is not None and (name := self.at.get(round(progress.fraction, 2))):
+            (self.output / name).touch()
+
+
+def test_cancel_file_ends_a_run_without_a_trace(job, tmp_path):
+    with pytest.raises(Cancelled):
+        run_module.run(job(), Recorder(tmp_path / "out", {0.0: "cancel"}))
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("line", range(1, 9))
+def test_cancelling_while_the_files_are_written_leaves_nothing(job, tmp_path, line):
+    class CancelAt(Monitor):
+        lines = 0
+
+        def report(self, progress):
+            self.lines += progress.stage == "write"
+
+        def cancelled(self):
+            return self.lines == line
+
+    with pytest.raises(Cancelled):
+        run_module.run(job(), CancelAt())
+    assert left(tmp_path) == []
+
+
+def test_stop_file_keeps_what_was_reached(job, tmp_path):
+    result = run_module.run(job(), Recorder(tmp_path / "out", {0.0: "stop"}))
+    assert result.stopped_early
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(RUN_FILES)
+
+
+def test_old_cancel_file_means_nothing(job, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cancel").touch()
+    os.utime(tmp_path / "out" / "cancel", (time.time() - 3600,) * 2)
+    run_module.run(job(), Recorder(tmp_path / "out", since=time.time() - 60))
+    assert not (tmp_path / "out" / "cancel").exists()
+
+
+def test_previews_are_written_while_it_runs_and_gone_afterwards(job, tmp_path):
+    recorder = Recorder(tmp_path / "out", previews=True)
+    seen = []
+    show = recorder.note
+    recorder.show = lambda p: (show(p), seen.append((tmp_path / "out" / "preview.nii.gz").exists()))[0]
+    run_module.run(job(), recorder)
+    assert "preview.nii.gz" in [p.preview for p in recorder.lines]
+    assert any(seen) and not (tmp_path / "out" / "preview.nii.gz").exists()
+
+
+def test_progress_rises_from_read_to_done(job, tmp_path):
+    recorder = Recorder(tmp_path / "out")
+    run_module.run(job(), recorder)
+    assert [recorder.lines[0].stage, recorder.lines[-1].stage] == ["read", "done"]
+    assert recorder.lines[-1].fraction == 1.0
+
+
+def test_lines_and_bar(capsys):
+    json_lines()(Progress("affine", 0.5, loss=-0.8, seconds_left=12.0))
+    assert json.loads(capsys.readouterr().out) == {
+        "stage": "affine",
+        "fraction": 0.5,
+        "loss": -0.8,
+        "seconds_left": 12.0,
+    }
+    line = bar_line(Progress("affine", 0.5, loss=-0.8, seconds_left=12.0), width=10)
+    assert line == "affine        [#####.....]   50%  loss -0.8000  12 s left"
+
+
+def test_monitor_of_nobody_watches_nothing(job):
+    assert run_module.run(job(), Monitor()).method == "DNVF"
