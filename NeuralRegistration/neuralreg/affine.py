@@ -80,15 +80,15 @@ def _one_thread():
 
 
 def _register(fixed, moving, kind, fixed_mask, moving_mask, initial, device, monitor) -> AffineResult:
-    pair = _Pair.prepare(fixed, moving, fixed_mask, moving_mask, device)
+    pair = _Pair.prepare(fixed, moving, fixed_mask, moving_mask, device, monitor.check)
     levels = pair.levels()
     _report(monitor, 0.1)
     references = [np.eye(4), pair.centred()] if initial is None else [initial.matrix]
     start = _start(pair, levels, monitor) if initial is None else initial.matrix
-    matrix, _ = descend(local_correlation, levels[1], start, "rigid", origin=start)
+    matrix, _ = descend(local_correlation, levels[1], start, "rigid", origin=start, check=monitor.check)
     for number, level in enumerate(levels[1:], 1):
         _report(monitor, 0.4 + 0.2 * number)
-        matrix, _ = descend(local_correlation, level, matrix, kind, origin=start)
+        matrix, _ = descend(local_correlation, level, matrix, kind, origin=start, check=monitor.check)
     _report(monitor, 1.0)
     return _never_worse(levels[-1], matrix, references)
 
@@ -120,10 +120,13 @@ class _Pair:
     grids: tuple[np.ndarray, np.ndarray]  # centres of the fields of view, LPS mm
 
     @classmethod
-    def prepare(cls, fixed, moving, fixed_mask, moving_mask, device) -> _Pair:
+    def prepare(cls, fixed, moving, fixed_mask, moving_mask, device, check) -> _Pair:
         field_mm = np.array(fixed.grid.size) * fixed.grid.spacing
         spacing = 0.6 * (np.prod(field_mm) / LEVEL_POINTS[-1]) ** (1 / 3)
-        f, m = _volume(fixed, fixed_mask, spacing, device), _volume(moving, moving_mask, spacing, device)
+        f = _volume(fixed, fixed_mask, spacing, device)
+        check()
+        m = _volume(moving, moving_mask, spacing, device)
+        check()
         # One mask alone would shift the centre of one object only.
         by_mask = fixed_mask is not None and moving_mask is not None
         masses = [v.inside if by_mask else _contrast(v) for v in (f, m)]
@@ -183,7 +186,8 @@ def _start(pair: _Pair, levels: list[Level], monitor: Monitor) -> np.ndarray:
         refined.append(descend(mutual_information, levels[0], starts[index], "rigid", 15))
     _report(monitor, 0.4)
     refined.sort(key=lambda found: found[1])
-    finalists = [descend(local_correlation, levels[0], found[0], "rigid") for found in refined[:FINALISTS]]
+    best = [matrix for matrix, _ in refined[:FINALISTS]]
+    finalists = [descend(local_correlation, levels[0], matrix, "rigid", check=monitor.check) for matrix in best]
     return min(finalists, key=lambda found: evaluate(covered_correlation, levels[1], found[0]))[0]
 
 

@@ -241,10 +241,12 @@ def descend(
     iterations: int = 20,
     origin: np.ndarray | None = None,
     tolerance: float = 0.005,
+    check: Callable[[], object] = lambda: None,
 ) -> tuple[np.ndarray, float]:
     """BFGS over motions applied after `start` -> (matrix, cost), never worse than the start.
 
-    Steps are in mm at the edge of the object; the search ends below `tolerance` mm. `origin`: see `plausible`.
+    Steps are in mm at the edge of the object; the search ends below `tolerance` mm. `origin`: see `plausible`;
+    `check` is called before every step.
     """
     origin = start if origin is None else origin
     basis = motions(kind, (start @ np.append(level.center, 1.0))[:3], max(level.radius, level.spacing))
@@ -253,6 +255,7 @@ def descend(
     for _ in range(iterations):
         if np.linalg.norm(slope) < 1e-12:
             break
+        check()
         found = _line_search(cost, level, at, basis, value, slope, _bounded(-inverse @ slope, level.spacing), origin)
         if found is None:
             if fresh:

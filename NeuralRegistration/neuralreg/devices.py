@@ -50,7 +50,7 @@ def _fault(name: str) -> str | None:
 
 
 def _remedy(error: Exception, reason: str) -> str:
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.cuda.OutOfMemoryError):
         return "its memory is full; close other programs that use it."
     if "no kernel image" in reason or "not compiled" in reason or "compute capability" in reason:
         return "install a PyTorch that was built for this GPU (its website has one for each version of CUDA)."

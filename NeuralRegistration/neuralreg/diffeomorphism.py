@@ -7,7 +7,7 @@ cells are found by the eight corner determinants and by the digital criterion, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -63,23 +63,28 @@ def untangled(displacement: Tensor, margin: float = MARGIN) -> tuple[Tensor, int
     return displacement, mended
 
 
-def with_inverse(displacement: Tensor, guess: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+def with_inverse(
+    displacement: Tensor, guess: Tensor, shape: tuple[int, int, int], check: Callable[[], object] = lambda: None
+) -> tuple[Tensor, Tensor]:
     """An untangled displacement, and its inverse on the finer lattice `shape` with the same corners.
 
     The inverse is exact at voxels and interpolated between them, which goes wrong where the map is rough: there the
     displacement is smoothed until every voxel comes back to within RETURN_VOXELS of where it started.
     displacement, guess (of the inverse): (1, 3, d, h, w) in voxels; the inverse: (1, 3, *shape) in voxels of `shape`.
+    `check` is called between the steps; it may raise.
     """
     forward, _ = untangled(displacement)
-    coarse = invert(forward, guess, INVERSE_STEPS[0])
-    inverse = invert(forward, resize_displacement(coarse, shape), INVERSE_STEPS[1])
+    check()
+    coarse = invert(forward, guess, INVERSE_STEPS[0], check=check)
+    inverse = invert(forward, resize_displacement(coarse, shape), INVERSE_STEPS[1], check=check)
     for round_ in range(RETURN_ROUNDS):
+        check()
         error = compose(inverse, resize_displacement(forward, shape)).norm(dim=1, keepdim=True)
         if float(error.max()) <= RETURN_VOXELS:
             break
         bad = F.adaptive_max_pool3d((error > RETURN_VOXELS).float(), tuple(forward.shape[2:])) > 0
         forward, _ = untangled(_smoothed_near(forward, bad, 2 + round_ // 3))
-        inverse = invert(forward, inverse, 1)
+        inverse = invert(forward, inverse, 1, check=check)
     return forward, inverse
 
 

@@ -255,6 +255,7 @@ class Fit:
             loss, warped = step(sampling.integrate(velocity, self.squarings))
             loss.backward()
             optimiser.step(cosine(self.rate, iteration / level.iterations))
+            self.monitor.check()
             pending.append(loss.detach())
             if (iteration + 1) % CHECK_EVERY == 0 or iteration + 1 == level.iterations:
                 fraction = span[0] + (span[1] - span[0]) * (iteration + 1) / level.iterations
@@ -271,7 +272,6 @@ class Fit:
         first = iteration + 1 - len(values)
         self.curve += [[self.levels_done, first + i, round(value, 6)] for i, value in enumerate(values)]
         pending.clear()
-        self.monitor.check()
         self.monitor.report(Progress("deformable", fraction, loss=values[-1]))
         self.stopped = self.monitor.stop_and_keep()
 

@@ -1,6 +1,4 @@
-"""The whole flow, left to right: volumes → working grid → affine → method → transform, warped volume, Jacobian,
-metrics.
-"""
+"""The whole flow: volumes → working grid → affine → method → transform, warped volume, Jacobian, metrics."""
 
 from __future__ import annotations
 
@@ -32,6 +30,11 @@ MAX_VOXELS = 8_000_000  # of the working grid: 200³; larger volumes are registe
 # FLAIR 0.34, T1 with T2 -0.45.
 SAME_CONTRAST = 0.4
 CONTRAST_VOXELS = 1_000_000
+
+SMALL_VOLUME = "The volume is small: more iterations see all of its voxels; an --option overrules this."
+FULL_GPU = (
+    "The GPU has too little free memory for this pair: the CPU was used; close other programs or use the preset fast."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +82,18 @@ class _Clock:
         self.seconds[stage] = time.perf_counter() - start
 
 
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """What every stage may need: the volumes and their masks, who watches, and the notes for the user so far."""
+
+    fixed: Image
+    moving: Image
+    fixed_mask: Image | None = None
+    moving_mask: Image | None = None
+    monitor: Monitor = field(default_factory=Monitor)
+    warnings: list[str] = field(default_factory=list)
+
+
 def register(
     fixed: Image,
     moving: Image,
@@ -102,62 +117,66 @@ def register(
 
     Raises RegistrationError with a sentence for input that cannot be registered, Cancelled when the monitor says so.
     """
-    monitor, clock, warnings = monitor or Monitor(), _Clock(), []
-    choose("affine", affine, AFFINE_STAGES)
-    similarity = choose("similarity", similarity, SIMILARITIES)
+    given, clock = _Given(fixed, moving, fixed_mask, moving_mask, monitor or Monitor()), _Clock()
+    affine, similarity = choose("affine", affine, AFFINE_STAGES), choose("similarity", similarity, SIMILARITIES)
     chosen = make_method(method, preset, options)
-    where, reason = choose_device(device)
+    where, reason = _device(device, threads, seed)
+    with clock("affine"):
+        moving_from_aligned = _align(given, affine, initial_transform)
+    with clock("prepare"):
+        pair = _prepared(given, moving_from_aligned, landmarks)
+        compared = _similarity(similarity, pair, given.warnings)
+        if changes := suited(method, preset, options, math.prod(pair.grid.shape)):
+            chosen = make_method(method, preset, {**(options or {}), **changes})
+            given.warnings.append(SMALL_VOLUME)
+    with clock("deformable"):
+        fit, where, reason = _fit(chosen, pair, compared, where, reason, seed, given)
+        aligned_from_fixed, fixed_from_aligned = _diffeomorphic(fit, pair.grid, given.monitor)
+    with clock("outputs"):
+        transform = moving_from_aligned @ aligned_from_fixed
+        inverse = fixed_from_aligned @ moving_from_aligned.inverse()
+        warped, jacobian = _outputs(given, transform)
+    with clock("metrics"):
+        values = _measured(given, warped, jacobian, transform, inverse)
+        if landmarks is not None:
+            values |= _pulled(landmarks, transform, fit, given.warnings)
+    return Registration(
+        transform, inverse, warped, jacobian, values, clock.seconds, fit.curve, given.warnings, where, reason, compared,
+        dataclasses.asdict(chosen), pair.grid, fit.stopped,
+    )  # fmt: skip
+
+
+def _device(wanted: str, threads: int, seed: int) -> tuple[str, str]:
+    """The device and why it was taken; it starts from the seed, on as many threads as wanted."""
+    where, reason = choose_device(wanted)
     use_threads(threads)
     if where == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the memory of this run, not of an earlier one in the process
     torch.manual_seed(seed)
-    with clock("affine"):
-        part = Part(monitor, "affine", 0.0, 0.15)
-        moving_from_aligned = _align(fixed, moving, affine, initial_transform, fixed_mask, moving_mask, part, warnings)
-    with clock("prepare"):
-        pair = _prepared(fixed, moving, moving_from_aligned, fixed_mask, moving_mask, landmarks, warnings)
-        grid, compared = pair.grid, _similarity(similarity, pair, warnings)
-        if changes := suited(method, preset, options, math.prod(grid.shape)):
-            chosen = make_method(method, preset, {**(options or {}), **changes})
-            warnings.append("The volume is small: more iterations see all of its voxels; an --option overrules this.")
-    with clock("deformable"):
-        fit, where, reason = _fit(chosen, pair, compared, where, reason, seed, _Deformable(monitor, grid), warnings)
-        warnings += fit.warnings
-        aligned_from_fixed, fixed_from_aligned = _diffeomorphic(fit, grid)
-    with clock("outputs"):
-        watch = Part(monitor, "outputs", 0.88, 0.93).step
-        transform = moving_from_aligned @ aligned_from_fixed
-        inverse = fixed_from_aligned @ moving_from_aligned.inverse()
-        lowest = float(moving.data.min())
-        warped = resample(moving, transform, fixed.grid, default=lowest, watch=portion(watch, 0.0, 0.5))
-        jacobian = jacobian_determinant(transform, fixed.grid, portion(watch, 0.5, 1.0))
-    with clock("metrics"):
-        watch = Part(monitor, "metrics", 0.93, 0.97).step
-        values = metrics.summary(fixed, moving, warped, jacobian, transform, inverse, fixed_mask, watch)
-        if landmarks is not None:
-            values |= _pulled(landmarks, transform, fit, warnings)
-    return Registration(
-        transform, inverse, warped, jacobian, values, clock.seconds, fit.curve, warnings, where, reason, compared,
-        dataclasses.asdict(chosen), grid, fit.stopped,
-    )  # fmt: skip
+    return where, reason
 
 
-def _align(fixed, moving, kind, initial, fixed_mask, moving_mask, monitor, warnings) -> Transform:
-    """moving_from_aligned. A non-linear initial transform is composed as is; a linear one starts the affine stage."""
+def _align(given: _Given, kind: str, initial: Transform | None) -> Transform:
+    """moving_from_aligned. A linear initial transform is where the affine stage starts; behind any other one it comes
+    second: it sees the moving image through that deformation, and the two are composed as they are."""
     if initial is not None and not isinstance(initial, Affine):
-        _warn_of_folds(initial, warnings)
-        return (
-            initial
-            if kind == "none"
-            else _behind(initial, fixed, moving, kind, fixed_mask, moving_mask, monitor, warnings)
-        )
+        _warn_of_folds(initial, given.warnings)
     if kind == "none":
         return initial or Affine.identity()
+    if initial is None or isinstance(initial, Affine):
+        return _affine(given, given.moving, given.moving_mask, kind, initial)
+    lowest, watch = float(given.moving.data.min()), Part(given.monitor, "affine", 0.0, 0.01).step
+    seen = resample(given.moving, initial, given.fixed.grid, default=lowest, watch=watch)
+    mask = None if given.moving_mask is None else resample(given.moving_mask, initial, given.fixed.grid, "nearest")
+    return initial @ _affine(given, seen, mask, kind, Affine.identity())
+
+
+def _affine(given: _Given, moving: Image, mask: Image | None, kind: str, initial: Affine | None) -> Affine:
+    part = Part(given.monitor, "affine", 0.0, 0.15)
     found = register_affine(
-        fixed, moving, kind, fixed_mask=fixed_mask, moving_mask=moving_mask, initial=initial, monitor=monitor
+        given.fixed, moving, kind, fixed_mask=given.fixed_mask, moving_mask=mask, initial=initial, monitor=part
     )
-    if found.warning:
-        warnings.append(found.warning)
+    given.warnings.extend([found.warning] if found.warning else [])
     return found.moving_from_aligned
 
 
@@ -174,28 +193,19 @@ def _warn_of_folds(initial: Transform, warnings: list[str]) -> None:
         )
 
 
-def _behind(initial, fixed, moving, kind, fixed_mask, moving_mask, monitor, warnings) -> Transform:
-    """The affine stage behind a deformation: it sees the moving image through it, and the two are composed."""
-    seen = resample(moving, initial, fixed.grid, default=float(moving.data.min()))
-    seen_mask = None if moving_mask is None else resample(moving_mask, initial, fixed.grid, "nearest")
-    found = register_affine(
-        fixed, seen, kind, fixed_mask=fixed_mask, moving_mask=seen_mask, initial=Affine.identity(), monitor=monitor
-    )
-    if found.warning:
-        warnings.append(found.warning)
-    return initial @ found.moving_from_aligned
-
-
-def _prepared(fixed, moving, moving_from_aligned, fixed_mask, moving_mask, landmarks, warnings) -> Pair:
+def _prepared(given: _Given, moving_from_aligned: Transform, landmarks: PointPairs | None) -> Pair:
     """The pair on its working grid; a warning where that is coarser than the fixed volume."""
-    grid = working_grid(fixed, MAX_VOXELS, fixed_mask)
-    if grid.spacing.min() > fixed.grid.spacing.min() * 1.05:
+    part = Part(given.monitor, "prepare", 0.15, 0.17)
+    part.step(0.0)
+    grid = working_grid(given.fixed, MAX_VOXELS, given.fixed_mask)
+    if grid.spacing.min() > given.fixed.grid.spacing.min() * 1.05:
         spacing = " × ".join(f"{s:.2f}" for s in grid.spacing)
-        warnings.append(
+        given.warnings.append(
             f"The fixed volume is large: it was registered at {spacing} mm; transform and outputs cover all of it."
         )
-    pair = make_pair(fixed, moving, moving_from_aligned, grid, fixed_mask, moving_mask)
-    return pair if landmarks is None else with_landmarks(pair, landmarks, moving_from_aligned, warnings)
+    masks = given.fixed_mask, given.moving_mask
+    pair = make_pair(given.fixed, given.moving, moving_from_aligned, grid, *masks, part.step)
+    return pair if landmarks is None else with_landmarks(pair, landmarks, moving_from_aligned, given.warnings)
 
 
 def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> str:
@@ -213,24 +223,27 @@ def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> str:
     return "nmi"
 
 
-def _fit(method, pair, similarity, where, reason, seed, monitor, warnings) -> tuple[Fit, str, str]:
-    """Run the method; when a GPU has too little memory, once more on the CPU, and say so."""
+def _fit(
+    method: Any, pair: Pair, similarity: str, where: str, reason: str, seed: int, given: _Given
+) -> tuple[Fit, str, str]:
+    """The fit, device and reason; when a GPU has too little memory, the fit is made on the CPU, with a warning."""
+    monitor = _Deformable(given.monitor, pair.grid)
     try:
         torch.manual_seed(seed)
-        return method(pair, similarity, where, monitor), where, reason
-    except torch.OutOfMemoryError:
-        pass  # leaving the clause lets go of the error, whose traceback keeps the GPU's tensors alive
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    warnings.append(
-        "The GPU has too little free memory for this pair: the CPU was used; "
-        "close other programs or use the preset fast."
-    )
-    torch.manual_seed(seed)
-    return method(pair, similarity, "cpu", monitor), "cpu", "The GPU ran out of memory."
+        fit = method(pair, similarity, where, monitor)
+    except torch.cuda.OutOfMemoryError:
+        fit = None  # leaving the clause lets go of the error, whose traceback keeps the GPU's tensors alive
+    if fit is None:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        given.warnings.append(FULL_GPU)
+        torch.manual_seed(seed)
+        fit, where, reason = method(pair, similarity, "cpu", monitor), "cpu", "The GPU ran out of memory."
+    given.warnings.extend(fit.warnings)
+    return fit, where, reason
 
 
-def _diffeomorphic(fit: Fit, grid: Grid) -> tuple[DisplacementField, DisplacementField]:
+def _diffeomorphic(fit: Fit, grid: Grid, monitor: Monitor) -> tuple[DisplacementField, DisplacementField]:
     """aligned_from_fixed without folds, and fixed_from_aligned.
 
     The inverse lies on the whole working grid: on the coarser lattice of the velocities it would be right at the voxels
@@ -240,9 +253,22 @@ def _diffeomorphic(fit: Fit, grid: Grid) -> tuple[DisplacementField, Displacemen
         still = torch.zeros(1, 3, *(min(n, 4) for n in grid.shape))
         field = DisplacementField.from_voxels(still, grid.with_shape(tuple(still.shape[2:])))
         return field, field
-    forward, inverse = with_inverse(fit.chain.forward.cpu(), fit.chain.inverse.cpu(), grid.shape)
+    forward, inverse = with_inverse(fit.chain.forward.cpu(), fit.chain.inverse.cpu(), grid.shape, monitor.check)
     lattice = grid.with_shape(tuple(forward.shape[2:]))
     return DisplacementField.from_voxels(forward, lattice), DisplacementField.from_voxels(inverse, grid)
+
+
+def _outputs(given: _Given, transform: Transform) -> tuple[Image, Image]:
+    """The moving volume and the Jacobian determinant on the fixed grid."""
+    watch = Part(given.monitor, "outputs", 0.88, 0.93).step
+    lowest = float(given.moving.data.min())
+    warped = resample(given.moving, transform, given.fixed.grid, default=lowest, watch=portion(watch, 0.0, 0.5))
+    return warped, jacobian_determinant(transform, given.fixed.grid, portion(watch, 0.5, 1.0))
+
+
+def _measured(given: _Given, warped: Image, jacobian: Image, transform: Transform, inverse: Transform) -> dict:
+    watch = Part(given.monitor, "metrics", 0.93, 0.97).step
+    return metrics.summary(given.fixed, given.moving, warped, jacobian, transform, inverse, given.fixed_mask, watch)
 
 
 def _pulled(landmarks: PointPairs, transform: Transform, fit: Fit, warnings: list[str]) -> dict[str, float]:

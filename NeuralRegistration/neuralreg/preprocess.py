@@ -1,8 +1,7 @@
 """From two volumes to a pair of tensors on one working grid: lattice, intensities, weights.
 
 The working grid follows the fixed volume's own axes in canonical order, so neither the storage order of the voxels nor
-the
-orientation of the patient in the world changes what the methods see.
+the orientation of the patient in the world changes what the methods see.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .image import Grid, Image, canonical, resample
+from .image import Grid, Image, Watch, canonical, portion, resample
 from .job import RegistrationError
 from .optimise import Images, Landmarks
 
@@ -55,8 +54,7 @@ def working_grid(fixed: Image, max_voxels: int, mask: Image | None = None) -> Gr
     """The lattice on which a pair is registered: the fixed volume's, cropped to the body, coarsened to `max_voxels`.
 
     A margin of MARGIN_VOXELS beyond the body (beyond the volume too, where the body is cut off) lets the field reach
-    zero
-    at the border. `mask`, where given, is kept inside as well.
+    zero at the border. `mask`, where given, is kept inside as well.
     """
     image = canonical(fixed)
     low, high = _content_box(image.data[0])
@@ -127,16 +125,18 @@ def make_pair(
     grid: Grid,
     fixed_mask: Image | None = None,
     moving_mask: Image | None = None,
+    watch: Watch | None = None,
 ) -> Pair:
     """Both volumes on the working grid, the moving one through its linear (or initial) alignment.
 
     Raises RegistrationError when the volumes do not share any space under that alignment.
     """
     stay = lambda points: points  # noqa: E731
-    fixed_part = _read(normalised(fixed), stay, grid)
-    moving_part = _read(normalised(moving), moving_from_fixed, grid)
-    fixed_weight = _view(fixed, fixed_mask, stay, grid)
-    moving_weight = _view(moving, moving_mask, moving_from_fixed, grid)
+    watches = [portion(watch, share, share + 0.25) for share in (0.0, 0.25, 0.5, 0.75)]
+    fixed_part = _read(normalised(fixed), stay, grid, watches[0])
+    moving_part = _read(normalised(moving), moving_from_fixed, grid, watches[1])
+    fixed_weight = _view(fixed, fixed_mask, stay, grid, watches[2])
+    moving_weight = _view(moving, moving_mask, moving_from_fixed, grid, watches[3])
     shared = fixed_weight.data * moving_weight.data
     if float(shared.sum()) < 64:
         raise RegistrationError(
@@ -167,28 +167,28 @@ def with_landmarks(pair: Pair, landmarks: PointPairs, moving_from_aligned: Trans
     return replace(pair, landmarks=Landmarks(*placed))
 
 
-def _read(image: Image, image_from_grid, grid: Grid) -> Image:
+def _read(image: Image, image_from_grid, grid: Grid, watch: Watch | None) -> Image:
     """`image` on the grid; smoothed first where the grid is much coarser, lest detail turn into noise."""
     factors = np.floor(grid.spacing.min() / image.grid.spacing + 0.3).astype(int)
     if factors.max() > 1:
         image = shrunk(image, np.maximum(factors, 1))
-    return resample(image, image_from_grid, grid)
+    return resample(image, image_from_grid, grid, watch=watch)
 
 
 def shrunk(image: Image, factors: np.ndarray) -> Image:
-    """Means over blocks of `factors` (x, y, z) voxels."""
+    """Means over blocks of `factors` (x, y, z) voxels; what is left at the far border is a smaller block."""
     kernel = tuple(int(min(f, n)) for f, n in zip(factors[::-1], image.grid.shape, strict=True))
-    data = torch.nn.functional.avg_pool3d(image.data[None], kernel, kernel)[0]
+    data = torch.nn.functional.avg_pool3d(image.data[None], kernel, ceil_mode=True, count_include_pad=False)[0]
     matrix = image.grid.world_from_index.copy()
     matrix[:3, 3] += matrix[:3, :3] @ ((np.array(kernel[::-1]) - 1) / 2)
     matrix[:3, :3] = matrix[:3, :3] * np.array(kernel[::-1])
     return Image(data, Grid(tuple(data.shape[1:]), matrix))
 
 
-def _view(image: Image, mask: Image | None, image_from_grid, grid: Grid) -> Image:
+def _view(image: Image, mask: Image | None, image_from_grid, grid: Grid, watch: Watch | None) -> Image:
     """1 where the image (and its mask) is seen from the grid, 0 elsewhere."""
     seen = _field_of_view(image.grid) if mask is None else Image(mask.data[:1], mask.grid)
-    weight = resample(seen, image_from_grid, grid, "nearest")
+    weight = resample(seen, image_from_grid, grid, "nearest", watch=watch)
     return Image((weight.data > 0).float(), grid)
 
 

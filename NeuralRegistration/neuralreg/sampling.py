@@ -6,6 +6,8 @@ Images are (B, C, D, H, W). Coordinates and displacements are (B, 3, D, H, W) in
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -131,13 +133,19 @@ def corner_determinants(displacement: Tensor) -> Tensor:  # (B, 3, D, H, W) -> (
     return torch.stack(corners, dim=1)
 
 
-def invert(displacement: Tensor, start: Tensor, iterations: int = 20, tolerance: float = 1e-3) -> Tensor:
+def invert(
+    displacement: Tensor,
+    start: Tensor,
+    iterations: int = 20,
+    tolerance: float = 1e-3,
+    check: Callable[[], object] = lambda: None,
+) -> Tensor:
     """Displacement w with (id + u) ∘ (id + w) = id, on the lattice of `start`, a first guess such as exp(−v).
 
     displacement, start: (B, 3, …) in voxels of their own lattices, which share their corner voxels. Quasi-Newton: the
     residual r = w + u ∘ (id + w) is turned by the gradient of the inverse itself, w ← w − (I + ∇w) r, because that is
     the inverse of the gradient of the map. A step that makes a voxel worse is not taken, so the result is nowhere
-    worse than `start`. Ends when no residual exceeds `tolerance` voxels.
+    worse than `start`. Ends when no residual exceeds `tolerance` voxels. `check` is called often; it may raise.
     """
     shape = tuple(start.shape[2:])
     ratio = _normalising_scale(start, start) / _normalising_scale(displacement, start)
@@ -147,7 +155,9 @@ def invert(displacement: Tensor, start: Tensor, iterations: int = 20, tolerance:
     for _ in range(iterations):
         if float(residual.abs().max()) <= tolerance:
             break
+        check()
         candidate = inverse - torch.einsum("bijzyx,bjzyx->bizyx", jacobian_matrix(inverse), residual)
+        check()
         changed = residual_of(candidate)
         better = changed.square().sum(1, keepdim=True) < residual.square().sum(1, keepdim=True)
         inverse, residual = torch.where(better, candidate, inverse), torch.where(better, changed, residual)

@@ -81,11 +81,11 @@ def test_a_full_gpu_hands_over_to_the_cpu_and_says_so():
     pair = pipeline.make_pair(phantom.fixed, phantom.moving, lambda p: p, phantom.fixed.grid)
     lists = {"image_factors": 1.0, "velocity_factors": 2.0, "iterations": 2, "windows": 5, "strides": 1}
     options = {name: (value,) for name, value in lists.items()}
-    method, warnings = Forgetful(options), []
-    fit, where, reason = pipeline._fit(method, pair, "lncc", "cuda", "found", 0, Monitor(), warnings)
+    method, given = Forgetful(options), pipeline._Given(phantom.fixed, phantom.moving)
+    fit, where, reason = pipeline._fit(method, pair, "lncc", "cuda", "found", 0, given)
     assert method.devices == ["cuda", "cpu"] and where == "cpu" and "ran out of memory" in reason
-    assert len(warnings) == 1 and "too little free memory" in warnings[0] and fit.chain.forward is not None
-    alone, _, _ = pipeline._fit(DNVF(**options), pair, "lncc", "cpu", "asked for", 0, Monitor(), [])
+    assert len(given.warnings) == 1 and "too little free memory" in given.warnings[0] and fit.chain.forward is not None
+    alone, _, _ = pipeline._fit(DNVF(**options), pair, "lncc", "cpu", "asked for", 0, given)
     assert torch.equal(alone.chain.forward, fit.chain.forward)  # the failed try leaves no trace in the result
 
 

@@ -100,10 +100,9 @@ def test_a_folding_initial_transform_is_told(phantom, folding):
     """A shear of neighbouring slices against each other: central differences would not see it."""
     grid, mm = phantom.fixed.grid, torch.zeros(3, *phantom.fixed.grid.shape)
     mm[2, 10:20, 10:20, 10:20] = 1.3 * grid.spacing[2] * (torch.arange(10) % 2).view(-1, 1, 1) * (1 if folding else 0.1)
-    start, warnings = Affine.identity() @ DisplacementField(mm, grid), []
-    aligned = pipeline._align(phantom.fixed, phantom.moving, "none", start, None, None, Monitor(), warnings)
-    assert aligned is start
-    assert [("folds space" in w and "smooth it" in w) for w in warnings] == [True] * folding
+    start, given = Affine.identity() @ DisplacementField(mm, grid), pipeline._Given(phantom.fixed, phantom.moving)
+    assert pipeline._align(given, "none", start) is start
+    assert [("folds space" in w and "smooth it" in w) for w in given.warnings] == [True] * folding
 
 
 def test_masks_restrict_the_comparison_not_the_field(phantom):
@@ -149,7 +148,7 @@ class CancelIn(Monitor):
         return any(stage == self.stage for stage, _ in self.seen)
 
 
-@pytest.mark.parametrize("stage", ["affine", "deformable", "outputs", "metrics"])
+@pytest.mark.parametrize("stage", ["affine", "prepare", "deformable", "outputs", "metrics"])
 def test_every_stage_can_be_cancelled(phantom, stage):
     quick = {**SETTINGS, "options": {**SMALL["DNVF"], "iterations": (1, 1)}, "affine": "rigid"}
     monitor = CancelIn(stage)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from geometry import TURN
-from neuralreg.image import Grid, Image
+from neuralreg.image import Grid, Image, resample
 from neuralreg.job import RegistrationError
-from neuralreg.preprocess import MARGIN_VOXELS, intensity_range, make_pair, normalised, working_grid
+from neuralreg.preprocess import MARGIN_VOXELS, intensity_range, make_pair, normalised, shrunk, working_grid
 from neuralreg.transform import Affine
 from test_image import stored_otherwise
 
@@ -48,6 +48,14 @@ def test_a_mask_outside_the_body_widens_the_grid():
     mask = Image(torch.zeros_like(image.data), image.grid)
     mask.data[0, 2:5] = 1
     assert working_grid(image, 10**7, mask).shape[0] > working_grid(image, 10**7).shape[0]
+
+
+def test_coarsening_leaves_no_strip_at_the_far_border_empty():
+    image = Image(torch.ones(1, 9, 11, 8), Grid.from_parts((8, 11, 9), (-3, 4, 5), (1.0, 1.2, 2.0)))
+    coarse = shrunk(image, np.array((3, 2, 2)))
+    assert coarse.grid.size == (3, 6, 5)
+    seen = resample(coarse, lambda points: points, image.grid).data
+    assert torch.allclose(seen, torch.ones_like(seen))
 
 
 def test_intensities_of_ct_are_air_to_bone_whatever_the_padding():
