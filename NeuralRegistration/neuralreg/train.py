@@ -65,8 +65,9 @@ class TrainingConfig:
     about: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
-        choose("method to train", self.method, list(feedforward.NETWORKS))
-        choose("precision", self.precision, ("float32", "bfloat16"))
+        method = choose("method to train", self.method, list(feedforward.NETWORKS))
+        object.__setattr__(self, "method", method)
+        object.__setattr__(self, "precision", choose("precision", self.precision, ("float32", "bfloat16")))
 
 
 def load_config(path: str | Path, **changes: Any) -> TrainingConfig:
@@ -94,8 +95,8 @@ def load_config(path: str | Path, **changes: Any) -> TrainingConfig:
 def _build(cls: type, values: dict[str, Any], what: str) -> Any:
     """A (nested) dataclass from a table of values."""
     hints = typing.get_type_hints(cls)
+    values = {choose(f"entry in {what}", name, list(hints)): value for name, value in values.items()}
     for name, value in list(values.items()):
-        choose(f"entry in {what}", name, list(hints))
         if dataclasses.is_dataclass(hints[name]):
             values[name] = _build(hints[name], value, f"[{name}]")
         elif typing.get_origin(hints[name]) is tuple:

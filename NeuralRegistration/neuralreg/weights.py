@@ -124,11 +124,30 @@ def _manifest(path: str | Path, text: Any) -> Manifest:
         values = json.loads(text)
         known = {f.name for f in fields(Manifest)}
         manifest = Manifest(**{name: value for name, value in values.items() if name in known})
+        manifest = _possible(manifest)
     except (TypeError, ValueError, AttributeError) as error:
         raise RegistrationError(f"{path} says not what it is; choose a file written by `neuralreg train`.") from error
     if manifest.format > FORMAT:
         raise RegistrationError(f"{path} was written by a newer version; update NeuralRegistration.")
-    return replace(manifest, lattice=tuple(manifest.lattice))
+    return manifest
+
+
+def _possible(manifest: Manifest) -> Manifest:
+    """The manifest with its lattice as a tuple. Raises ValueError or TypeError for values that cannot be."""
+    if not isinstance(manifest.network, dict) or not isinstance(manifest.format, int):
+        raise TypeError("its network or format is none")
+    if not 0 < manifest.spacing < 100 or not 0 <= manifest.squarings <= 32:
+        raise ValueError("its spacing or squarings are none")
+    if sorted({"R": "L", "A": "P", "I": "S"}.get(letter, letter) for letter in manifest.orientation) != list("LPS"):
+        raise ValueError("its orientation is none")
+    return replace(manifest, lattice=_lattice(manifest.lattice))
+
+
+def _lattice(sizes: Any) -> tuple[int, int, int]:
+    """Three sizes. Raises ValueError or TypeError."""
+    if len(sizes) != 3 or not all(isinstance(n, int) and 0 < n <= 4096 for n in sizes):
+        raise ValueError("its lattice is none")
+    return tuple(sizes)
 
 
 def _from_voxelmorph(config: Any, state: Any) -> Checkpoint:
@@ -149,13 +168,16 @@ def _from_voxelmorph(config: Any, state: Any) -> Checkpoint:
     for name in ("field.weight", "field.bias"):
         weights[name] = weights[name].flip(0)
     size = "voxelmorph-1" if weights["field.weight"].shape[1] == 8 else "voxelmorph-2"
-    steps = int(config.get("int_steps", 0))
+    try:
+        steps, lattice = int(config.get("int_steps", 0)), _lattice(config.get("inshape", (160, 192, 224)))
+    except (TypeError, ValueError) as error:
+        raise RegistrationError(f"The VoxelMorph model has an odd configuration ({error}); get it again.") from error
     return Checkpoint(
         Manifest(
             method="VoxelMorph",
             network={"size": size, "pooling": pooled},
             spacing=1.0,
-            lattice=tuple(config.get("inshape", (160, 192, 224))),
+            lattice=lattice,
             diffeomorphic=steps > 0,
             squarings=steps,
             contrast="T1",

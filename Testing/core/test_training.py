@@ -25,7 +25,7 @@ from neuralreg.training.examples import Example
 from neuralreg.training.loop import Schedule
 from neuralreg.training.objective import Objective
 from neuralreg.transform import DisplacementField
-from training_setup import STILL, config
+from training_setup import SMALL, STILL, config
 
 
 def state_of(output):
@@ -125,6 +125,25 @@ def test_a_network_trained_on_one_subject_pair_brings_it_together(pack, tmp_path
     trainer = train.trainer_of(settings, loaded)
     values = [trainer.step()["lncc"] for _ in range(60)]
     assert np.mean(values[-5:]) < np.mean(values[:5]) - 0.1
+
+
+def test_names_in_a_configuration_are_taken_in_any_case(tmp_path):
+    """A term whose name nobody knew would silently not count."""
+    (tmp_path / "c.toml").write_text(
+        "data = 'a'\noutput = 'b'\nMethod = 'voxelmorph'\nprecision = 'BFloat16'\n[objective]\nterms = {LNCC = 1}"
+    )
+    loaded = load_config(tmp_path / "c.toml")
+    assert (loaded.method, loaded.precision, loaded.objective.terms) == ("VoxelMorph", "bfloat16", {"lncc": 1})
+
+
+def test_a_checkpoint_of_another_network_gets_a_sentence(pack, tmp_path):
+    train.train(config(pack, tmp_path), hours=0.0)
+    for network in (SMALL | {"width": 0.25}, SMALL | {"half_resolution": False}):
+        with pytest.raises(RegistrationError, match="another network"):
+            train.train(config(pack, tmp_path, network=network))
+    (tmp_path / train.CHECKPOINT).write_bytes(b"half a")
+    with pytest.raises(RegistrationError, match="damaged"):
+        train.train(config(pack, tmp_path))
 
 
 TENSORBOARD_CONFIG = """

@@ -5,10 +5,11 @@ import pytest
 import SimpleITK as sitk
 import torch
 from neuralreg import train
+from neuralreg.cli import main
 from neuralreg.job import RegistrationError
 from neuralreg.training import data
 from neuralreg.training.examples import _two
-from neuralreg.training.packing import Packing, build_pack, find_subjects
+from neuralreg.training.packing import Packing, build_pack, find_subjects, save_pack
 from training_setup import blob, config, pack_of
 
 
@@ -39,6 +40,29 @@ def test_a_table_of_images_is_understood(tmp_path):
     first, second = find_subjects(tmp_path / "t.csv")
     assert (first.image, first.labels) == (tmp_path / "a.nii", tmp_path / "a_seg.nii")
     assert second.labels is None
+
+
+def test_labels_belong_to_the_image_whose_whole_name_they_begin_with(tmp_path):
+    for name in ("s1_T1w", "s10_T1w", "s2", "s1_labels", "s2_label"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    found = {files.name: files.labels and files.labels.name for files in find_subjects(tmp_path)}
+    assert found == {"s1_T1w": "s1_labels.nii.gz", "s10_T1w": None, "s2": "s2_label.nii.gz"}
+
+
+def test_what_cannot_be_packed_gets_a_sentence(tmp_path, subjects):
+    found = find_subjects(subjects)
+    with pytest.raises(RegistrationError, match="empty where it counts"):
+        build_pack(found, Packing(2.0, align=False, keep=(77,)), lambda text: None)
+    with pytest.raises(RegistrationError, match=r"between 0\.1 and 20 mm"):
+        Packing(0.0)
+    with pytest.raises(RegistrationError, match=r"end it with \.npz"):
+        save_pack(tmp_path / "pack.zip", {})
+    for number in range(2):
+        labels = np.where(blob(number) > 150, 40_000, 0).astype(np.int32)
+        sitk.WriteImage(sitk.GetImageFromArray(labels), str(tmp_path / f"labels_{number}.nii.gz"))
+    with pytest.raises(RegistrationError, match="holds the label 40000"):
+        build_pack(find_subjects(tmp_path), Packing(1.0, align=False), lambda text: None)
+    assert main(["pack", str(subjects), str(tmp_path / "p.npz"), "--keep", "cortex"]) == 2
 
 
 def test_alignment_makes_the_subjects_share_a_space(tmp_path):

@@ -22,6 +22,17 @@ def saved(tmp_path):
     return tmp_path / "model.pt", network
 
 
+def rewrite(path, change) -> None:
+    """The checkpoint as somebody else would have written it."""
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
+
+
+def rewrite_manifest(path, values: dict) -> None:
+    rewrite(path, lambda c: c.update(manifest=json.dumps(json.loads(c["manifest"]) | values)))
+
+
 def test_a_checkpoint_comes_back_to_half_precision(saved):
     path, network = saved
     checkpoint = weights.load(path)
@@ -60,9 +71,7 @@ def test_a_malicious_pickle_executes_nothing(tmp_path, protocol):
 
 def test_changed_weights_are_refused(saved):
     path, _ = saved
-    content = torch.load(path, weights_only=True)
-    content["state"]["field.bias"][0] += 1
-    torch.save(content, path)
+    rewrite(path, lambda content: content["state"]["field.bias"].add_(1))
     with pytest.raises(RegistrationError, match="not those of its manifest"):
         weights.load(path)
 
@@ -93,13 +102,23 @@ def test_other_checkpoints_are_refused_with_a_sentence(tmp_path, content):
         weights.load(tmp_path / "file.pt")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"lattice": 5}, {"lattice": [9, 9]}, {"spacing": "2"}, {"spacing": 0}, {"network": []}, {"orientation": "LPP"}]
+    + [{"format": "1"}, {"squarings": None}],
+)
+def test_a_manifest_that_cannot_be_is_refused_with_a_sentence(saved, change):
+    path, _ = saved
+    rewrite_manifest(path, change)
+    with pytest.raises(RegistrationError, match="says not what it is"):
+        weights.load(path)
+
+
 def test_missing_and_newer_files(saved, tmp_path):
     with pytest.raises(RegistrationError, match="no model at"):
         weights.load(tmp_path / "nowhere.pt")
     path, _ = saved
-    content = torch.load(path, weights_only=True)
-    content["manifest"] = json.dumps(json.loads(content["manifest"]) | {"format": 99})
-    torch.save(content, path)
+    rewrite_manifest(path, {"format": 99})
     with pytest.raises(RegistrationError, match="newer version"):
         weights.load(path)
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .shared import add_command
+from ..job import RegistrationError
+from .shared import add_command, writing
 
 BAR = 30
 
@@ -65,8 +66,6 @@ class _Bar:
 
 
 def _tensorboard(folder: str) -> Any:
-    from ..job import RegistrationError
-
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -96,9 +95,14 @@ def _pack(options: argparse.Namespace) -> None:
 
     subjects = find_subjects(Path(options.data))
     show = lambda text: print(text, file=sys.stderr)  # noqa: E731
-    keep = tuple(int(label) for label in options.keep.split(",") if label.strip())
+    try:
+        keep = tuple(int(label) for label in options.keep.split(",") if label.strip())
+    except ValueError as error:
+        raise RegistrationError(f'--keep takes labels, whole numbers with commas; got "{options.keep}".') from error
     packing = Packing(options.spacing, align=not options.aligned, keep=keep)
-    save_pack(Path(options.output), build_pack(subjects, packing, show))
+    arrays = build_pack(subjects, packing, show)
+    with writing():
+        save_pack(Path(options.output), arrays)
 
 
 def add_models(commands: Any) -> None:

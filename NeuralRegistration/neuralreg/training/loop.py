@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -168,7 +169,7 @@ def run(
     number of each iteration done.
     """
     if checkpoint.exists():
-        trainer.restore(torch.load(checkpoint, map_location=trainer.device, weights_only=True))
+        _resume(trainer, checkpoint)
     sums: dict[str, list[float]] = {}
     begun, saved = time.time() - trainer.seconds, time.time()
     while trainer.crew.agreed(not trainer.finished() and time.time() < deadline, trainer.device):
@@ -191,6 +192,15 @@ def run(
     if trainer.crew.leads:
         save(trainer, checkpoint)
     return trainer.finished()
+
+
+def _resume(trainer: Trainer, checkpoint: Path) -> None:
+    try:
+        trainer.restore(torch.load(checkpoint, map_location=trainer.device, weights_only=True))
+    except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise RegistrationError(
+            f"{checkpoint} is damaged or belongs to a training of another network; choose another output folder."
+        ) from error
 
 
 def _validated(trainer: Trainer, sums: dict[str, list[float]]) -> dict:

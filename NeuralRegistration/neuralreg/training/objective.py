@@ -35,8 +35,9 @@ class Objective:
     squarings: int = 6
 
     def __post_init__(self):
-        for name in (*self.terms, *self.options):
-            choose("loss term", name, TERMS)
+        for table in ("terms", "options"):
+            named = {choose("loss term", name, TERMS): value for name, value in getattr(self, table).items()}
+            object.__setattr__(self, table, named)
 
     def __call__(self, example: Example, network_field: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Total and its terms; `network_field` is what the network said of the example."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import torch
 
 from .. import io
 from ..affine import register_affine
-from ..image import Image, canonical, resample
+from ..files import replacing
+from ..image import Image, canonical, resample, resample_labels
 from ..job import RegistrationError
 from ..preprocess import normalised, shrunk
 
@@ -43,6 +45,10 @@ class Packing:
     align: bool = True
     keep: tuple[int, ...] = ()
 
+    def __post_init__(self):
+        if not 0.1 <= self.spacing <= 20:
+            raise RegistrationError(f"The spacing of a pack lies between 0.1 and 20 mm; got {self.spacing:g}.")
+
 
 def find_subjects(source: Path) -> list[Files]:
     """Subjects of a folder or of a CSV table with the columns image, labels (or one of them) and group (or not).
@@ -70,13 +76,16 @@ def _in_folder(folder: Path) -> list[Files]:
     if not images:
         return [Files(stem(p), None, p) for p in labels]
     of_name = {stem(p).lower().split("_label")[0]: p for p in labels}
-    return [
-        Files(stem(p), p, next((q for k, q in of_name.items() if stem(p).lower().startswith(k)), None)) for p in images
-    ]
+    return [Files(stem(p), p, of_name.get(_longest_start(stem(p).lower(), of_name))) for p in images]
+
+
+def _longest_start(name: str, starts: Collection[str]) -> str | None:
+    """The longest of `starts` with which a name begins, up to the end of a word: s10_T1w is not of s1."""
+    return max((s for s in starts if re.match(rf"{re.escape(s)}(?![a-z0-9])", name)), key=len, default=None)
 
 
 def _in_table(table: Path) -> list[Files]:
-    with table.open(newline="", encoding="utf-8") as file:
+    with table.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if rows and not {"image", "labels"} & rows[0].keys():
         raise RegistrationError(f'{table} has no column "image"; name the columns image, labels and group.')
@@ -104,8 +113,8 @@ def build_pack(subjects: Sequence[Files], packing: Packing, report: Callable[[st
         arrays[f"affine/{files.name}"] = matrix
         arrays[f"group/{files.name}"] = np.array(files.group)
         if labels is not None:
-            labels = resample(labels, lambda p: p, small.grid, "nearest")
-            arrays[f"labels/{files.name}"] = labels.data[0].numpy().astype(np.int16)
+            labels = resample_labels(labels, lambda p: p, small.grid).data[0].numpy()
+            arrays[f"labels/{files.name}"] = _as_int16(labels, files.labels)
     mean, inverse = _mean_pose([arrays[f"affine/{f.name}"] for f in subjects])
     for files in subjects:  # poses are random around the mean subject, not around whoever came first
         arrays[f"affine/{files.name}"] = arrays[f"affine/{files.name}"] @ inverse
@@ -115,8 +124,18 @@ def build_pack(subjects: Sequence[Files], packing: Packing, report: Callable[[st
     return arrays
 
 
+def _as_int16(labels: np.ndarray, path: Path) -> np.ndarray:
+    if labels.min() < -(2**15) or labels.max() >= 2**15:
+        raise RegistrationError(f"{path} holds the label {labels.max()}; number them from 1 to {2**15 - 1}.")
+    return labels.astype(np.int16)
+
+
 def save_pack(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    np.savez_compressed(path, **arrays)
+    """Write a pack; the file is whole or absent. Raises RegistrationError for another ending than .npz, OSError."""
+    if path.suffix != ".npz":
+        raise RegistrationError(f"{path} cannot be the name of a pack; end it with .npz.")
+    with replacing(path) as partial:
+        np.savez_compressed(partial, **arrays)
 
 
 def _read(files: Files, keep: tuple[int, ...]) -> tuple[Image, Image | None]:
@@ -141,6 +160,8 @@ def _coarse(image: Image, spacing: float) -> Image:
     factors = np.maximum(np.floor(spacing / image.grid.spacing + 0.3), 1).astype(int)
     image = shrunk(image, factors)
     inside = torch.nonzero(image.data[0] > 0.02)
+    if not len(inside):
+        raise RegistrationError("A subject is empty where it counts; check the labels to keep, and the images.")
     low, high = inside.min(0).values.flip(0).numpy(), inside.max(0).values.flip(0).numpy() + 1
     room = np.ceil(MARGIN_MM / image.grid.spacing).astype(int)
     grid = image.grid.cropped(low - room, high + room)
