@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import io
-from .image import Grid, Image, resample
+from .image import Grid, Image, resample, resample_labels
 from .job import INVERSE, TRANSFORM, RegistrationError
 from .transform import Transform
 
@@ -28,11 +28,7 @@ def apply_to_image(image: Image, target_from_grid: Transform, grid: Grid, labels
     """`image ∘ target_from_grid` on `grid`; outside the image its lowest value, or label 0. Labels keep their type."""
     if not labels:
         return resample(image, target_from_grid, grid, "bilinear", float(image.data.min()))
-    numbers = torch.unique(image.data)  # sampled as ranks: float32 cannot tell apart labels above 2**24
-    numbers = torch.unique(torch.cat((numbers, torch.zeros_like(numbers[:1]))))
-    ranks = Image(torch.searchsorted(numbers, image.data.contiguous()).float(), image.grid)
-    outside = float(torch.searchsorted(numbers, torch.zeros_like(numbers[:1])))
-    return Image(numbers[resample(ranks, target_from_grid, grid, "nearest", outside).data.long()], grid)
+    return resample_labels(image, target_from_grid, grid)
 
 
 def inverse_points(transform: Transform, points: Tensor, start: Tensor | None = None) -> Tensor:
@@ -45,7 +41,8 @@ def inverse_points(transform: Transform, points: Tensor, start: Tensor | None = 
     for _ in range(NEWTON_STEPS):
         if float(residual.norm(dim=0).max()) < TOLERANCE_MM:
             break
-        step = torch.linalg.solve(_jacobian(transform, guess), residual.T[..., None])[..., 0].T
+        # A pseudo-inverse, because a transform that folds is flat somewhere: what it cannot undo is said below.
+        step = (torch.linalg.pinv(_jacobian(transform, guess)) @ residual.T[..., None])[..., 0].T
         for _ in range(8):
             candidate = guess - step
             changed = transform(candidate) - points

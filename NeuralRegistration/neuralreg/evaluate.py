@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import io, metrics, qa
 from .files import replacing
-from .image import Image, resample
+from .image import Image, resample_labels
 from .job import INVERSE, JACOBIAN, JOB, RESULT, TRANSFORM, WARPED, RegistrationError, RegistrationJob, Result
 from .transform import Affine, Transform
 from .workspace import EVALUATION
@@ -80,7 +80,7 @@ def _read_map(path: Path) -> Image:
 
 def label_measurements(fixed: Image, moving: Image, transform: Transform) -> dict[str, Any]:
     """Dice before and after and HD95, on the grid of the fixed labels, for the labels that both maps have."""
-    before, after = (resample(moving, t, fixed.grid, "nearest").data[0] for t in (Affine.identity(), transform))
+    before, after = (resample_labels(moving, t, fixed.grid).data[0] for t in (Affine.identity(), transform))
     common = sorted(_present(fixed) & _present(moving))
     if not common:
         raise RegistrationError("The two label maps have no label in common; give maps with the same numbering.")
@@ -128,7 +128,8 @@ def read_landmarks(path: str | Path) -> tuple[Tensor, Tensor]:
         prefixes = _prefixes(rows[0]) if rows else []
         if len(prefixes) != 2:
             raise ValueError("it needs the columns fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z")
-        points = [torch.tensor([[float(row[f"{p}_{a}"]) for row in rows] for a in "xyz"]).double() for p in prefixes]
+        columns = [[[float(row[f"{p}_{a}"]) for row in rows] for a in "xyz"] for p in prefixes]
+        points = [torch.tensor(column, dtype=torch.float64) for column in columns]
         if not all(torch.isfinite(p).all() for p in points):
             raise ValueError("a coordinate is not a number")
     except (ValueError, TypeError, OSError, csv.Error) as error:

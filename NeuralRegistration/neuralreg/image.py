@@ -1,7 +1,7 @@
 """Where voxels are: `Grid` (a lattice in LPS millimetres) and `Image` (a tensor on a grid).
 
-Geometry is float64 on the CPU; voxels are float32 wherever they are needed. Coordinates are x, y, z; array axes z, y,
-x.
+Geometry is float64 on the CPU; voxels are float32 wherever they are needed. Coordinates are x, y, z; array axes are
+z, y, x.
 """
 
 from __future__ import annotations
@@ -182,6 +182,18 @@ def resample(
     for first, last in grid.slabs(watch):
         out[:, first:last] = image.at(target_from_grid(grid.points(first, last)), mode, default)
     return Image(out, grid)
+
+
+def resample_labels(labels: Image, target_from_grid: Callable[[Tensor], Tensor], grid: Grid) -> Image:
+    """`resample` for label maps: nearest neighbour, 0 outside, the labels' own type of number, however large they are.
+
+    They are sampled as ranks: float32 cannot tell apart labels above 2**24.
+    """
+    numbers = torch.unique(labels.data)
+    numbers = torch.unique(torch.cat((numbers, torch.zeros_like(numbers[:1]))))
+    ranks = Image(torch.searchsorted(numbers, labels.data.contiguous()).float(), labels.grid)
+    outside = float(torch.searchsorted(numbers, torch.zeros_like(numbers[:1])))
+    return Image(numbers[resample(ranks, target_from_grid, grid, "nearest", outside).data.long()], grid)
 
 
 def canonical(image: Image) -> Image:

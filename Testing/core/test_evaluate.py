@@ -7,7 +7,9 @@ import pytest
 import torch
 from neuralreg import evaluate, metrics, qa
 from neuralreg.cli import main
+from neuralreg.image import Grid, Image
 from neuralreg.job import INVERSE, TRANSFORM, RegistrationError
+from neuralreg.transform import Affine
 from run_folder import write_run
 
 
@@ -146,3 +148,21 @@ def test_labels_may_be_negative_or_far_apart():
     fixed[:2], warped[1:3] = -3, -3
     fixed[3], warped[3] = 2_000_000_000, 2_000_000_000
     assert metrics.dice(fixed, warped) == pytest.approx({-3: 0.5, 2_000_000_000: 1.0})
+    assert metrics.hd95(fixed, warped, (1.0, 1.0, 2.0)) == pytest.approx({-3: 2.0, 2_000_000_000: 0.0})
+
+
+def test_neighbouring_numbers_of_a_large_atlas_stay_apart():
+    """float32 takes 614454277 and 614454278 for one."""
+    grid = Grid.from_parts((4, 4, 4))
+    labels = torch.full((1, 4, 4, 4), 614_454_277, dtype=torch.int32)
+    labels[:, 2:] += 1
+    other = labels.clone()
+    other[:, 1] += 1
+    table = evaluate.label_measurements(Image(labels, grid), Image(other, grid), Affine.identity())["per_label"]
+    assert [row["dice"] for row in table.values()] == pytest.approx([2 / 3, 4 / 5])
+
+
+def test_landmarks_keep_all_their_digits(tmp_path):
+    columns = [f"{name}_{axis}" for name in ("fixed", "moving") for axis in "xyz"]
+    (tmp_path / "l.csv").write_text(",".join(columns) + "\n" + ",".join(["123.456789"] * 6) + "\n")
+    assert float(evaluate.read_landmarks(tmp_path / "l.csv")[0][0, 0]) == 123.456789

@@ -6,6 +6,9 @@ import SimpleITK as sitk
 import torch
 from geometry import DIRECTIONS, TURN, affine, field_on, grid_of, image_on, points_in, transform_on
 from neuralreg import io, sampling
+from neuralreg.apply import inverse_points
+from neuralreg.image import Grid
+from neuralreg.job import RegistrationError
 from neuralreg.transform import Affine, Composite, DisplacementField, VelocityField, jacobian_determinant
 
 kinds = pytest.mark.parametrize("kind", DIRECTIONS)
@@ -166,3 +169,13 @@ def test_untouched_inputs():
     (affine() @ field).inverse()(points_in(field.grid))
     sampling.integrate(field.to_voxels(), 5)
     assert torch.equal(field.mm, before)
+
+
+def test_points_beyond_a_flat_transform_get_a_sentence():
+    """Everything along x is mapped to one plane: the derivative there has no inverse, and neither has the map."""
+    grid = Grid.from_parts((8, 8, 8), (-3.5, 0, 0))
+    mm = torch.zeros(3, *grid.shape)
+    mm[0] = -grid.points()[0].float()
+    flat, inside = DisplacementField(mm, grid), torch.full((3, 1), 3.0, dtype=torch.float64)
+    with pytest.raises(RegistrationError, match="folds there"):
+        inverse_points(flat, inside)
