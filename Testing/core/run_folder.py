@@ -36,7 +36,7 @@ def write_run(folder: Path, grid: Grid = GRID, **result_changes) -> Phantom:
     RegistrationJob(fixed="../fixed.nii.gz", moving="../moving.nii.gz", output=".").save(run / JOB)
     result = Result(
         files={}, metrics={"folds_percent": 0.0}, timings={"affine": 2.5, "register": 11.0, "total": 15.25},
-        peak_memory_mb=812.0, device="cpu", device_reason="no GPU was found", method="DNVF",
+        peak_memory_mb=812.0, device="cpu", device_reason="The CPU was asked for.", method="DNVF",
         options={"iterations": 30, "levels": [4, 2]}, similarity="lncc", seed=0, versions={"neuralreg": "0.1.0"},
         warnings=["The moving volume holds <NaN> in 2 % of its voxels."],
         loss=[[stage, i, -0.3 - 0.2 * stage - 0.3 * (1 - 0.93**i)] for stage in (0, 1) for i in range(50)],

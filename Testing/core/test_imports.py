@@ -14,7 +14,7 @@ CORE = ROOT / "neuralreg"
 # A module uses lower floors only. `job` (the contract) is open to everybody.
 FLOORS = {
     1: {"job", "inbox", "sampling", "losses", "weights", "networks", "files", "usage", "workspace", "devices", "qa"}
-    | {"adam"},
+    | {"adam", "hdf5"},
     2: {"image", "optimise", "calibration", "feedforward", "workers"},
     3: {"transform", "preprocess", "affine_search", "diffeomorphism", "body", "batch"},
     4: {"io", "affine", "metrics", "methods", "points", "phantom"},

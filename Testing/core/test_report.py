@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from child import python
 from neuralreg import report
 from neuralreg.evaluate import evaluate_run
-from neuralreg.job import JOB, WARPED, RegistrationError, RegistrationJob
+from neuralreg.job import JOB, TRANSFORM, WARPED, RegistrationError, RegistrationJob
 from neuralreg.phantom import rotation
 from neuralreg.report import charts, pictures
 from run_folder import write_run
@@ -33,6 +35,7 @@ def test_one_self_contained_page_with_all_parts(folder):
     assert not re.search(r"https?://|<script|<link|@import|url\((?!#)", page)
     for part in ("Checkerboard", "TG-132", "within limits", "Hausdorff", "not a medical device", "larger in moving"):
         assert part in page
+    assert "asked for.." not in page
     assert "compliant" not in page and "&lt;NaN&gt;" in page and "<NaN>" not in page
     assert sorted(p.name for p in path.parent.iterdir() if "partial" in p.name) == []
 
@@ -61,6 +64,16 @@ def test_missing_files_get_a_sentence(tmp_path):
     with pytest.raises(RegistrationError, match="needed for the report"):
         report.write_report(tmp_path / "run")
     assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_damaged_transform_gets_a_sentence_and_no_crash(folder, tmp_path):
+    """In a process of its own: ITK's reader may end it."""
+    run = shutil.copytree(folder, tmp_path / "copy") / "run"
+    content = (run / TRANSFORM).read_bytes()
+    (run / TRANSFORM).write_bytes(content[: len(content) // 2])
+    done = python("import sys; from neuralreg import cli; sys.exit(cli.main(['report', sys.argv[1]]))", run, cwd=run)
+    assert done.returncode == 2 and "transform.h5 is needed" in done.stderr, done.stderr
+    assert not list(run.glob(".partial*"))
 
 
 def test_torch_is_not_needed(folder):

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from geometry import DIRECTIONS, grid_of, image_on, transform_on
-from neuralreg import body, image, io, metrics
+from neuralreg import body, hdf5, image, io, metrics
 from neuralreg.body import body_mask
 from neuralreg.image import Grid, Image, resample
 from neuralreg.io.nifti import read_header
 from neuralreg.io.nifti_write import write_nifti
+from neuralreg.metrics import deformation
 from neuralreg.phantom import make_phantom, rotation
 from neuralreg.preprocess import make_pair
 from neuralreg.transform import Affine, jacobian_determinant
@@ -35,7 +36,7 @@ def everything(watch=None) -> dict:
 def test_the_size_of_the_slabs_does_not_matter(monkeypatch):
     whole = everything()
     monkeypatch.setattr(image, "SLAB_VOXELS", 2 * GRID.shape[1] * GRID.shape[2])
-    monkeypatch.setattr(metrics, "SLAB_CELLS", 1)
+    monkeypatch.setattr(deformation, "SLAB_CELLS", 1)
     sliced = everything()
     for name, expected in whole.items():
         if isinstance(expected, torch.Tensor):
@@ -49,11 +50,19 @@ def test_a_watch_sees_shares_that_rise_from_slab_to_slab(monkeypatch):
     mask = torch.ones(GRID.shape, dtype=torch.bool)
     seen = []
     metrics.regularity(transform_on(GRID), Image(torch.ones(1, *GRID.shape), GRID), mask, seen.append)
-    assert seen == sorted(seen) and len(seen) == 6 and seen[0] == 0.0 and seen[-1] < 1.0
+    assert seen == sorted(seen) and len(seen) == 12 and seen[0] == 0.0 and seen[-1] < 1.0
     seen.clear()
     fixed = image_on(GRID)
     metrics.agreement(fixed, fixed, fixed, mask, seen.append)
     assert seen == sorted(seen) and len(seen) == 4 * 6 and seen[-1] < 1.0
+
+
+def test_a_watch_sees_shares_that_rise_while_a_transform_is_written(monkeypatch, tmp_path):
+    monkeypatch.setattr(hdf5, "CHUNK", 4096)
+    seen = []
+    transform = transform_on(GRID)
+    io.write_transform(transform @ transform, tmp_path / "t.h5", seen.append)
+    assert seen == sorted(seen) and len(set(seen)) > 10 and seen[0] < 0.01 and 0.9 < seen[-1] <= 1.0
 
 
 class Enough(Exception):

@@ -13,7 +13,7 @@ from neuralreg import job
 
 def write_transform(transform: sitk.Transform, path) -> None:
     """Write an affine, a field, or a composite of them; the core's package imports torch, its one file does not."""
-    spec = importlib.util.spec_from_file_location("plain_hdf5", Path(job.__file__).parent / "io" / "hdf5.py")
+    spec = importlib.util.spec_from_file_location("plain_hdf5", Path(job.__file__).with_name("hdf5.py"))
     hdf5 = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = hdf5  # dataclasses look there
     spec.loader.exec_module(hdf5)

@@ -11,10 +11,10 @@ import SimpleITK as sitk
 import torch
 
 from ..files import alone, replacing
+from ..hdf5 import ItkTransform, damaged, write_itk_transforms
 from ..image import Grid, Image, Watch
 from ..job import RegistrationError
 from ..transform import Affine, Composite, DisplacementField, Transform, VelocityField
-from .hdf5 import ItkTransform, damaged, write_itk_transforms
 from .headers import check_complete, check_header
 from .images import write_image
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from .. import qa
+from ..files import replacing
+from ..hdf5 import damaged
 from ..job import JACOBIAN, JOB, RESULT, TRANSFORM, WARPED, RegistrationError, RegistrationJob, Result, read_json
 from . import pictures
 from .page import render
@@ -36,7 +37,7 @@ def write_report(run_dir: str | Path) -> Path:
         "warped": _volume(run_dir / WARPED),
         "jacobian": _volume(run_dir / JACOBIAN),
     }
-    transform = _read(sitk.ReadTransform, run_dir / TRANSFORM)
+    transform = _read(_transform, run_dir / TRANSFORM)
     values = dict(result.metrics)
     if (run_dir / EVALUATION).exists():
         values |= read_json(run_dir / EVALUATION, "evaluation").get("measurements", {})
@@ -50,11 +51,9 @@ def write_report(run_dir: str | Path) -> Path:
         _pictures(volumes, transform),
         _largest(volumes["jacobian"]),
     )
-    path = run_dir / REPORT
-    partial = path.with_name(f".partial-{os.getpid()}-{REPORT}")
-    partial.write_text(html, encoding="utf-8")
-    partial.replace(path)
-    return path
+    with replacing(run_dir / REPORT) as partial:
+        partial.write_text(html, encoding="utf-8")
+    return run_dir / REPORT
 
 
 def _pictures(volumes: dict[str, sitk.Image], transform: sitk.Transform) -> list[dict[str, Any]]:
@@ -96,9 +95,15 @@ def _volume(path: Path) -> sitk.Image:
     return _read(pictures.read_volume, path)
 
 
+def _transform(name: str) -> sitk.Transform:
+    if damaged(Path(name)):  # ITK's reader may end the process
+        raise ValueError("damaged")
+    return sitk.ReadTransform(name)
+
+
 def _read(reader, path: Path):
     try:
         return reader(str(path))
-    except (RuntimeError, IndexError, ValueError) as error:
+    except (RuntimeError, IndexError, ValueError, FileNotFoundError) as error:
         message = f"{path} is needed for the report and cannot be read; put it back or run the registration again."
         raise RegistrationError(message) from error

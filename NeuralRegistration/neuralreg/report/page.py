@@ -164,7 +164,7 @@ def _course(result: Mapping[str, Any]) -> str:
         memory += f", {result['peak_gpu_memory_mb']:.0f} MB on the GPU"
     time = f"{total:.1f} s in all, " if total else ""
     parts = _heading("Course of the optimisation", "The loss: lower is better.") + curve if curve else ""
-    return parts + _heading("Time and memory", f"{time}{memory}; {result['device_reason']}.") + bars
+    return parts + _heading("Time and memory", f"{time}{memory}; {result['device_reason']}") + bars
 
 
 def _settings(job: RegistrationJob, result: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 if TYPE_CHECKING:
-    from ..image import Watch
+    from .image import Watch
 
 SUPERBLOCK, NOWHERE, LEAF_K, NODE_K = 96, 2**64 - 1, 32, 16
 SIGNATURE, CHECKSUM = b"\x89HDF\r\n\x1a\n", b"crc32:nr"
@@ -41,7 +41,7 @@ class ItkTransform:
 def write_itk_transforms(path: Path, transforms: list[ItkTransform], watch: Watch | None = None) -> None:
     """Write /TransformGroup/0, 1, … as ITK's HDF5TransformIO does. Raises OSError."""
     with Path(path).open("wb") as file:
-        out = _Writer(file, watch)
+        out = _Writer(file, watch, sum(t.fixed.nbytes + t.parameters.nbytes for t in transforms))
         texts = out.texts([t.kind for t in transforms])
         groups = {}
         for number, transform in enumerate(transforms):
@@ -76,8 +76,8 @@ def damaged(path: Path) -> bool:
 class _Writer:
     """Appends blocks to a file; each method returns the address of what it wrote."""
 
-    def __init__(self, file: BinaryIO, watch: Watch | None):
-        self.file, self.watch = file, watch
+    def __init__(self, file: BinaryIO, watch: Watch | None, expected: int):
+        self.file, self.watch, self.expected = file, watch, max(expected, 1)  # bytes of numbers, the bulk of a file
         self.file.write(bytes(SUPERBLOCK))
         self.end = SUPERBLOCK
         self.checksum = 0
@@ -87,7 +87,7 @@ class _Writer:
         for first in range(0, size, CHUNK):
             self._append(block[first : first + CHUNK])
             if self.watch is not None:
-                self.watch(min(first + CHUNK, size) / size)
+                self.watch(min((address + first) / self.expected, 1.0))
         self._append(bytes(-size % 8))
         self.end += size + -size % 8
         return address
