@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import replacing
-from .job import JOB, RESULT, RegistrationError, RegistrationJob, choose, read_json
+from .job import JOB, RESULT, RegistrationError, RegistrationJob, Result, choose, read_json
 from .workers import Task
 from .workspace import EVALUATION
 
@@ -161,12 +161,12 @@ def _row(name: str, folder: Path, error: str) -> dict[str, str]:
     row = {**dict.fromkeys(COLUMNS, ""), "name": name, "error": error, "status": FAILED if error else OPEN}
     if not (folder / RESULT).is_file():
         return row
-    result = read_json(folder / RESULT, "result")
+    result = Result.load(folder / RESULT)
     evaluation = folder / EVALUATION
-    values = result["metrics"] | (read_json(evaluation, "evaluation")["measurements"] if evaluation.is_file() else {})
+    values = result.metrics | (read_json(evaluation, "evaluation")["measurements"] if evaluation.is_file() else {})
     row |= {column: f"{values[entry]:.5g}" for column, entry in MEASURES.items() if values.get(entry) is not None}
-    row |= {"seconds": f"{result['timings']['total']:.1f}", "memory_mb": f"{result['peak_memory_mb']:.0f}"}
-    return row | {"device": result["device"], "status": FAILED if error else DONE}
+    row |= {"seconds": f"{result.timings['total']:.1f}", "memory_mb": f"{result.peak_memory_mb:.0f}"}
+    return row | {"device": result.device, "status": FAILED if error else DONE}
 
 
 def write_summary(rows: list[dict[str, str]], output: Path) -> None:

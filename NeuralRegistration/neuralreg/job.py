@@ -108,8 +108,7 @@ class RegistrationJob:
         """Read a job file. Raises RegistrationError when it is missing, not JSON, or has unknown or wrong entries."""
         values = read_json(path, "job")
         known = [f.name for f in dataclasses.fields(cls)]
-        for name in values:
-            choose("entry in the job file", name, known)
+        values = {choose("entry in the job file", name, known): value for name, value in values.items()}
         missing = [name for name in ("fixed", "moving", "output") if name not in values]
         if missing:
             raise RegistrationError(f'The job file {path} lacks "{missing[0]}"; add it.')
@@ -208,9 +207,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 
 class Monitor:
-    """What a run asks of whoever started it. This base class watches nothing; the command line and the panel override
-    it.
-    """
+    """What a run asks of whoever started it. This one watches nothing; the command line and the panel override it."""
 
     def report(self, progress: Progress) -> None:
         """Take note of progress."""

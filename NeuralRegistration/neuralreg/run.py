@@ -82,8 +82,9 @@ def portable(job: RegistrationJob) -> RegistrationJob:
 def _relative(given: str, output: str) -> str:
     if Path(given).is_absolute():
         return given
+    # By way of `..` out of an output folder that is a link, the system arrives beside what the link names.
     try:
-        return os.path.relpath(given, output)
+        return os.path.relpath(Path(given).parent.resolve() / Path(given).name, Path(output).resolve())
     except ValueError:  # on another drive of a Windows computer
         return str(Path(given).absolute())
 

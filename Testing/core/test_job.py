@@ -116,6 +116,12 @@ def test_job_from_somebody_else_is_checked(tmp_path, text, words):
     assert words in str(raised.value) and "\n" not in str(raised.value)
 
 
+def test_names_in_a_job_file_may_be_written_in_capitals(tmp_path):
+    (tmp_path / "job.json").write_text('{"Fixed": "a", "moving": "b", "OUTPUT": "c", "Preset": "Fast"}')
+    job = RegistrationJob.load(tmp_path / "job.json")
+    assert (job.fixed, job.output, job.preset) == ("a", "c", "fast")
+
+
 def test_missing_job_and_foreign_result(tmp_path):
     with pytest.raises(RegistrationError, match="no job file"):
         RegistrationJob.load(tmp_path / "job.json")

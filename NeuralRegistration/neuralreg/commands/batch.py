@@ -9,7 +9,7 @@ from typing import Any
 
 from ..job import Cancelled, Progress, RegistrationError
 from ..monitor import bar, json_lines
-from .shared import add_command, add_settings, settings_of
+from .shared import add_command, add_settings, settings_of, writing
 
 
 def add_batch(commands: Any) -> None:
@@ -61,7 +61,8 @@ def _batch(options: argparse.Namespace) -> None:
         raise Cancelled(f"cancelled; what was finished stays in {output}, and the same command goes on.") from error
     finally:
         rows = batch.summary(jobs, follow.errors)
-        batch.write_summary(rows, output)
+        with writing():
+            batch.write_summary(rows, output)
         if options.progress != "json":
             print(batch.format_summary(rows))
     if follow.errors:
