@@ -9,7 +9,6 @@ command, files to files. Every row is written at once, and what the file holds a
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "NeuralRegistration
 from neuralreg.job import RESULT, Result
 
 from .measure import busy, timed
+from .table import append, read
 
 COLUMNS = ("kind", "size", "million_voxels", "pairs", "wall_s", "cpu_s", "memory_mb", "core_s", "preset", "threads")
 COLUMNS += ("load", "folds_percent", "warning")
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     for count in filter(None, options.pairs.split(",")):
         _once(options, "batch", "x".join(map(str, SMALL)), int(count), _measured_batch)
     if options.plot:
-        plot(_rows(options.out), options.plot)
+        plot(read(options.out), options.plot)
 
 
 def make_pair(shape: tuple[int, int, int], folder: Path) -> None:
@@ -76,19 +76,14 @@ def make_pair(shape: tuple[int, int, int], folder: Path) -> None:
 def _once(options: argparse.Namespace, kind: str, size: str, pairs: int, measure) -> None:
     settings = {"kind": kind, "size": size, "pairs": str(pairs), "preset": options.preset}
     settings["threads"] = str(options.threads)
-    if any(all(row[name] == value for name, value in settings.items()) for row in _rows(options.out)):
+    if any(all(row[name] == value for name, value in settings.items()) for row in read(options.out)):
         return
     row = dict.fromkeys(COLUMNS, "") | settings
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         made = timed([sys.executable, "-m", "benchmark.scale", "--make", size, folder], options.threads)
         row |= {"load": busy(), "million_voxels": round(_voxels(size) / 1e6, 2)}
         row |= measure(Path(folder), options, pairs)
-    new = not options.out.is_file()
-    with options.out.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+    append(options.out, row, COLUMNS)
     done = f"{kind} {size} × {pairs}: {row['cpu_s']} CPU s, {row['memory_mb']} MB"
     print(f"{done} (made in {made['wall_s']} s)", flush=True)
 
@@ -124,13 +119,6 @@ def _shape(size: str) -> tuple[int, int, int]:
 def _voxels(size: str) -> int:
     x, y, z = _shape(size)
     return x * y * z
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def plot(rows: list[dict[str, str]], path: Path) -> None:

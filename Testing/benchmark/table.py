@@ -24,14 +24,14 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def append(path: Path, row: dict[str, object]) -> None:
+def append(path: Path, row: dict[str, object], columns: tuple[str, ...] = COLUMNS) -> None:
     """One row more, written at once: what is in the file is done. Raises SystemExit for a file with other columns."""
     new = not path.is_file() or not path.stat().st_size
-    if not new and tuple(path.read_text(encoding="utf-8").splitlines()[0].split(",")) != COLUMNS:
+    if not new and tuple(path.read_text(encoding="utf-8").splitlines()[0].split(",")) != columns:
         raise SystemExit(f"{path} has the columns of another version of the benchmark; name a new file with --out.")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns)
         if new:
             writer.writeheader()
         writer.writerow(row)

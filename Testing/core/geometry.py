@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from neuralreg.image import Grid, Image
+from neuralreg.phantom import rotation
 from neuralreg.transform import Affine, Composite, DisplacementField
 
 TURN = np.array(
@@ -18,6 +19,14 @@ DIRECTIONS = {
 
 def grid_of(kind: str, size=(14, 12, 10)) -> Grid:
     return Grid.from_parts(size, (12.5, -34.0, 7.0), (1.0, 1.5, 2.5), DIRECTIONS[kind])
+
+
+def tilted_grid(size, spacing) -> Grid:
+    """An oblique lattice around a point off the origin; size and spacing x, y, z."""
+    size, matrix = np.asarray(size), np.eye(4)
+    matrix[:3, :3] = rotation([0.2, 1.0, 0.3], 14.0) * np.asarray(spacing)
+    matrix[:3, 3] = np.array([20.0, -35.0, 50.0]) - matrix[:3, :3] @ ((size - 1) / 2)
+    return Grid(tuple(size[::-1]), matrix)
 
 
 def image_on(grid: Grid, seed: int = 0) -> Image:

@@ -5,9 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from geometry import tilted_grid
 from neuralreg import io, losses, pipeline
 from neuralreg import run as run_module
-from neuralreg.image import Grid, Image
+from neuralreg.image import Image
 from neuralreg.job import RegistrationError, RegistrationJob, Result
 from neuralreg.metrics import tre
 from neuralreg.optimise import Landmarks
@@ -21,11 +22,7 @@ from test_methods import SMALL
 @pytest.fixture(scope="module")
 def phantom():
     """A known deformation on an oblique, anisotropic lattice: a swapped axis would pull the wrong way."""
-    size, spacing = np.array([34, 38, 30]), np.array([4.6, 4.8, 5.2])
-    matrix = np.eye(4)
-    matrix[:3, :3] = rotation([0.2, 1.0, 0.3], 14.0) * spacing
-    matrix[:3, 3] = np.array([20.0, -35.0, 50.0]) - matrix[:3, :3] @ ((size - 1) / 2)
-    return make_phantom(Grid(tuple(size[::-1]), matrix), amplitude_mm=14.0)
+    return make_phantom(tilted_grid((34, 38, 30), (4.6, 4.8, 5.2)), amplitude_mm=14.0)
 
 
 def blurred(phantom):

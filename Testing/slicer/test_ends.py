@@ -71,10 +71,17 @@ def test_full_disk_while_exporting(panel, wait, monkeypatch):
     assert "make room on that disk" in panel.ui.statusLabel.text and not panel.logic.running and not temporary_files()
 
 
+def load_in_steps(panel, wait, monkeypatch):
+    """A run that has ended and whose result is about to be loaded, one step at each look."""
+    monkeypatch.setattr("NeuralRegistrationLib.logic.LOAD_SECONDS", 0)
+    play(panel, "quick")
+    panel.ui.applyButton.click()
+    wait(lambda: panel.logic._loading is not None or not panel.logic.running)
+
+
 @pytest.mark.parametrize("moment", ["between two steps", "within a step"])
 def test_cancel_while_the_result_is_loaded(panel, wait, moment, monkeypatch):
     """The process has ended, its nodes are half there: they go again, and nothing happens twice."""
-    monkeypatch.setattr("NeuralRegistrationLib.logic.LOAD_SECONDS", 0)  # one step at a time
     before, added = scene_as_ids(), []
 
     def on_node_added(caller, event):
@@ -83,10 +90,8 @@ def test_cancel_while_the_result_is_loaded(panel, wait, moment, monkeypatch):
             panel.ui.cancelButton.click()
             panel.logic.poll()  # what a timer does when somebody lets events through
 
-    play(panel, "quick")
     panel.ui.previewCheckBox.checked = False
-    panel.ui.applyButton.click()
-    wait(lambda: panel.logic._loading is not None or not panel.logic.running)
+    load_in_steps(panel, wait, monkeypatch)
     panel.logic._timer.stop()
     observer = slicer.mrmlScene.AddObserver(slicer.mrmlScene.NodeAddedEvent, on_node_added)
     try:
@@ -103,20 +108,14 @@ def test_cancel_while_the_result_is_loaded(panel, wait, moment, monkeypatch):
 
 
 def test_stop_while_the_result_is_loaded_changes_nothing(panel, wait, monkeypatch):
-    monkeypatch.setattr("NeuralRegistrationLib.logic.LOAD_SECONDS", 0)
-    play(panel, "quick")
-    panel.ui.applyButton.click()
-    wait(lambda: panel.logic._loading is not None or not panel.logic.running)
+    load_in_steps(panel, wait, monkeypatch)
     panel.ui.stopButton.click()
     finish(panel, wait)
     assert "Done" in panel.ui.statusLabel.text
 
 
 def test_closed_scene_while_the_result_is_loaded(panel, wait, monkeypatch):
-    monkeypatch.setattr("NeuralRegistrationLib.logic.LOAD_SECONDS", 0)
-    play(panel, "quick")
-    panel.ui.applyButton.click()
-    wait(lambda: panel.logic._loading is not None)
+    load_in_steps(panel, wait, monkeypatch)
     slicer.mrmlScene.Clear(0)
     assert not panel.logic.running and not temporary_files() and not runs()
     assert "scene was closed" in panel.ui.statusLabel.text

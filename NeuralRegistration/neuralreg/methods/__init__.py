@@ -1,8 +1,7 @@
 """The table of methods. Nothing here imports torch: Slicer's process draws its panel from it.
 
 A method is one file: a frozen dataclass whose fields are its options, called as `method(pair, similarity, device,
-monitor)`.
-Its `presets` give field values for "fast", "balanced" and "best"; what a field means stands in its metadata.
+monitor)`. Its `presets` give field values for "fast", "balanced" and "best"; what a field means stands in its metadata.
 """
 
 from __future__ import annotations

@@ -22,9 +22,7 @@ Shape = tuple[int, int, int]
 
 
 class Siren(nn.Module):
-    """A sine MLP of `layers` linear layers; x, y, z ∈ [−1, 1] -> velocity, scaled by `scale` of the lattice's longest
-    side.
-    """
+    """A sine MLP of `layers` linear layers; x, y, z ∈ [−1, 1] -> velocity, in units of `scale` · half the long side."""
 
     def __init__(self, hidden: int = 512, layers: int = 5, omega: float = 30.0, scale: float = 0.1):
         super().__init__()
@@ -49,13 +47,11 @@ class Siren(nn.Module):
 
 
 class EncodedSiren(nn.Module):
-    """One sine layer over learned features: `features` channels on lattices of 1, 1/2 and 1/4 of the resolution of
-    `shape`.
+    """One sine layer over learned features, `features` channels each on lattices of 1, 1/2 and 1/4 of the resolution.
 
     With features and bias at zero the field starts at exactly zero, while the layers' random weights let gradients
-    reach
-    every feature in the first step. Coarse features move large regions at once: the optimisation is coarse-to-fine by
-    itself.
+    reach every feature in the first step. Coarse features move large regions at once: the optimisation is
+    coarse-to-fine by itself.
     """
 
     def __init__(self, shape: Shape, features: int = 4, hidden: int = 16, divisors: tuple[int, ...] = (1, 2, 4)):
