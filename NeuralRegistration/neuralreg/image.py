@@ -208,7 +208,8 @@ def canonical(image: Image) -> Image:
     for new, old in enumerate(order):
         old_from_new[old, new] = -1.0 if flips[new] else 1.0
         old_from_new[old, 3] = image.grid.size[old] - 1 if flips[new] else 0.0
-    data = data.flip([3 - new for new in range(3) if flips[new]])
+    if any(flips):  # flip copies, even along no axis
+        data = data.flip([3 - new for new in range(3) if flips[new]])
     return Image(data.contiguous(), Grid(tuple(data.shape[1:]), image.grid.world_from_index @ old_from_new))
 
 

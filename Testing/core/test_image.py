@@ -50,6 +50,12 @@ def test_resample_equals_simpleitk_voxel_by_voxel(kind, mode, interpolator, tmp_
     assert different.mean() < 2e-3 and (got != -7).mean() > 0.1
 
 
+def test_canonical_copies_nothing_where_nothing_is_to_do():
+    """A whole-body CT is 600 MB."""
+    image = image_on(grid_of("LPS"))
+    assert canonical(image).data.data_ptr() == image.data.data_ptr()
+
+
 @pytest.mark.parametrize("kind", DIRECTIONS)
 def test_canonical_moves_no_voxel(kind):
     image = image_on(grid_of(kind))
