@@ -5,6 +5,7 @@ Training and inference share `displacements`; only inference needs the rest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,13 +142,23 @@ class Lens:
 
 
 @torch.no_grad()
-def predict(checkpoint: Checkpoint, fixed: Tensor, moving: Tensor, spacing: tuple[float, ...], shape: Shape) -> Tensor:
+def predict(
+    checkpoint: Checkpoint,
+    fixed: Tensor,
+    moving: Tensor,
+    spacing: tuple[float, ...],
+    shape: Shape,
+    check: Callable[[], object] = lambda: None,
+) -> Tensor:
     """What the network says of a pair: a velocity, or a displacement, on a lattice of `shape` in its voxels.
 
     fixed, moving (1, 1, D, H, W) in [0, 1] on one working grid of `spacing` (x, y, z, mm); `shape` shares its corners.
+    `check` is called before every layer of the network; it may raise.
     """
     lens = Lens.of(checkpoint, fixed, spacing)
     network = network_of(checkpoint).to(fixed.device)
+    for layer in network.modules():
+        layer.register_forward_pre_hook(lambda *_: check())
     field = network(lens.view(fixed), lens.view(moving))
     return lens.unview(field, shape, tuple(fixed.shape[2:]))
 

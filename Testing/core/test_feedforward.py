@@ -9,7 +9,7 @@ import torch
 from neuralreg import feedforward, weights
 from neuralreg.feedforward import Lens, displacements, predict
 from neuralreg.image import Grid, Image
-from neuralreg.job import Monitor, RegistrationError
+from neuralreg.job import Cancelled, Monitor, RegistrationError
 from neuralreg.methods import start
 from neuralreg.methods.cas_dnvf import CasDNVF
 from neuralreg.methods.fnoreg import FNOReg
@@ -179,3 +179,22 @@ def test_the_similarity_chooses_the_model():
         assert start.model("auto", method, "lncc").manifest.contrast.startswith("T1")
         assert start.model("auto", method, "mse").manifest.method == method
     assert start.model("auto", "VoxelMorph", "mind").manifest.contrast.startswith("any")
+
+
+def test_a_network_at_work_can_be_cancelled():
+    """Its layers take seconds on a processor: it is asked before each of them."""
+    torch.manual_seed(0)
+    checkpoint = Checkpoint(MANIFEST, feedforward.build(MANIFEST.method, MANIFEST.network).state_dict())
+    image, calls = bright_blob(), []
+    predict(checkpoint, image, image, SPACING, (12, 15, 20), lambda: calls.append(1))
+    assert len(calls) > 10
+
+    def impatient():
+        calls.append(1)
+        if len(calls) == 5:
+            raise Cancelled
+
+    calls.clear()
+    with pytest.raises(Cancelled):
+        predict(checkpoint, image, image, SPACING, (12, 15, 20), impatient)
+    assert len(calls) == 5

@@ -52,7 +52,7 @@ def predicted(fit: Fit, checkpoint: Checkpoint) -> None:
     for name, image in (("fixed", images.fixed), ("moving", images.moving)):
         warning = unlike(manifest, image, images.spacing, name)
         fit.warnings += [warning] if warning else []
-    field = predict(checkpoint, images.fixed, images.moving, images.spacing, shape)
+    field = predict(checkpoint, images.fixed, images.moving, images.spacing, shape, fit.monitor.check)
     field = gaussian(field, [SMOOTHING] * 3) * border_window(shape, field)
     if manifest.diffeomorphic:
         fit.chain = fit.chain.then(field)
