@@ -138,6 +138,8 @@ def _coordinate_columns(header: list[str] | None, rows: list[list[str]]) -> tupl
     if header is None:
         if any(len(row) < 3 for row in rows):
             raise ValueError("a row has fewer than three columns")
+        if len(rows) > 1 and min(map(len, rows)) > 3 and [row[0].strip() for row in rows] in _counts(len(rows)):
+            raise ValueError("its first column counts the rows; name the columns in a first line")
         return (0, 1, 2), False
     for names, ras in (("xyz", False), ("lps", False), ("ras", True)):
         found = [_column(header, (n, f"{n}_mm", f"{n} (mm)", f"{n} [mm]", f"{n}_lps", f"{n}_ras")) for n in names]
@@ -146,6 +148,11 @@ def _coordinate_columns(header: list[str] | None, rows: list[list[str]]) -> tupl
     if len(header) == 3:
         return (0, 1, 2), "ras" in " ".join(header).lower()
     raise ValueError("its header names no columns x, y, z")
+
+
+def _counts(rows: int) -> list[list[str]]:
+    """What a column holds that numbers the rows, from 0 or from 1."""
+    return [[str(start + row) for row in range(rows)] for start in (0, 1)]
 
 
 def _column(header: list[str], names: tuple[str, ...]) -> int | None:

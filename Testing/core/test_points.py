@@ -91,6 +91,7 @@ def test_any_file_type_to_any_other(tmp_path, first, second):
         ("p.csv", "x,y,z\n1,2\n"),
         ("p.csv", "x,y,z\n1,2,nan\n"),
         ("p.csv", "a,b,c,d\n1,2,3,4\n"),
+        ("p.csv", "1,10.5,20.5,30.5\n2,11.5,21.5,31.5\n"),
         ("p.fcsv", "# CoordinateSystem = Mars\n1,2,3,4\n"),
         ("p.mrk.json", "{}"),
         ("p.mrk.json", "[1, 2]"),
