@@ -57,9 +57,9 @@ class Energy:
     folding_margin: float = 0.1
     landmark_weight: float = 0.0
 
-    def compare(self, fixed: Tensor, warped: Tensor, weight: Tensor, level: Level) -> Tensor:
+    def compare(self, fixed: Tensor, warped: Tensor, weight: Tensor, seen: Tensor | None, level: Level) -> Tensor:
         if self.similarity == "lncc":
-            return losses.lncc(fixed, warped, weight, level.window, level.stride)
+            return losses.lncc(fixed, warped, weight, level.window, level.stride, seen)
         return SCALES.get(self.similarity, 1.0) * losses.SIMILARITIES[self.similarity](fixed, warped, weight)
 
     def regularise(self, displacement: Tensor, spacing: Tensor) -> Tensor:
@@ -296,20 +296,23 @@ class _Step:
     spacing: Tensor
 
     def __post_init__(self):
-        content = dilated((self.images.fixed > 0.02).float(), 2)  # where nothing is, nothing is compared
-        seen = self.images.fixed_weight
-        self.weight = content if seen is None else content * seen
+        self.content = dilated((self.images.fixed > 0.02).float(), 2)  # where nothing is, nothing is compared
 
     def __call__(self, residual: Tensor) -> tuple[Tensor, Tensor]:
         displacement = residual if self.before is None else sampling.compose(self.before, residual)
         fine = sampling.resize_displacement(displacement, tuple(self.images.fixed.shape[2:]))
         warped = sampling.warp(self.images.moving, fine)
-        loss = self.energy.compare(self.images.fixed, warped, self._weight(fine), self.level)
+        seen = self._seen(fine)
+        weight = self.content if seen is None else self.content * seen
+        loss = self.energy.compare(self.images.fixed, warped, weight, seen, self.level)
         loss = loss + self.energy.pull(displacement, self.images.landmarks, self.spacing)
         return loss + self.energy.regularise(displacement, self.spacing), warped.detach()
 
-    def _weight(self, displacement: Tensor) -> Tensor:
-        if self.images.moving_weight is None:
-            return self.weight
+    def _seen(self, displacement: Tensor) -> Tensor | None:
+        """Which voxels both images show, as their masks and fields of view tell; None where all of them."""
+        fixed, moving = self.images.fixed_weight, self.images.moving_weight
+        if moving is None:
+            return fixed
         with torch.no_grad():
-            return self.weight * sampling.warp(self.images.moving_weight, displacement)
+            moving = sampling.warp(moving, displacement)
+        return moving if fixed is None else fixed * moving

@@ -43,31 +43,53 @@ def test_gradients_equal_finite_differences(images, name, weighted):
 
 
 @pytest.mark.parametrize(("window", "stride"), [(5, 1), (9, 1), (3, 2), (2, 2), (4, 1), (3, 3)])
-def test_analytic_lncc_gradient_equals_autograd(images, window, stride):
+@pytest.mark.parametrize("masked", [False, True])
+def test_analytic_lncc_gradient_equals_autograd(images, window, stride, masked):
     fixed, warped, weight = images
+    seen = torch.linspace(0, 1, weight.numel(), dtype=torch.float64).view_as(weight) * weight if masked else None
     warped = warped.clone().requires_grad_(True)
-    value = losses.lncc(fixed, warped, weight, window, stride)
-    plain = plain_lncc(fixed, warped, weight, window, stride)
+    value = losses.lncc(fixed, warped, weight, window, stride, seen)
+    plain = plain_lncc(fixed, warped, weight, window, stride, seen)
     assert float(value) == pytest.approx(float(plain), rel=1e-9)
     (got,), (expected,) = torch.autograd.grad(value, warped), torch.autograd.grad(plain, warped)
     assert torch.allclose(got, expected, rtol=1e-7, atol=1e-12)
 
 
-def plain_lncc(fixed, warped, weight, window, stride):
+def plain_lncc(fixed, warped, weight, window, stride, seen=None):
     """The same formula from pooling and autograd alone."""
     before = window // 2
     pad = [before, window - 1 - before] * 3
 
-    def mean(x):
+    def mean(x, share=1.0):
         x = torch.nn.functional.avg_pool3d(x, stride, stride, ceil_mode=True, count_include_pad=False)
-        return torch.nn.functional.avg_pool3d(torch.nn.functional.pad(x, pad), window, 1)
+        return torch.nn.functional.avg_pool3d(torch.nn.functional.pad(x, pad), window, 1) / share
 
+    if seen is not None:
+        present, whole = mean(seen).clamp_min(losses.LEAST_SHARE), mean
+        mean = lambda x: whole(x * seen, present)  # noqa: E731
     fixed, warped = fixed - fixed.mean(), warped - fixed.mean()
     f, w = mean(fixed), mean(warped)
     a = mean(fixed**2) - f**2 + losses.VARIANCE_FLOOR
     b = mean(warped**2) - w**2 + losses.VARIANCE_FLOOR
     share = torch.nn.functional.avg_pool3d(weight, stride, stride, ceil_mode=True, count_include_pad=False)
     return -((mean(fixed * warped) - f * w) ** 2 / (a * b) * share / share.sum()).sum()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_lncc_does_not_look_behind_the_mask(images, stride):
+    """What an image holds where nothing counts changes neither the value nor the gradient."""
+    fixed, warped, seen = images
+    seen[..., :5] = 0
+
+    def value_and_gradient(behind):
+        changed = torch.where(seen > 0, warped, behind).requires_grad_(True)
+        value = losses.lncc(torch.where(seen > 0, fixed, -behind), changed, seen, 5, stride, seen)
+        return value.detach(), torch.autograd.grad(value, changed)[0]
+
+    (value, gradient), (other, of_other) = (value_and_gradient(torch.tensor(b).double()) for b in (0.0, 0.9))
+    assert float(value) == pytest.approx(float(other), rel=1e-6)  # the floor of the variance is not scaled
+    assert torch.allclose(gradient, of_other, rtol=1e-5, atol=1e-9)
+    assert float(gradient[..., :5].abs().max()) == 0
 
 
 def test_lncc_equals_scipy_windows_inside(images):
