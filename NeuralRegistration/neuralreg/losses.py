@@ -62,6 +62,8 @@ class _LocalCorrelation(torch.autograd.Function):
     def forward(ctx, fixed, warped, weight, seen, window, stride):
         stacked = torch.cat((fixed, warped, fixed * fixed, warped * warped, fixed * warped), dim=1)
         means, share = _window_means(stacked, seen, window, stride)
+        if share is not None:  # a correlation over few voxels is mostly chance
+            weight = weight * share / (weight * share).sum().clamp_min(1e-12)
         mean_f, mean_w, mean_ff, mean_ww, mean_fw = means.split(1, dim=1)
         variance_f = (mean_ff - mean_f * mean_f).clamp_min(0) + VARIANCE_FLOOR
         variance_w = (mean_ww - mean_w * mean_w).clamp_min(0) + VARIANCE_FLOOR

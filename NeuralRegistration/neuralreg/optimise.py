@@ -29,6 +29,7 @@ PLATEAU_CHECKS, PLATEAU_GAIN = 4, 1e-3
 # How much a similarity typically gains from a good deformation, relative to LNCC: one smoothness weight then suits them
 # all.
 SCALES = {"mind": 2.0, "mse": 20.0, "nmi": 0.4}
+FILL_VOXELS = 2.0  # reach of what is painted over masked voxels
 SMALLEST_SIDE = 10  # voxels; coarser levels of small crops are skipped
 
 
@@ -107,12 +108,16 @@ class Images:
     landmarks: Landmarks | None = None
 
     def at(self, factor: float) -> Images:
-        """The pair at `factor` times the smallest spacing; thick slices are not made thinner or thicker than needed."""
+        """The pair at `factor` times the smallest spacing; thick slices are not made thinner or thicker than needed.
+
+        What does not count is painted over, lest it mix with what counts between voxels.
+        """
         shape = coarser_shape(tuple(self.fixed.shape[2:]), self.spacing, factor)
-        if shape == tuple(self.fixed.shape[2:]):
-            return self
-        shrink = lambda image: None if image is None else downsample(image, shape)  # noqa: E731
-        images = (shrink(i) for i in (self.fixed, self.moving, self.fixed_weight, self.moving_weight))
+        pairs = ((self.fixed, self.fixed_weight), (self.moving, self.moving_weight))
+        images = [image if weight is None else filled(image, weight) for image, weight in pairs]
+        images += [self.fixed_weight, self.moving_weight]
+        if shape != tuple(self.fixed.shape[2:]):
+            images = [None if image is None else downsample(image, shape) for image in images]
         return Images(*images, coarser_spacing(tuple(self.fixed.shape[2:]), self.spacing, shape), self.landmarks)
 
 
@@ -134,6 +139,13 @@ def downsample(image: Tensor, shape: Shape) -> Tensor:
     """
     sigmas = [0.4 * (n - 1) / max(m - 1, 1) for n, m in zip(image.shape[2:], shape, strict=True)]
     return sampling.resize(gaussian(image, [s if s > 0.45 else 0.0 for s in sigmas]), shape)
+
+
+def filled(image: Tensor, weight: Tensor) -> Tensor:
+    """The image with a Gaussian mean of what counts nearby where `weight` is 0, and 0 far away from all that counts."""
+    there = gaussian(weight, [FILL_VOXELS] * 3)
+    around = gaussian(image * weight, [FILL_VOXELS] * 3) / there.clamp_min(1e-6)
+    return torch.where(weight > 0, image, around)
 
 
 def gaussian(values: Tensor, sigmas) -> Tensor:

@@ -93,6 +93,22 @@ def test_tissue_that_one_image_lacks_does_not_tear_the_field(head, value, where)
     assert after < 0.6 * before
 
 
+@pytest.mark.parametrize("value", [0.0, 1800.0], ids=["resection", "tumour"])
+@pytest.mark.parametrize("where", ["fixed", "moving"])
+def test_a_mask_around_lost_tissue_spares_what_lies_beside_it(head, value, where):
+    """With the mask the neighbourhood fits nearly as well as if nothing were lost; without it, it does not."""
+    image = getattr(head, where)
+    lesion, mask = with_blob(image, value), Image(torch.ones_like(image.data), image.grid)
+    mask.data[with_blob(mask, 0.0).data == 0] = 0
+    place = torch.tensor([26.0, -12.0, 22.0], dtype=torch.float64).view(3, 1)
+    beside = lambda points: (points - place).norm(dim=0) < 32.0  # noqa: E731
+    healthy, bare, masked = (
+        errors(register(head, **settings), head, beside)[1]
+        for settings in ({}, {where: lesion}, {where: lesion, f"{where}_mask": mask})
+    )
+    assert masked < 0.75 * bare and masked < 1.3 * healthy
+
+
 def test_masks_restrict_the_metric_not_the_field(head):
     """Where the mask ends the field goes on, smoothly: it is no field that stops at the mask's border."""
     mask = Image(torch.zeros_like(head.fixed.data), head.fixed.grid)

@@ -72,6 +72,7 @@ def plain_lncc(fixed, warped, weight, window, stride, seen=None):
     a = mean(fixed**2) - f**2 + losses.VARIANCE_FLOOR
     b = mean(warped**2) - w**2 + losses.VARIANCE_FLOOR
     share = torch.nn.functional.avg_pool3d(weight, stride, stride, ceil_mode=True, count_include_pad=False)
+    share = share if seen is None else share * present
     return -((mean(fixed * warped) - f * w) ** 2 / (a * b) * share / share.sum()).sum()
 
 
