@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import slicer
@@ -62,7 +62,7 @@ class Batch:
             self.changed()
             return
         name = f"{item.name} to {self.request.fixed.GetName()} ({self.request.method})"
-        request = replace(self.request, moving=item.node, moving_mask=None, name=name)
+        request = self.request.of_another(item.node, name)
         try:
             self.start_one(request, lambda outcome: self.finished(item, outcome))
         except RegistrationError as error:

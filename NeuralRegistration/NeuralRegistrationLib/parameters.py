@@ -7,6 +7,7 @@ from typing import Annotated, Union
 
 from slicer import (
     vtkMRMLLabelMapVolumeNode,
+    vtkMRMLMarkupsFiducialNode,
     vtkMRMLScalarVolumeNode,
     vtkMRMLSegmentationNode,
     vtkMRMLTransformNode,
@@ -69,6 +70,8 @@ class NeuralRegistrationParameterNode:
     fixedMask: MaskNode
     movingMask: MaskNode
     initialTransform: vtkMRMLTransformNode
+    fixedLandmarks: vtkMRMLMarkupsFiducialNode
+    movingLandmarks: vtkMRMLMarkupsFiducialNode
     centre: bool = False
     method: str = "DNVF"
     preset: Preset = Preset.BALANCED

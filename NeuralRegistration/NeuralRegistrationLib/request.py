@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import slicer
 from neuralreg.job import JOB, RegistrationError, RegistrationJob
+from neuralreg.methods import make_method
 
+from . import landmarks
 from .dependencies import cores
 from .lattice import world_bounds
 from .scene_export import export_mask, export_transform, export_volume, volumes_overlap
@@ -25,6 +27,8 @@ class Request:
     fixed_mask: Any = None
     moving_mask: Any = None
     initial_transform: Any = None
+    fixed_landmarks: Any = None
+    moving_landmarks: Any = None
     centre: bool = False
     method: str = "DNVF"
     preset: str = "balanced"
@@ -40,10 +44,14 @@ class Request:
         """The name of the run's folder and, with an addition, of its nodes."""
         return self.name or f"{self.moving.GetName()} to {self.fixed.GetName()} ({self.method})"
 
-    def nodes(self) -> list:
-        """The nodes that the run reads."""
-        every = (self.fixed, self.moving, self.fixed_mask, self.moving_mask, self.initial_transform)
-        return [node for node in every if node is not None]
+    def landmarks(self) -> tuple:
+        """The two point lists that guide the registration; (None, None) without."""
+        return self.fixed_landmarks, self.moving_landmarks
+
+    def of_another(self, moving, name: str) -> Request:
+        """The same for another moving volume; what belongs to this one is left out: its mask, and landmarks in it."""
+        own = {"moving_mask": None, "fixed_landmarks": None, "moving_landmarks": None}
+        return replace(self, moving=moving, name=name, **own)
 
 
 def check(request: Request) -> None:
@@ -57,6 +65,9 @@ def check(request: Request) -> None:
             f'The moving volume already lies under "{request.initial_transform.GetName()}", which would be applied '
             "twice; choose no initial transform, or take the volume out of it."
         )
+    make_method(request.method, request.preset, request.options)
+    if trouble := landmarks.problem(*request.landmarks()):
+        raise RegistrationError(trouble)
     if not _brought_together(request):
         raise RegistrationError(
             "The volumes do not overlap in physical space; switch on Centre, or choose an initial transform."
@@ -77,19 +88,21 @@ def write_job(request: Request, folder: Path) -> Path:
         initial = export_transform(request.initial_transform, inputs / "initial.h5")
     elif request.centre and not volumes_overlap(request.fixed, request.moving):
         initial = _centring(request, inputs / "initial.h5")
-    masks = {}
+    others = {}
     for name, mask, volume in (
         ("fixed_mask", request.fixed_mask, request.fixed),
         ("moving_mask", request.moving_mask, request.moving),
     ):
-        masks[name] = None if mask is None else export_mask(mask, volume, inputs / f"{name}.nrrd")
+        others[name] = None if mask is None else export_mask(mask, volume, inputs / f"{name}.nrrd")
+    if request.fixed_landmarks is not None:
+        others["fixed_landmarks"], others["moving_landmarks"] = landmarks.write_lists(*request.landmarks(), inputs)
     job = RegistrationJob(
         fixed=export_volume(request.fixed, inputs / "fixed.nrrd"),
         moving=export_volume(request.moving, inputs / "moving.nrrd"),
         output=str(run), method=request.method, preset=request.preset, similarity=request.similarity,
         affine=request.affine, initial_transform=initial, device=request.device, seed=request.seed,
         threads=cores(),
-        options=request.options, **masks,
+        options=request.options, **others,
     )  # fmt: skip
     job.save(run / JOB)
     return run / JOB

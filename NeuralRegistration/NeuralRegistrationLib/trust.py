@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import numpy as np
 import vtk
 from neuralreg import qa
 from neuralreg.job import RegistrationError
@@ -33,6 +32,10 @@ def figures(run: Run) -> list[qa.Check]:
         text = f"{values['jacobian_min']:.2f} to {values['jacobian_max']:.2f} times"
         rule = "Jacobian determinant: above 1 the structure is larger in the moving volume, 0 or less is folding."
         rows.append(qa.Check("Local change of volume", text, "", rule))
+    if "landmarks_before_mm" in values and "landmarks_after_mm" in values:
+        text = f"mean {values['landmarks_before_mm']:.1f} → {values['landmarks_after_mm']:.1f} mm"
+        rule = "The pairs that guided the registration: near because they were used, and no evidence of its accuracy."
+        rows.append(qa.Check("Guiding landmarks", text, "", rule))
     return rows
 
 
@@ -54,31 +57,6 @@ def write_csv(run: Run, path: Path) -> None:
             writer.writerow([qa.NOTE])
     except OSError as error:
         raise RegistrationError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
-
-
-def write_landmarks(fixed, moving, path: Path) -> str:
-    """Two point lists as pairs in the order of their points, LPS mm in world space; returns the path.
-
-    Raises RegistrationError when they do not have the same number of points.
-    """
-    counts = fixed.GetNumberOfControlPoints(), moving.GetNumberOfControlPoints()
-    if counts[0] != counts[1] or not counts[0]:
-        raise RegistrationError(
-            f"The landmark lists have {counts[0]} and {counts[1]} points; they are paired in their "
-            "order, so give both the same number."
-        )
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([f"{side}_{axis}" for side in ("fixed", "moving") for axis in "xyz"])
-        for index in range(counts[0]):
-            writer.writerow([*_lps(fixed, index), *_lps(moving, index)])
-    return str(path)
-
-
-def _lps(markups, index: int) -> list[float]:
-    ras = [0.0, 0.0, 0.0]
-    markups.GetNthControlPointPositionWorld(index, ras)
-    return (np.array(ras) * (-1, -1, 1)).tolist()
 
 
 def write_structures(fixed, moving, run: Run, folder: Path) -> tuple[str, str, list[str]]:

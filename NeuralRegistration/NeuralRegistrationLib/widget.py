@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleWidget
 from slicer.util import VTKObservationMixin
 
+from . import options
 from .logic import NeuralRegistrationLogic
 from .request import Request, check
 from .results import Run, runs
@@ -20,13 +21,23 @@ from .scene_load import CREATE, SKIP, Outputs
 from .theme import paint_text
 from .widget_apply import ApplySection
 from .widget_batch import BatchSection
+from .widget_inputs import InputsSection
 from .widget_look import LookSection
 from .widget_method import MethodSection
 from .widget_models import ModelsSection
 from .widget_run import RunSection
 from .widget_trust import TrustSection
 
-SECTIONS = (MethodSection, RunSection, LookSection, TrustSection, ApplySection, BatchSection, ModelsSection)
+SECTIONS = (
+    InputsSection,
+    MethodSection,
+    RunSection,
+    LookSection,
+    TrustSection,
+    ApplySection,
+    BatchSection,
+    ModelsSection,
+)
 
 
 class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -165,9 +176,10 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
         node = self.parameters
         return Request(
             node.fixedVolume, moving, node.fixedMask, node.movingMask, node.initialTransform,
+            node.fixedLandmarks, node.movingLandmarks,
             centre=node.centre, method=node.method, preset=node.preset.value, similarity=node.contrast.value,
             affine=node.linear.value, device=node.device.value, seed=node.seed,
-            options=MethodSection.options_of(node), outputs=outputs_of(node),
+            options=options.chosen(node.options, node.method), outputs=outputs_of(node),
         )  # fmt: skip
 
     def runSection(self) -> RunSection:

@@ -1,16 +1,13 @@
-"""Inputs and method: what overlaps, which method, how long it will take, which device, and the method's own options."""
+"""Method: which one, how long it will take, on which device, and its own options."""
 
 from __future__ import annotations
 
-import json
-
 import qt
 from neuralreg.job import RegistrationError
-from neuralreg.methods import METHODS, describe, make_method
+from neuralreg.methods import METHODS, describe
 from slicer.i18n import tr as _
 
-from . import dependencies, estimate
-from .scene_export import volumes_overlap
+from . import dependencies, estimate, options
 from .section import Section, told
 from .theme import paint_text
 
@@ -38,27 +35,10 @@ class MethodSection(Section):
             node.method = next(iter(METHODS))
         self.ui.methodComboBox.setCurrentText(node.method)
         self.ui.methodLabel.text = self.methods[node.method]["summary"]
-        self._refresh_overlap(node)
         self._refresh_estimate(node)
         self.refresh_device()
         if self._drawn != (node.method, node.preset.value):
             self.draw_options()
-
-    def _refresh_overlap(self, node) -> None:
-        apart = False
-        if node.fixedVolume and node.movingVolume:
-            try:
-                apart = not volumes_overlap(node.fixedVolume, node.movingVolume)
-            except RegistrationError as error:
-                self.ui.overlapLabel.text = str(error)
-                apart = True
-            else:
-                self.ui.overlapLabel.text = _(
-                    "The volumes do not overlap in space: centre them, or choose an initial transform below."
-                )
-        self.ui.overlapLabel.visible = apart
-        self.ui.centreCheckBox.visible = apart or node.centre
-        paint_text(self.ui.overlapLabel, "warning")
 
     def _refresh_estimate(self, node) -> None:
         if not node.fixedVolume or node.fixedVolume.GetImageData() is None:
@@ -96,92 +76,51 @@ class MethodSection(Section):
         self.panel.refresh()
 
     def draw_options(self) -> None:
-        """Draw the method's fields; a value that the user changed is kept until the preset or method changes."""
+        """Draw the method's fields: the values of the preset, and over them what the user has changed."""
         node = self.parameters
         self._drawn = (node.method, node.preset.value)
         while self.form.rowCount():
             self.form.removeRow(0)
         self.editors = {}
-        entry = self.methods[node.method]
-        values = {**entry["presets"].get(node.preset.value, {}), **self.options_of(node)}
-        for option in entry["options"]:
-            editor = self._editor(option, values.get(option["name"], option["default"]))
-            editor.toolTip = option["help"] or ""
-            editor.name = f"option_{option['name']}"
-            self.form.addRow(option["name"].replace("_", " ").capitalize() + ":", editor)
-            self.editors[option["name"]] = editor
+        for option in options.fields(node.method, node.preset.value, node.options):
+            editor = self._editor(option)
+            editor.toolTip = option.help
+            editor.name = f"option_{option.name}"
+            self.form.addRow(option.label + ":", editor)
+            self.editors[option.name] = editor
 
-    def _editor(self, option, value):
-        if option["type"] == "bool":
+    def _editor(self, option):
+        if option.kind == "bool":
             editor = qt.QCheckBox()
-            editor.checked = value
-            editor.connect("toggled(bool)", lambda on: self.change(option, on))
-        elif option["type"] == "choice":
+            editor.checked = option.value
+            editor.connect("toggled(bool)", lambda on: self.change(option.name, on))
+        elif option.kind == "choice":
             editor = qt.QComboBox()
-            editor.addItems([str(choice) for choice in option["choices"]])
-            editor.setCurrentText(str(value))
-            editor.connect("currentIndexChanged(int)", lambda index: self.change(option, option["choices"][index]))
+            editor.addItems(option.choices)
+            editor.setCurrentText(option.value)
+            editor.connect("currentIndexChanged(int)", lambda index: self.change(option.name, option.choices[index]))
         else:
             editor = qt.QLineEdit()
-            editor.text = as_text(value)
+            editor.text = option.value
             editor.connect("editingFinished()", lambda: self.on_text(option, editor))
         return editor
 
     def on_text(self, option, editor) -> None:
         try:
-            self.change(option, from_text(editor.text, option))
-            editor.setStyleSheet("")
+            self.change(option.name, editor.text)
+            if editor.styleSheet:  # it was refused before
+                editor.setStyleSheet("")
+                self.panel.say("")
         except RegistrationError as error:
             paint_text(editor, "error")
             self.panel.say(str(error), "error")
 
-    def change(self, option, value) -> None:
+    def change(self, name: str, value) -> None:
         """Take a new value of an option over. Raises RegistrationError when the method does not accept it."""
         node = self.parameters
-        stored = json.loads(node.options)
-        changed = {**stored.get(node.method, {}), option["name"]: value}
-        make_method(node.method, node.preset.value, changed)
-        node.options = json.dumps({**stored, node.method: changed})
+        node.options = options.changed(node.options, node.method, node.preset.value, name, value)
 
     def onDefaults(self) -> None:
         node = self.parameters
-        stored = json.loads(node.options)
-        stored.pop(node.method, None)
-        node.options = json.dumps(stored)
+        node.options = options.forgotten(node.options, node.method)
         self.draw_options()
-
-    @staticmethod
-    def options_of(node) -> dict:
-        """The options of the chosen method that differ from its preset."""
-        return json.loads(node.options).get(node.method, {})
-
-
-def as_text(value) -> str:
-    return (
-        ", ".join(as_text(v) for v in value)
-        if isinstance(value, (tuple, list))
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
-
-
-def from_text(text: str, option: dict):
-    """A value typed by the user, of the option's type. Raises RegistrationError when it is none."""
-    try:
-        if option["type"] == "tuple":
-            return [_number(part.strip()) for part in text.split(",") if part.strip()]
-        return {"int": int, "float": float, "str": str}[option["type"]](text)
-    except ValueError as error:
-        raise RegistrationError(
-            _('"{text}" is no value for "{name}"; {help}.').format(text=text, name=option["name"], help=option["help"])
-        ) from error
-
-
-def _number(text: str):
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

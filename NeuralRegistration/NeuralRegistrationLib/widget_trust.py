@@ -11,7 +11,7 @@ from neuralreg import qa
 from neuralreg.job import RegistrationError
 from slicer.i18n import tr as _
 
-from . import theme, trust
+from . import landmarks, theme, trust
 from .results import runs, write_measurements
 from .section import Section, fit_height, prepare_table, told
 from .task import Task
@@ -87,7 +87,7 @@ class TrustSection(Section):
             arguments += ["--fixed-labels", first, "--moving-labels", second]
         points = ui.fixedLandmarksSelector.currentNode(), ui.movingLandmarksSelector.currentNode()
         if None not in points:
-            arguments += ["--landmarks", trust.write_landmarks(*points, folder.parent / "landmarks.csv")]
+            arguments += ["--landmarks", landmarks.write_table(*points, folder.parent / "landmarks.csv")]
         if len(arguments) == 2:
             raise RegistrationError(_("Choose two segmentations or two point lists to evaluate with."))
         self.task.start(arguments, lambda problem: self.onEvaluated(run, folder, names, problem))

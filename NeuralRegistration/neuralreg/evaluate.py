@@ -17,11 +17,13 @@ from . import io, metrics, qa
 from .files import replacing
 from .image import Image, resample_labels
 from .job import INVERSE, JACOBIAN, JOB, RESULT, TRANSFORM, WARPED, RegistrationError, RegistrationJob, Result
+from .points import read_pairs
 from .transform import Affine, Transform
 from .workspace import EVALUATION
 
 LABEL_COLUMNS = 4
 LINE = 100  # characters of a line on the terminal
+SAME_MM = 1e-3  # two landmark pairs nearer than that are the same pair
 
 
 def evaluate_run(
@@ -50,6 +52,7 @@ def evaluate_run(
     if landmarks is not None:
         errors = landmark_errors(landmarks, transform)
         values.update(errors.pop("means"))
+        values["landmarks_guiding"] = _guiding(landmarks, job, run_dir)
         evaluation["landmarks"] = errors
     evaluation["qa"] = [dataclasses.asdict(c) for c in qa.read(values, float(fixed.grid.spacing.max()))]
     evaluation["qa_note"] = qa.NOTE
@@ -111,6 +114,15 @@ def landmark_errors(path: str | Path, transform: Transform) -> dict[str, Any]:
         "landmarks": len(errors),
     }
     return {"per_landmark_mm": errors.tolist(), "means": means}
+
+
+def _guiding(path: str | Path, job: RegistrationJob, run_dir: Path) -> int:
+    """How many of the landmark pairs in a file are among those that guided the run: they are no evidence."""
+    if job.fixed_landmarks is None:
+        return 0
+    used = torch.cat(read_pairs(run_dir / job.fixed_landmarks, run_dir / job.moving_landmarks))  # (6, m)
+    measured = torch.cat(read_landmarks(path))  # (6, n)
+    return int((torch.cdist(measured.T, used.T).amin(dim=1) < SAME_MM).sum())
 
 
 def read_landmarks(path: str | Path) -> tuple[Tensor, Tensor]:

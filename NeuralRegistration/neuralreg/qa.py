@@ -72,10 +72,16 @@ def _landmarks(values: Mapping[str, Any], voxel: float) -> Check | None:
         return None
     limit = max(2 * voxel, 3.0)
     light = GREEN if mean <= voxel else AMBER if mean <= limit else RED
+    name, value = "Landmarks (TRE)", f"mean {mean:.2f} mm, largest {values.get('tre_max_mm', mean):.2f} mm"
     rule = (
         f"Mean error. Green: within the largest voxel side ({voxel:.2g} mm). Amber: up to {limit:.2g} mm. Red: above."
     )
-    return Check("Landmarks (TRE)", f"mean {mean:.2f} mm, largest {values.get('tre_max_mm', mean):.2f} mm", light, rule)
+    guiding = values.get("landmarks_guiding", 0)
+    if not guiding:
+        return Check(name, value, light, rule)
+    value += f" ({guiding} of {values.get('landmarks', guiding)} guided the registration)"
+    rule += " Never green here: landmarks that guided the registration are near because they were used; take others."
+    return Check(name, value, AMBER if light == GREEN else light, rule)
 
 
 def _dice(values: Mapping[str, Any], voxel: float) -> Check | None:

@@ -1,5 +1,6 @@
 """Evaluation of a run whose transform is the truth, and of one whose direction is wrong."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,7 +9,7 @@ import torch
 from neuralreg import evaluate, metrics, qa
 from neuralreg.cli import main
 from neuralreg.image import Grid, Image
-from neuralreg.job import INVERSE, TRANSFORM, RegistrationError
+from neuralreg.job import INVERSE, JOB, TRANSFORM, RegistrationError, RegistrationJob
 from neuralreg.transform import Affine
 from run_folder import write_run
 
@@ -48,6 +49,27 @@ def test_swapping_the_two_directions_is_noticed(folder):
     shutil.copy(folder / "run" / TRANSFORM, folder / "swapped" / INVERSE)
     values = evaluated(folder, "swapped", landmarks=folder / "landmarks.csv")["measurements"]
     assert values["tre_mean_mm"] > 3
+
+
+@pytest.mark.parametrize(("guiding", "measured"), [(12, 12), (4, 12), (12, 0)])
+def test_landmarks_that_guided_the_run_are_no_evidence(folder, tmp_path, guiding, measured):
+    """Recognised by their places, in whatever file and order they come back: in the table, and never green."""
+    run = shutil.copytree(folder, tmp_path / "copy") / "run"
+    header, *rows = (run.parent / "landmarks.csv").read_text().splitlines()
+    for side, columns in (("fixed", slice(0, 3)), ("moving", slice(3, 6))):
+        points = ["x,y,z", *[",".join(row.split(",")[columns]) for row in rows[:guiding]]]
+        (run.parent / f"{side}.csv").write_text("\n".join(points))
+    job = RegistrationJob.load(run / JOB)
+    dataclasses.replace(job, fixed_landmarks="../fixed.csv", moving_landmarks="../moving.csv").save(run / JOB)
+    others = [",".join(f"{float(cell) + 0.5:.6f}" for cell in row.split(",")) for row in rows]
+    again = run.parent / "again.csv"
+    again.write_text("\n".join([header, *reversed(rows[:measured] or others)]))
+    found = evaluate.evaluate_run(run, landmarks=again)
+    count = min(guiding, measured)
+    assert found["measurements"]["landmarks_guiding"] == count
+    check = next(c for c in found["qa"] if c["name"] == "Landmarks (TRE)")
+    assert check["light"] == (qa.AMBER if count else qa.GREEN)
+    assert (f"({count} of 12 guided the registration)" in check["value"]) == (count > 0)
 
 
 def test_columns_of_other_names_count_in_their_order(folder):

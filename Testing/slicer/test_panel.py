@@ -126,7 +126,19 @@ def test_options_are_checked_and_can_be_reset(panel):
     editor.editingFinished.emit()
     assert '"much" is no value' in panel.ui.statusLabel.text
     panel.ui.defaultsButton.click()
-    assert section.options_of(panel.parameters) == {} and section.editors["smoothness"].text == "1"
+    assert json.loads(panel.parameters.options) == {} and section.editors["smoothness"].text == "1"
+
+
+def test_options_that_do_not_suit_the_preset_are_said_before_apply(panel):
+    """Three stages of "balanced" make no sense with the two of "fast"."""
+    section = next(s for s in panel.sections if hasattr(s, "editors"))
+    section.editors["iterations"].text = "80, 40, 15"
+    section.editors["iterations"].editingFinished.emit()
+    assert panel.ui.applyButton.enabled
+    panel.ui.presetComboBox.setCurrentText("Fast")
+    assert not panel.ui.applyButton.enabled and "lists of one length" in panel.ui.hintLabel.text
+    panel.ui.defaultsButton.click()
+    assert panel.ui.applyButton.enabled
 
 
 def test_time_is_learnt_from_runs(panel, wait):

@@ -1,0 +1,82 @@
+"""Inputs: whether the volumes overlap, and whether the landmarks are pairs; said beside the selectors."""
+
+from __future__ import annotations
+
+from neuralreg.job import RegistrationError
+from neuralreg.methods import make_method
+from slicer.i18n import tr as _
+
+from . import landmarks, options
+from .scene_export import volumes_overlap
+from .section import Section
+from .theme import paint_text
+
+
+class InputsSection(Section):
+    def __init__(self, panel):
+        super().__init__(panel)
+        self._watched: list = []
+
+    def refresh(self) -> None:
+        self._refresh_overlap(self.parameters)
+        self._refresh_landmarks(self.parameters)
+
+    def _refresh_overlap(self, node) -> None:
+        apart = False
+        if node.fixedVolume and node.movingVolume:
+            try:
+                apart = not volumes_overlap(node.fixedVolume, node.movingVolume)
+            except RegistrationError as error:
+                self.ui.overlapLabel.text = str(error)
+                apart = True
+            else:
+                self.ui.overlapLabel.text = _(
+                    "The volumes do not overlap in space: centre them, or choose an initial transform below."
+                )
+        self.ui.overlapLabel.visible = apart
+        self.ui.centreCheckBox.visible = apart or node.centre
+        paint_text(self.ui.overlapLabel, "warning")
+
+    def _refresh_landmarks(self, node) -> None:
+        lists = (node.fixedLandmarks, node.movingLandmarks)
+        self._watch(list(dict.fromkeys(markups for markups in lists if markups is not None)))
+        trouble = landmarks.problem(*lists)
+        if not trouble and self._watched:
+            trouble = self._remark(node)
+        label = self.ui.landmarksLabel
+        label.visible = bool(self._watched)
+        if trouble:
+            label.text = trouble
+        elif self._watched:
+            count = lists[0].GetNumberOfControlPoints()
+            label.text = _("Pairs that will guide the registration: {count}").format(count=count)
+        paint_text(label, "warning" if trouble else "info")
+
+    @staticmethod
+    def _remark(node) -> str:
+        try:
+            method = make_method(node.method, node.preset.value, options.chosen(node.options, node.method))
+        except RegistrationError:
+            return ""  # a method that the panel is about to correct
+        return landmarks.without_effect(method)
+
+    def _watch(self, lists: list) -> None:
+        """Hear of points that are placed or deleted while a list is chosen."""
+        for markups in self._watched:
+            for event in _events(markups):
+                self.panel.removeObserver(markups, event, self.panel.onSceneChanged)
+        self._watched = lists
+        for markups in lists:
+            for event in _events(markups):
+                self.panel.addObserver(markups, event, self.panel.onSceneChanged)
+
+
+def _events(markups) -> tuple:
+    return (
+        markups.PointAddedEvent,
+        markups.PointRemovedEvent,
+        markups.PointPositionDefinedEvent,
+        markups.PointPositionUndefinedEvent,
+        markups.PointPositionMissingEvent,
+        markups.PointPositionNonMissingEvent,
+    )
