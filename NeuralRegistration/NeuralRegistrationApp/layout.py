@@ -9,11 +9,11 @@ from trame.ui.vuetify3 import VAppLayout
 from trame.widgets import html
 from trame.widgets import vuetify3 as v3
 
+from .layout_request import NARROW, inputs, method
 from .page_run import HEIGHT, WIDTH
 
 PANEL_WIDTH = 380
 LIGHTS = "({green: '#4cc26f', amber: '#f2a33a', red: '#f06a60'})"
-NARROW = {"density": "compact", "hide_details": True, "variant": "outlined"}
 CURVE = f"""<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"
   style="display: block; width: 100%; height: 60px; border-bottom: 1px solid #777">
   <polyline v-for="(points, index) in curve" :key="index" :points="points" fill="none" stroke="#6fb7ff"
@@ -32,8 +32,8 @@ def build(server: Any, actions: dict[str, Callable], add_views: Callable[[Any], 
         layout.root.theme = "dark"
         with v3.VNavigationDrawer(permanent=True, width=PANEL_WIDTH), html.Div(classes="pa-3"):
             html.Div("Neural Registration", classes="text-h6 mb-2")
-            _inputs()
-            _method()
+            inputs()
+            method(actions)
             _run(actions)
             _look()
             _trust()
@@ -45,38 +45,12 @@ def _heading(text: str, condition: str = "true") -> None:
     html.Div(text, v_if=(condition,), classes="text-subtitle-2 text-medium-emphasis mt-4 mb-1")
 
 
-def _inputs() -> None:
-    html.Input(
-        type="file", multiple=True, id="files", style="display: none",
-        change="utils.neuralreg.upload($event.target.files); $event.target.value = ''",
-    )  # fmt: skip
-    v3.VBtn(
-        "Load volumes", id="load", block=True, variant="tonal", prepend_icon="mdi-folder-open-outline",
-        click="window.document.getElementById('files').click()", loading=("!!reading",), disabled=("running",),
-    )  # fmt: skip
-    html.Div("{{ reading }}", v_if=("reading",), classes="text-caption mt-1", id="reading")
-    html.Div("NIfTI, NRRD, MHA, MGZ, or all slices of a DICOM series", classes="text-caption text-disabled mt-1",
-             v_else=True)  # fmt: skip
-    for role in ("fixed", "moving"):
-        v3.VSelect(label=f"{role.capitalize()} volume", id=role, items=("volumes",), v_model=(role,), classes="mt-2",
-                   disabled=("running",), no_data_text="Nothing is loaded yet", **NARROW)  # fmt: skip
-    v3.VCheckbox(label="They do not overlap: bring the centres together", v_model=("centre",), id="centre",
-                 v_if=("apart",), density="compact", hide_details=True, disabled=("running",))  # fmt: skip
-
-
-def _method() -> None:
-    with v3.VRow(dense=True, classes="mt-2"):
-        for name, items, label in (("method", "methods", "Method"), ("preset", "presets", "Preset")):
-            with v3.VCol(cols=6):
-                v3.VSelect(label=label, id=name, items=(items,), v_model=(name,), disabled=("running",), **NARROW)
-    html.Div("{{ summary }}", classes="text-caption text-medium-emphasis mt-1")
-    html.Div("{{ device }}", v_if=("device",), classes="text-caption text-disabled")
-
-
 def _run(actions: dict[str, Callable]) -> None:
     v3.VBtn("Register", id="register", block=True, color="primary", classes="mt-3", v_if=("!running",),
-            disabled=("!fixed || !moving || fixed === moving || !!reading",), click=actions["register"])  # fmt: skip
-    with html.Div(v_else=True, classes="mt-3"):
+            disabled=("!!problem || !!reading",), click=actions["register"])  # fmt: skip
+    html.Div("{{ problem }}", v_if=("problem && !running && volumes.length",), id="problem",
+             classes="text-caption text-medium-emphasis mt-1")  # fmt: skip
+    with html.Div(v_if=("running",), classes="mt-3"):
         with html.Div(classes="d-flex", style="gap: 8px"):
             v3.VBtn("Cancel", id="cancel", click=actions["cancel"], variant="tonal", classes="flex-grow-1")
             v3.VBtn("Stop and keep", id="stop", click=actions["stop"], variant="tonal", classes="flex-grow-1",
@@ -116,7 +90,7 @@ def _trust() -> None:
         with v3.VTable(density="compact", classes="bg-transparent", id="checks"), html.Tbody():  # noqa: SIM117
             with html.Tr(v_for="one in checks", key="one.name", title=("one.rule",)):
                 with html.Td(classes="px-0"):
-                    v3.VIcon("mdi-circle", size="x-small", color=(f"{LIGHTS}[one.light]",))
+                    v3.VIcon("mdi-circle", size="x-small", color=(f"{LIGHTS}[one.light]",), v_if=("one.light",))
                 html.Td("{{ one.name }}", classes="px-1 text-caption")
                 html.Td("{{ one.value }}", classes="px-1 text-caption text-right")
         html.Div("{{ note }}", classes="text-caption text-disabled mt-1")

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from neuralreg.job import PRESETS, TRANSFORM, WARPED, RegistrationError
-from neuralreg.methods import describe
+from neuralreg.job import TRANSFORM, WARPED, RegistrationError
 from NeuralRegistrationLib import look
 from NeuralRegistrationLib.logic import NeuralRegistrationLogic
 from NeuralRegistrationLib.scene import volumes_overlap
 
 from .page_look import LookPart
+from .page_request import RequestPart
 from .page_run import RunPart
 from .volumes import Reader, is_run
 
@@ -34,20 +34,12 @@ class Page:
         self.logic = NeuralRegistrationLogic()
         self.reader = Reader(folder)
         self.folders: dict[str, Path] = {}  # run directories by the ID of the run's table
-        self._methods = {entry["name"]: entry for entry in describe()}
-        state.update(self._initial())
+        state.update({"trame__title": "Neural Registration", "volumes": [], "points": [], "fixed": None, "moving": None,
+                      "reading": "", "apart": False, "message": "", "message_kind": "info"})  # fmt: skip
+        self.asking = RequestPart(self)
         self.running = RunPart(self)
         self.looking = LookPart(self)
         state.change("fixed", "moving")(self.on_pair)
-        state.change("method")(self.on_method)
-
-    def _initial(self) -> dict[str, Any]:
-        return {
-            "trame__title": "Neural Registration", "volumes": [], "fixed": None, "moving": None, "reading": "",
-            "methods": list(self._methods), "method": next(iter(self._methods)), "summary": "",
-            "presets": [{"title": name.capitalize(), "value": name} for name in PRESETS], "preset": "balanced",
-            "centre": False, "apart": False, "problem": "", "message": "", "message_kind": "info",
-        }  # fmt: skip
 
     def say(self, text: str, kind: str = "info") -> None:
         """Show one sentence; kind: info, success or error. Private paths are no business of the reader."""
@@ -86,12 +78,14 @@ class Page:
 
     async def open(self, sources: list[Path], hidden: Path | None = None) -> None:
         """Load volumes and folders of finished runs; a failure is said in the page. `hidden`: not to be named."""
+        if not sources:
+            return
         with self.state as state:
             state.reading, state.message = "Reading " + ", ".join(source.name for source in sources), ""
         try:
             runs = [source for source in sources if is_run(source)]
-            volumes = [source for source in sources if source not in runs]
-            nodes = await self.reader.volumes(volumes) if volumes else []
+            files = [source for source in sources if source not in runs]
+            nodes = await self.reader.nodes(files) if files else []
             loaded = [await self.reader.run(run) for run in runs]
         except (RegistrationError, OSError) as error:
             self.say(str(error).replace(f"{hidden}/", ""), "error")
@@ -106,13 +100,22 @@ class Page:
             self.looking.show(run)
 
     def _choose(self, nodes: list) -> None:
-        """Put new volumes where none was chosen yet."""
+        """Put new volumes and point lists where none was chosen yet; which label map is which mask, the user knows."""
         with self.state as state:
             self.refresh_volumes()
             for node in nodes:
-                role = "fixed" if state.fixed is None else "moving" if state.moving is None else None
-                if role:
-                    state[role] = node.GetID()
+                if node.IsA("vtkMRMLLabelMapVolumeNode"):
+                    state.optional_open = True
+                elif node.IsA("vtkMRMLMarkupsNode"):
+                    state.optional_open = True
+                    self._put(node, "fixed_points", "moving_points")
+                else:
+                    self._put(node, "fixed", "moving")
+
+    def _put(self, node: Any, *roles: str) -> None:
+        free = next((role for role in roles if self.state[role] is None), None)
+        if free:
+            self.state[free] = node.GetID()
 
     def choose_pair(self, fixed: Any, moving: Any) -> None:
         with self.state as state:
@@ -122,19 +125,23 @@ class Page:
 
     def refresh_volumes(self) -> None:
         """What can be chosen: volumes that no run has made."""
-        made = {node.GetID() for run in self.looking.runs() for node in run.outputs()}
+        made = {node.GetID() for run in self.looking.runs() for node in (*run.outputs(), *look.maps(run))}
         nodes = [
             node
             for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
             if node.GetID() not in made and not node.GetHideFromEditors()
         ]
         self.state.volumes = [{"title": node.GetName(), "value": node.GetID()} for node in nodes]
+        lists = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
+        self.state.points = [{"title": node.GetName(), "value": node.GetID()} for node in lists]
+
+    def chosen(self, *roles: str) -> tuple:
+        """The chosen nodes; None where there is none."""
+        return tuple(slicer.mrmlScene.GetNodeByID(self.state[role]) if self.state[role] else None for role in roles)
 
     def pair(self) -> tuple[Any, Any]:
         """The chosen fixed and moving volume; None where there is none."""
-        return tuple(
-            slicer.mrmlScene.GetNodeByID(name) if name else None for name in (self.state.fixed, self.state.moving)
-        )
+        return self.chosen("fixed", "moving")
 
     def on_pair(self, **_: Any) -> None:
         fixed, moving = self.pair()
@@ -142,13 +149,11 @@ class Page:
         if fixed is None:
             return
         look.overlay(fixed, moving, self.state.blend if moving is not None else 0.0)
+        self.asking.show_points(moving_too=True)
         self.fit()
         if moving is not None:
             self.state.apart = not volumes_overlap(fixed, moving)
             self.running.warm()
-
-    def on_method(self, method: str, **_: Any) -> None:
-        self.state.summary = self._methods[method]["summary"]
 
     async def file(self, what: str) -> Path:
         """A file to download: transform, warped or report of the chosen run, or the scene. Raises RegistrationError."""

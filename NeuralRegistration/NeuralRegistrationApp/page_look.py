@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import slicer
@@ -54,6 +55,7 @@ class LookPart:
         with self.state as state:
             state.grid, state.layer = False, "after"
         look.overlay(*self.page.pair(), self.state.blend)
+        self.page.asking.show_points(moving_too=True)
         self.page.render()
 
     def on_run(self, **_: Any) -> None:
@@ -61,7 +63,7 @@ class LookPart:
         if run is None:
             return
         checks = trust.checks(run)
-        self.state.checks = [{"name": c.name, "value": c.value, "light": c.light, "rule": c.rule} for c in checks]
+        self.state.checks = [asdict(row) for row in (*checks, *trust.figures(run))]
         self.state.verdict, self.state.light = trust.summary(run), qa.worst(checks)
         for other in runs():
             if other.table is not run.table:
@@ -83,6 +85,7 @@ class LookPart:
         else:
             look.show_after(run, blend)
         look.show_grid(run, bool(self.state.grid))
+        self.page.asking.show_points(moving_too=layer == "before")
         self.page.render()
 
     def on_blend(self, blend: float, **_: Any) -> None:

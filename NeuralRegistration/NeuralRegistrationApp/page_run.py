@@ -11,7 +11,6 @@ from neuralreg.job import Progress, RegistrationError
 from NeuralRegistrationLib import estimate, look
 from NeuralRegistrationLib.curve import LossCurve
 from NeuralRegistrationLib.logic import DONE, STOPPED, Outcome
-from NeuralRegistrationLib.request import Request
 from NeuralRegistrationLib.stages import STAGES
 from NeuralRegistrationLib.task import Task
 
@@ -66,10 +65,9 @@ class RunPart:
 
     def start(self) -> None:
         """Begin a run. Raises RegistrationError when it cannot begin."""
-        state, (fixed, moving) = self.state, self.page.pair()
-        request = Request(fixed, moving, centre=bool(state.centre), method=state.method, preset=state.preset)
+        state, request = self.state, self.page.asking.request()
         self.logic.start(request, self.on_progress, self.on_finished)
-        self.preview = look.Preview(fixed, moving)
+        self.preview = look.Preview(request.fixed, request.moving)
         self.curve.clear()
         self.page.looking.reset()
         state.update({"running": True, "stopping": False, "stage": "Starting", "percent": 0, "left": "", "curve": [],
@@ -129,4 +127,6 @@ class RunPart:
 
     def actions(self) -> dict[str, Any]:
         """What the buttons call."""
-        return {"register": self.page.told(self.start), "cancel": self.cancel, "stop": self.page.told(self.stop)}
+        asking = self.page.asking
+        return {"register": self.page.told(self.start), "cancel": self.cancel, "stop": self.page.told(self.stop),
+                "option": asking.change, "restore": asking.restore}  # fmt: skip

@@ -1,30 +1,77 @@
-"""A process of its own that reads what a user gives: `python -m NeuralRegistrationApp.reading TARGET SOURCE…`.
+"""The child that reads files for the page: `python -m NeuralRegistrationApp.reading TARGET SOURCE…`
 
-Every source (a file of any format that the command line takes, a DICOM folder) becomes a plain NRRD in the folder
-TARGET. A file that takes its reader down takes this process down, not the page. Exit code 2 with one sentence on the
-standard error for what the user can put right, as the command line does.
+Each source becomes one file in TARGET, named by its number: `.nrrd` for a volume, `.label.nrrd` for a label map,
+`.json` for points. What is broken, hostile or too large takes this process down, not the page. Exit code 2 with one
+sentence on the standard error for what the user can put right, as the command line does.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 from neuralreg import io
+from neuralreg.image import Image
 from neuralreg.job import RegistrationError
+from neuralreg.points import read_points
+
+from .formats import POINTS, SEGMENTATION
+
+MOST_LABELS = 32  # whole numbers of which an image has no more are taken for labels
+SAMPLE = 100_003  # voxels looked at first; a grey-value image shows more than MOST_LABELS values among them
 
 
 def main(target: str, *sources: str) -> int:
     """Returns the exit code."""
     try:
         for index, source in enumerate(sources):
-            image = io.read_image(source, lambda warning: print(warning, flush=True))
-            io.write_image(image, Path(target) / f"{index}.nrrd", np.float32)
+            _read(source, Path(target) / str(index))
     except RegistrationError as error:
         print(f"neuralreg: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _read(source: str, target: Path) -> None:
+    if source.lower().endswith(POINTS):
+        points = read_points(source)
+        text = json.dumps({"labels": points.labels, "lps": points.lps.tolist()})
+        target.with_suffix(".json").write_text(text, encoding="utf-8")
+        return
+    image = _segments(source) if source.lower().endswith(SEGMENTATION) else None
+    if image is None:
+        image = io.read_image(source, lambda warning: print(warning, flush=True))
+    if are_labels(image.data.numpy()):
+        io.write_image(image, target.with_suffix(".label.nrrd"), np.int16)
+    else:
+        io.write_image(image, target.with_suffix(".nrrd"), np.float32)
+
+
+def _segments(source: str) -> Image | None:
+    """Every segment of a segmentation together, where they overlap and lie in layers of their own; else None."""
+    header = sitk.ImageFileReader()
+    header.SetFileName(source)
+    try:
+        header.ReadImageInformation()
+    except RuntimeError as error:
+        raise RegistrationError(f"{source} cannot be read as a segmentation; export it again.") from error
+    if header.GetNumberOfComponents() == 1:
+        return None
+    layers = [io.read_map(f"{source}@{layer}") for layer in range(header.GetNumberOfComponents())]
+    return Image((sum(layer.data for layer in layers) > 0).float(), layers[0].grid)
+
+
+def are_labels(values: np.ndarray) -> bool:
+    """Whether the voxels are few different whole numbers, none of them below zero."""
+    flat = values.reshape(-1)
+    for part in (flat[:: max(1, flat.size // SAMPLE)], flat):
+        found = np.unique(part)
+        if len(found) > MOST_LABELS or found[0] < 0 or found[-1] > 32767 or not np.array_equal(found, np.rint(found)):
+            return False
+    return True
 
 
 if __name__ == "__main__":

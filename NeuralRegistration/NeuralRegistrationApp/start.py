@@ -112,6 +112,7 @@ async def _until_interrupted(server, settings: Settings, token: str, page) -> No
     """Raises RegistrationError when the address is taken."""
     end = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_not_what_is_usual)
     for name in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # on Windows Ctrl-C raises KeyboardInterrupt instead
             loop.add_signal_handler(name, end.set)
@@ -125,10 +126,16 @@ async def _until_interrupted(server, settings: Settings, token: str, page) -> No
             f"{settings.host}:{settings.port} cannot be used ({serving.exception()}); choose another --port."
         )
     _announce(settings, server.port, token)
-    if settings.files:
-        await page.open(list(settings.files))
+    opening = asyncio.ensure_future(page.open(list(settings.files)))  # Ctrl-C counts meanwhile, too
     await end.wait()
+    opening.cancel()
     await server.stop()
+
+
+def _not_what_is_usual(loop: asyncio.AbstractEventLoop, context: dict) -> None:
+    """Report what no one has caught, but not that a browser was closed while something was sent to it."""
+    if not isinstance(context.get("exception"), ConnectionError):
+        loop.default_exception_handler(context)
 
 
 def _announce(settings: Settings, port: int, token: str) -> None:

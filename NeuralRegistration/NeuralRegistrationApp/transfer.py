@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from neuralreg.job import RegistrationError
 
+from .formats import POINTS, VOLUMES
+
 if TYPE_CHECKING:
     from .page import Page
 
 MEGABYTE = 1 << 20
-VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".hdr", ".gipl", ".gipl.gz", ".mnc")
 LONGEST_NAME = 200
 
 
@@ -93,9 +94,9 @@ def plain_name(given: str) -> str:
 
 
 def sources(batch: Path) -> list[Path]:
-    """What to read of the files of a batch: every volume, or the whole folder when they are slices (DICOM)."""
+    """What to read of the files of a batch: volumes and points, or the whole folder when they are slices (DICOM)."""
     files = sorted(path for path in batch.iterdir() if path.is_file())
-    volumes = [path for path in files if path.name.lower().endswith(VOLUMES)]
+    known = [path for path in files if path.name.lower().endswith((*VOLUMES, *POINTS))]
     if len(files) == 1:
         return files
-    return volumes or [batch]
+    return known or [batch]

@@ -1,4 +1,4 @@
-"""Volumes and finished runs from files into the scene; what may be broken is read by a process of its own."""
+"""Volumes, points and finished runs from files into the scene; what may be broken is read by a process of its own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from NeuralRegistrationLib.results import Run, write_measurements
 from NeuralRegistrationLib.scene import load_run
 from NeuralRegistrationLib.worker import Ending, Worker, python_executable
 
+from .formats import stem
+
 POLL_SECONDS = 0.05
 EVALUATION = "evaluation.json"
+PATHS = ("fixed", "moving", "initial_transform", "fixed_mask", "moving_mask", "fixed_landmarks", "moving_landmarks")
 
 
 class Reader:
@@ -25,13 +28,13 @@ class Reader:
         self._worker = Worker()
         self._one_at_a_time = asyncio.Lock()
 
-    async def volumes(self, sources: list[Path]) -> list:
-        """New volume nodes of the sources, all or none. Raises RegistrationError with one sentence."""
+    async def nodes(self, sources: list[Path]) -> list:
+        """New nodes of volumes, label maps and points, all or none. Raises RegistrationError with one sentence."""
         async with self._one_at_a_time:
             target = Path(tempfile.mkdtemp(dir=self._folder))
             try:
                 await self._read(target, sources)
-                return [_volume(target / f"{i}.nrrd", _title(source)) for i, source in enumerate(sources)]
+                return [_node(target, i, source.name) for i, source in enumerate(sources)]
             finally:
                 shutil.rmtree(target, ignore_errors=True)
 
@@ -56,7 +59,7 @@ class Reader:
         """A finished run of the command line and its volumes, in the scene; and a private copy of its folder."""
         job = RegistrationJob.load(folder / JOB)
         pair = [folder / given for given in (job.fixed, job.moving)]  # in its folder, relative paths count from there
-        fixed, moving = await self.volumes(pair)
+        fixed, moving = await self.nodes(pair)
         copy = Path(tempfile.mkdtemp(dir=self._folder)) / "run"
         shutil.copytree(folder, copy)
         title = f"{moving.GetName()} to {fixed.GetName()} ({job.method})"
@@ -64,7 +67,8 @@ class Reader:
         if (copy / EVALUATION).exists():
             evaluation = read_json(copy / EVALUATION, "evaluation")
             write_measurements(run.table, {**run.measurements, **evaluation.get("measurements", {})})
-        absolute = {"fixed": str(pair[0].resolve()), "moving": str(pair[1].resolve())}
+        given = {name: getattr(job, name) for name in PATHS if getattr(job, name)}
+        absolute = {name: str((folder / path).resolve()) for name, path in given.items()}
         RegistrationJob(**{**vars(job), **absolute}).save(copy / JOB)  # the report looks for them from the copy
         return run, copy
 
@@ -77,16 +81,35 @@ def is_run(path: Path) -> bool:
     return (path / RESULT).is_file() and (path / JOB).is_file()
 
 
-def _title(source: Path) -> str:
-    return source.name.split(".")[0] or source.name
+def title(name: str) -> str:
+    """The name of a file's node: without its ending, unless another node is called that already."""
+    taken = slicer.mrmlScene.GetFirstNodeByName(stem(name)) is not None
+    return slicer.mrmlScene.GenerateUniqueName(name if taken else stem(name))
 
 
-def _volume(path: Path, name: str):
-    """The node of a file that we have written ourselves."""
+def _node(folder: Path, index: int, name: str):
+    """The node of a file that we have written ourselves (reading.py)."""
+    points, labels = folder / f"{index}.json", folder / f"{index}.label.nrrd"
+    if points.exists():
+        return _points(read_json(points, "point"), title(name))
+    if labels.exists():
+        return _volume("vtkMRMLLabelMapVolumeNode", labels, title(name))
+    return _volume("vtkMRMLScalarVolumeNode", folder / f"{index}.nrrd", title(name))
+
+
+def _points(values: dict, name: str):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
+    for label, (x, y, z) in zip(values["labels"], values["lps"], strict=True):
+        node.AddControlPoint(-x, -y, z, label)
+    node.SetLocked(True)  # looked at here, not moved
+    return node
+
+
+def _volume(kind: str, path: Path, name: str):
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetFileName(str(path))
     storage.SetSingleFile(True)
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", slicer.mrmlScene.GenerateUniqueName(name))
+    node = slicer.mrmlScene.AddNewNodeByClass(kind, name)
     if not storage.ReadData(node):
         slicer.mrmlScene.RemoveNode(node)
         raise RegistrationError(f"{name} could not be brought into the scene; check the free memory and try again.")

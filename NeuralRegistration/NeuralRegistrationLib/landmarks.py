@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from neuralreg.job import RegistrationError
+from neuralreg.methods import make_method
+from slicer.i18n import tr as _
 
 AXES = "xyz"
 
@@ -43,25 +45,26 @@ def _place(markups, index: int) -> list[float]:
     return [-ras[0], -ras[1], ras[2]]
 
 
-def problem(fixed, moving) -> str:
-    """Why two lists cannot be used, or nothing; choosing none is no problem."""
+def remark(fixed, moving, method: str, preset: str, options: dict) -> tuple[str, bool]:
+    """What to say beside the two selectors, nothing while none is chosen; and whether it is a warning."""
+    if fixed is None and moving is None:
+        return "", False
     try:
-        if fixed is not None or moving is not None:
-            pairs(fixed, moving)
+        count = len(pairs(fixed, moving)[0])
+        trouble = _without_effect(make_method(method, preset, options))
     except RegistrationError as error:
-        return str(error)
-    return ""
+        trouble = str(error)
+    return (trouble, True) if trouble else (_("Pairs that will guide the registration: {n}").format(n=count), False)
 
 
-def without_effect(method) -> str:
-    """Why landmarks would not guide this method with its options, or nothing."""
+def _without_effect(method) -> str:
     if getattr(method, "refine", None) == 0:
-        return (
+        return _(
             "Landmarks do not count here: with these options the method optimises nothing. Set Refine under Advanced "
             "to 60, or choose DNVF."
         )
     if not method.landmark_weight:
-        return "Landmarks do not count here: their weight is 0 (Landmark weight, under Advanced)."
+        return _("Landmarks do not count here: their weight is 0 (Landmark weight, under Advanced).")
     return ""
 
 

@@ -144,6 +144,11 @@ def displacement_map(run: Run):
     return _keep(run, node, "displacement")
 
 
+def maps(run: Run) -> list:
+    """The volumes that were made to look at a run, so far."""
+    return [node for node in (_derived(run, role) for role in ("checkerboard", "displacement")) if node is not None]
+
+
 def _derived(run: Run, role: str):
     return run.table.GetNodeReference(f"NeuralRegistration.{role}")
 

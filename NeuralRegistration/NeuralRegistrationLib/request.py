@@ -56,8 +56,9 @@ class Request:
 
 def check(request: Request) -> None:
     """Raise RegistrationError for what can be known to be wrong before anything is written."""
-    if request.fixed is None or request.moving is None:
-        raise RegistrationError("Choose a fixed and a moving volume.")
+    missing = [side for side in ("fixed", "moving") if getattr(request, side) is None]
+    if missing:
+        raise RegistrationError(f"Choose the {' and the '.join(missing)} volume.")
     if request.fixed is request.moving:
         raise RegistrationError("Fixed and moving are the same volume; choose two different ones.")
     if request.initial_transform is not None and _lies_under(request.moving, request.initial_transform):
@@ -66,8 +67,8 @@ def check(request: Request) -> None:
             "twice; choose no initial transform, or take the volume out of it."
         )
     make_method(request.method, request.preset, request.options)
-    if trouble := landmarks.problem(*request.landmarks()):
-        raise RegistrationError(trouble)
+    if request.landmarks() != (None, None):
+        landmarks.pairs(*request.landmarks())
     if not _brought_together(request):
         raise RegistrationError(
             "The volumes do not overlap in physical space; switch on Centre, or choose an initial transform."
@@ -94,7 +95,7 @@ def write_job(request: Request, folder: Path) -> Path:
         ("moving_mask", request.moving_mask, request.moving),
     ):
         others[name] = None if mask is None else export_mask(mask, volume, inputs / f"{name}.nrrd")
-    if request.fixed_landmarks is not None:
+    if request.landmarks() != (None, None):
         others["fixed_landmarks"], others["moving_landmarks"] = landmarks.write_lists(*request.landmarks(), inputs)
     job = RegistrationJob(
         fixed=export_volume(request.fixed, inputs / "fixed.nrrd"),

@@ -40,6 +40,12 @@ def runs() -> list[Run]:
     return [run_of(table) for table in reversed(list(tables)) if table.GetAttribute(RUN)]
 
 
+def unused(name: str) -> str:
+    """The name for a new run: with a number behind it when a run in the scene is called that already."""
+    known = {run.name for run in runs()}
+    return next(one for one in (name, *(f"{name} {count}" for count in range(2, len(known) + 3))) if one not in known)
+
+
 def run_of(table) -> Run:
     """The run to which a table belongs."""
     nodes = {role: table.GetNodeReference(f"NeuralRegistration.{role}") for role in ROLES}

@@ -50,7 +50,7 @@ def load_steps(run_dir: Path, fixed, moving, name: str, outputs: Outputs) -> Ite
     When a step raises, or the steps are given up (`close`), everything that was added is taken away again.
     """
     run_dir, undo, new = Path(run_dir), _Undo(), {}
-    result = Result.load(run_dir / RESULT)
+    result, name = Result.load(run_dir / RESULT), results.unused(name)
     try:
         for role, prepare, make_node, file, title in (
             ("transform", _read_transform, _transform_node, TRANSFORM, name),

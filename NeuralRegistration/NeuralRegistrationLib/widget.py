@@ -29,8 +29,8 @@ from .widget_run import RunSection
 from .widget_trust import TrustSection
 
 SECTIONS = (
-    InputsSection,
     MethodSection,
+    InputsSection,
     RunSection,
     LookSection,
     TrustSection,

@@ -29,7 +29,7 @@ class ApplySection(Section):
             box.addItems(names)
         run = self.panel.run()
         self.ui.applyHintLabel.text = (
-            _('What belongs to one of the volumes goes the same way, by "{name}".').format(name=run.name)
+            _('Moves what belongs to one of the volumes along, by "{name}".').format(name=run.name)
             if run is not None
             else _("There is no registration yet; register first.")
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from neuralreg.job import RegistrationError
-from neuralreg.methods import make_method
 from slicer.i18n import tr as _
 
 from . import landmarks, options
@@ -40,25 +39,11 @@ class InputsSection(Section):
     def _refresh_landmarks(self, node) -> None:
         lists = (node.fixedLandmarks, node.movingLandmarks)
         self._watch(list(dict.fromkeys(markups for markups in lists if markups is not None)))
-        trouble = landmarks.problem(*lists)
-        if not trouble and self._watched:
-            trouble = self._remark(node)
+        chosen = options.chosen(node.options, node.method)
         label = self.ui.landmarksLabel
-        label.visible = bool(self._watched)
-        if trouble:
-            label.text = trouble
-        elif self._watched:
-            count = lists[0].GetNumberOfControlPoints()
-            label.text = _("Pairs that will guide the registration: {count}").format(count=count)
-        paint_text(label, "warning" if trouble else "info")
-
-    @staticmethod
-    def _remark(node) -> str:
-        try:
-            method = make_method(node.method, node.preset.value, options.chosen(node.options, node.method))
-        except RegistrationError:
-            return ""  # a method that the panel is about to correct
-        return landmarks.without_effect(method)
+        label.text, warning = landmarks.remark(*lists, node.method, node.preset.value, chosen)
+        label.visible = bool(label.text)
+        paint_text(label, "warning" if warning else "info")
 
     def _watch(self, lists: list) -> None:
         """Hear of points that are placed or deleted while a list is chosen."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import qt
+from slicer.i18n import tr as _
 
 from . import look
 from .results import runs
@@ -10,6 +11,8 @@ from .section import Section
 
 FLICKER_MS = 400
 TOGGLES = ("beforeButton", "flickerButton", "gridButton", "jacobianButton", "displacementButton")
+#: what each of these buttons lays over the fixed volume, instead of the warped one
+LAYERS = {"beforeButton": _("moving"), "jacobianButton": _("Jacobian"), "displacementButton": _("distance")}
 
 
 class LookSection(Section):
@@ -39,7 +42,7 @@ class LookSection(Section):
             box.addItems(names)
             box.blockSignals(False)
         run = self.panel.run()
-        box.toolTip = run.name if run is not None else ""
+        box.toolTip = run.name if run is not None else _("Which registration to look at, judge, and apply.")
         for name in (*TOGGLES, "checkerButton", "sideButton", "resetButton", "blendSlider"):
             getattr(self.ui, name).enabled = run is not None
         if run is not None:
@@ -48,6 +51,11 @@ class LookSection(Section):
             both = run.warped is not None and run.fixed is not None
             self.ui.checkerButton.enabled = self.ui.sideButton.enabled = both
             self.ui.displacementButton.enabled = both and run.transform is not None
+
+    def _name_slider(self) -> None:
+        """Say what the slider fades to, which the buttons decide."""
+        over = next((name for button, name in LAYERS.items() if getattr(self.ui, button).checked), _("warped"))
+        self.ui.blendLabel.text = _("Fixed – {over}:").format(over=over)
 
     def onRun(self, index=0) -> None:
         self.panel.refresh()
@@ -111,12 +119,13 @@ class LookSection(Section):
 
     def _only(self, name: str | None) -> None:
         """Of the buttons that choose what is laid over the fixed volume, at most one is down."""
-        for other in ("beforeButton", "jacobianButton", "displacementButton"):
+        for other in LAYERS:
             button = getattr(self.ui, other)
             if other != name and button.checked:
                 button.blockSignals(True)
                 button.checked = False
                 button.blockSignals(False)
+        self._name_slider()
 
     def close(self) -> None:
         self._flicker.stop()

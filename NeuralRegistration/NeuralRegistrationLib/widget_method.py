@@ -86,7 +86,9 @@ class MethodSection(Section):
             editor = self._editor(option)
             editor.toolTip = option.help
             editor.name = f"option_{option.name}"
-            self.form.addRow(option.label + ":", editor)
+            label = qt.QLabel(option.label + ":")
+            label.toolTip = option.help
+            self.form.addRow(label, editor)
             self.editors[option.name] = editor
 
     def _editor(self, option):

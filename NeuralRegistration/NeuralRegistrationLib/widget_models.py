@@ -18,6 +18,7 @@ class ModelsSection(Section):
     def __init__(self, panel):
         super().__init__(panel)
         prepare_table(self.ui.modelsTable, COLUMNS, stretched=1)
+        self.ui.modelsTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
         self.ui.addModelButton.connect("clicked()", self.onAdd)
         self.ui.modelsSection.connect("contentsCollapsed(bool)", self.show)
         self.show()
@@ -27,9 +28,10 @@ class ModelsSection(Section):
         self.ui.modelsLabel.text = (
             _("DNVF needs no trained weights.")
             if not installed
-            else _("Weights that the feed-forward methods can use; your own are in {folder}.").format(
-                folder=models.user_folder()
-            )
+            else _(
+                "Trained weights for VoxelMorph, FNOReg and Cas-DNVF; the fitting ones are taken unless Model under "
+                "Advanced names others. Your own are in {folder}."
+            ).format(folder=models.user_folder())
         )
         self.ui.modelsTable.visible = bool(installed)
         self.ui.modelsTable.setRowCount(len(installed))

@@ -104,7 +104,8 @@ class RunSection(Section):
             if self.curve.stages:
                 self.draw_curve()
         self._show_running(False, keep_curve=outcome.status == DONE)
-        self.panel.say(outcome.message, {DONE: "good", STOPPED: "info"}.get(outcome.status, "error"))
+        earlier = _(" What is shown below is an earlier result.") if outcome.status != DONE and runs() else ""
+        self.panel.say(outcome.message + earlier, {DONE: "good", STOPPED: "info"}.get(outcome.status, "error"))
         self.panel.refresh()
         if outcome.status == DONE and runs():
             self.ui.runComboBox.setCurrentIndex(0)

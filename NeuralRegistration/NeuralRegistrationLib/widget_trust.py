@@ -30,6 +30,7 @@ class TrustSection(Section):
         table.setWordWrap(True)
         table.horizontalHeader().setSectionResizeMode(1, qt.QHeaderView.ResizeToContents)
         self.ui.noteLabel.text = qa.NOTE
+        self._tips = {name: getattr(self.ui, name).toolTip for name in ("evaluateButton", "reportButton")}
         self.ui.trustSection.connect("contentsCollapsed(bool)", self.onOpened)
         self.ui.evaluateButton.connect("clicked()", self.onEvaluate)
         self.ui.csvButton.connect("clicked()", self.onCsv)
@@ -49,9 +50,10 @@ class TrustSection(Section):
         fit_height(self.ui.trustTable)
         self.ui.csvButton.enabled = run is not None
         latest = self._is_latest(run)
-        for button in (self.ui.evaluateButton, self.ui.reportButton):
+        for name, tip in self._tips.items():
+            button = getattr(self.ui, name)
             button.enabled = latest and not self.task.running
-            button.toolTip = "" if latest else _("Only for the last registration of this session.")
+            button.toolTip = tip if latest else _("Only for the last registration of this session.")
 
     def onOpened(self, collapsed=False) -> None:
         """Rows find their height only once the table has its width."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+MILLISECONDS = 240_000  # for whatever computes, on a busy computer
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # A browser that asks nobody on the network, in a container, without a GPU.
 BROWSER_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -47,3 +48,29 @@ def browser():
             pytest.skip(f"no browser ({reason}): `playwright install chromium`, or install the package chromium")
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A page for the tests of one file; at the end it has left nothing behind."""
+    from serving import Site  # skips where there can be no page
+
+    one = Site(tmp_path_factory.mktemp("page"))
+    yield one
+    assert one.stop() == 0, one.log()
+    assert not list(one.folder.iterdir()), "the page left files behind"
+    assert "Traceback" not in one.log(), one.log()
+
+
+@pytest.fixture(scope="module")
+def page(browser, site):
+    """The page in a browser, without an error of its scripts up to the end."""
+    tab = browser.new_page(viewport={"width": 1400, "height": 900}, accept_downloads=True)
+    tab.set_default_timeout(MILLISECONDS)
+    problems = []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.goto(site.address)
+    tab.wait_for_selector("#register")
+    yield tab
+    tab.close()
+    assert not problems

@@ -1,6 +1,7 @@
 """Who is let in, what may be sent, and what stays behind: nothing. Without a browser, over plain HTTP."""
 
 import http.client
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -92,6 +93,16 @@ def test_an_upload_cannot_leave_its_folder(site, cookie, name):
 def test_there_is_nothing_to_download_before_a_run(site, cookie, what):
     answer = ask(site, "GET", f"/download/{what}", cookie)
     assert answer.status == 404 and "register a pair first" in answer.text
+
+
+def test_the_page_ends_at_once_while_it_still_opens_files(tmp_path, pair):
+    """SIGTERM right after the address: no traceback, no process, no file."""
+    one = Site(tmp_path, *map(str, pair))
+    one.process.send_signal(signal.SIGTERM)
+    assert one.process.wait(30) == 0, one.log()
+    assert not list(one.folder.iterdir()) and "Traceback" not in one.log()
+    with pytest.raises(OSError):
+        ask(one, "GET", "/")
 
 
 def test_names_of_uploads():

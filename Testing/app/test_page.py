@@ -5,31 +5,6 @@ import zipfile
 
 import pytest
 import SimpleITK as sitk
-from serving import Site
-
-MILLISECONDS = 240_000  # for whatever computes, on a busy computer
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    one = Site(tmp_path_factory.mktemp("page"))
-    yield one
-    assert one.stop() == 0, one.log()
-    assert not list(one.folder.iterdir()), "the page left files behind"
-    assert "Traceback" not in one.log(), one.log()
-
-
-@pytest.fixture(scope="module")
-def page(browser, site):
-    tab = browser.new_page(viewport={"width": 1400, "height": 900}, accept_downloads=True)
-    tab.set_default_timeout(MILLISECONDS)
-    problems = []
-    tab.on("pageerror", lambda error: problems.append(str(error)))
-    tab.goto(site.address)
-    tab.wait_for_selector("#register")
-    yield tab
-    tab.close()
-    assert not problems
 
 
 def choose(page, name: str, title: str) -> None:

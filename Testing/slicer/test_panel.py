@@ -15,13 +15,34 @@ from test_worker import gone
 
 def test_apply_says_what_is_missing(fake_worker, module):
     ui = module.ui
-    assert not ui.applyButton.enabled and "fixed and a moving" in ui.applyButton.toolTip
+    assert not ui.applyButton.enabled and "the fixed and the moving" in ui.applyButton.toolTip
     volume = add_volume("a", GRIDS["axial"])
     ui.fixedSelector.setCurrentNode(volume)
+    assert ui.hintLabel.text == "Choose the moving volume."
     ui.movingSelector.setCurrentNode(volume)
     assert not ui.applyButton.enabled and "same volume" in ui.applyButton.toolTip
     ui.movingSelector.setCurrentNode(add_volume("b", GRIDS["axial"]))
     assert ui.applyButton.enabled
+
+
+ACTIVE = ("QPushButton", "QCheckBox", "QComboBox", "QSpinBox", "QLineEdit", "QTableWidget", "ctkSliderWidget",
+          "ctkPathLineEdit", "qMRMLNodeComboBox", "qMRMLCheckableNodeComboBox")  # fmt: skip
+
+
+def test_everything_that_can_be_used_says_what_it_does(panel, wait):
+    """A tool tip on each widget, before and after a run, the options of every method included."""
+
+    def silent():
+        widgets = [w for name, w in vars(panel.ui).items() if not name.startswith(("qt_", "_"))]
+        section = next(s for s in panel.sections if hasattr(s, "editors"))
+        return [w.name for w in (*widgets, *section.editors.values()) if type(w).__name__ in ACTIVE and not w.toolTip]
+
+    for index in range(panel.ui.methodComboBox.count):
+        panel.ui.methodComboBox.setCurrentIndex(index)
+        assert silent() == []
+    panel.ui.methodComboBox.setCurrentIndex(0)
+    register(panel, wait)
+    assert silent() == []
 
 
 def test_no_overlap_is_said_before_apply_and_centring_helps(panel):
@@ -90,6 +111,28 @@ def test_progress_preview_and_cancel(panel, wait):
     assert "scene is unchanged" in panel.ui.statusLabel.text and panel.ui.applyButton.enabled
     assert slicer.mrmlScene.GetNumberOfNodes() == nodes and not temporary_files()
     assert look.slice_views()[0].GetBackgroundVolumeID() == background.GetID()
+
+
+def test_a_second_run_has_a_name_of_its_own_and_a_failed_one_shows_no_result_as_its_own(panel, wait):
+    register(panel, wait)
+    register(panel, wait)
+    assert [run.name for run in runs()] == ["moving to fixed (DNVF) 2", "moving to fixed (DNVF)"]
+    assert runs()[0].transform.GetName() == "moving to fixed (DNVF) 2"
+    register(panel, wait, "sentence")
+    assert panel.ui.statusLabel.text.endswith("choose others. What is shown below is an earlier result.")
+
+
+def test_the_slider_names_what_it_fades_to(panel, wait):
+    register(panel, wait)
+    for button, name in (
+        ("beforeButton", "moving"),
+        ("jacobianButton", "Jacobian"),
+        ("displacementButton", "distance"),
+    ):
+        getattr(panel.ui, button).click()
+        assert panel.ui.blendLabel.text == f"Fixed – {name}:"
+    panel.ui.resetButton.click()
+    assert panel.ui.blendLabel.text == "Fixed – warped:"
 
 
 def test_stop_and_keep(panel, wait):

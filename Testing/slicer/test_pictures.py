@@ -49,6 +49,10 @@ def test_panel_in_every_state(panel, wait, folder, dark):
         drawn[state] = pixels(path)
 
     try:
+        moving = panel.parameters.movingVolume
+        panel.ui.movingSelector.setCurrentNode(None)
+        draw("empty")
+        panel.ui.movingSelector.setCurrentNode(moving)
         draw("ready")
         play(panel, "endless")
         panel.ui.applyButton.click()
@@ -67,7 +71,7 @@ def test_panel_in_every_state(panel, wait, folder, dark):
         assert picture.shape[1] == pictures.PANEL_WIDTH
         assert (picture.mean() < 90) == dark
     shapes = {picture.shape[0] for picture in drawn.values()}
-    assert len(shapes) == 4, "every state looks different"
+    assert len(shapes) == 5, "every state looks different"
 
 
 def test_nothing_is_cut_off_at_400_pixels(panel):
