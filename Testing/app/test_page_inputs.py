@@ -107,7 +107,7 @@ def test_names_that_differ_by_their_ending_only_stay_apart(loaded, pair, tmp_pat
     for name in names:
         sitk.WriteImage(sitk.ReadImage(str(pair[0])), str(tmp_path / name))
     loaded.set_input_files("#files", [str(tmp_path / name) for name in names])
-    loaded.wait_for_selector("#reading", state="detached")
+    loaded.wait_for_function("window.trame.state.get('volumes').length === 8")  # the four of the pair and its masks
     loaded.click(".v-select:has(#fixed)")
     shown = loaded.locator(".v-overlay--active .v-list-item").all_inner_texts()
     assert {"scan.1", "scan.1.nii.gz", "scan.1.nrrd", "scan.2"} <= set(shown) and len(set(shown)) == len(shown)
