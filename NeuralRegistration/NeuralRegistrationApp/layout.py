@@ -92,7 +92,7 @@ def _trust() -> None:
                 with html.Td(classes="px-0"):
                     v3.VIcon("mdi-circle", size="x-small", color=(f"{LIGHTS}[one.light]",), v_if=("one.light",))
                 html.Td("{{ one.name }}", classes="px-1 text-caption")
-                html.Td("{{ one.value }}", classes="px-1 text-caption text-right")
+                html.Td("{{ one.value }}", classes="px-1 text-caption text-right", style="text-wrap: balance")
         html.Div("{{ note }}", classes="text-caption text-disabled mt-1")
         html.Div("Download", classes="text-subtitle-2 text-medium-emphasis mt-4 mb-1")
         with v3.VRow(dense=True):

@@ -81,7 +81,7 @@ class LookPart:
         elif layer == "checkerboard":
             look.overlay(look.checkerboard(run), None)
         elif layer == "jacobian":
-            look.show_map(run, run.jacobian, True)
+            look.show_map(run, run.jacobian, blend)
         else:
             look.show_after(run, blend)
         look.show_grid(run, bool(self.state.grid))

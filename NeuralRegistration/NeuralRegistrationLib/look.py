@@ -79,7 +79,7 @@ def leave_side_by_side() -> None:
 
 def show_grid(run: Run, visible: bool) -> None:
     """The transform as a bent grid in the slice views."""
-    if run.transform is None:
+    if run.transform is None or (not visible and run.transform.GetDisplayNode() is None):
         return
     run.transform.CreateDefaultDisplayNodes()
     display = run.transform.GetDisplayNode()
@@ -97,12 +97,9 @@ def show_grid(run: Run, visible: bool) -> None:
     display.SetVisibility(visible)
 
 
-def show_map(run: Run, volume, visible: bool) -> None:
-    """A Jacobian or displacement map over the fixed volume, or the warped volume again."""
-    if visible and volume is not None:
-        overlay(run.fixed, volume, MAP_OPACITY)
-    else:
-        show_after(run)
+def show_map(run: Run, volume, opacity: float = MAP_OPACITY) -> None:
+    """A Jacobian or displacement map over the fixed volume; the warped volume where there is none."""
+    overlay(run.fixed, volume or run.warped or run.moving, opacity)
 
 
 def checkerboard(run: Run):

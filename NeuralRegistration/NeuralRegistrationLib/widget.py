@@ -182,8 +182,12 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
             options=options.chosen(node.options, node.method), outputs=outputs_of(node),
         )  # fmt: skip
 
+    def section(self, kind: type):
+        """The part of the panel that is of a class."""
+        return next(section for section in self.sections if isinstance(section, kind))
+
     def runSection(self) -> RunSection:
-        return next(section for section in self.sections if isinstance(section, RunSection))
+        return self.section(RunSection)
 
     def problem(self) -> str:
         """Why Apply cannot be clicked, or nothing."""

@@ -21,6 +21,7 @@ class LookSection(Section):
         self._flicker = qt.QTimer()
         self._flicker.setInterval(FLICKER_MS)
         self._flicker.connect("timeout()", self.onFlicker)
+        self._alone = False  # a picture is shown that has nothing to fade to
         ui = self.ui
         ui.runComboBox.connect("currentIndexChanged(int)", self.onRun)
         ui.blendSlider.connect("valueChanged(double)", self.onBlend)
@@ -51,6 +52,7 @@ class LookSection(Section):
             both = run.warped is not None and run.fixed is not None
             self.ui.checkerButton.enabled = self.ui.sideButton.enabled = both
             self.ui.displacementButton.enabled = both and run.transform is not None
+            self.ui.blendSlider.enabled = self.ui.flickerButton.enabled = not self._alone
 
     def _name_slider(self) -> None:
         """Say what the slider fades to, which the buttons decide."""
@@ -58,7 +60,10 @@ class LookSection(Section):
         self.ui.blendLabel.text = _("Fixed – {over}:").format(over=over)
 
     def onRun(self, index=0) -> None:
+        """Another result is chosen: the views show it, and nothing of the one before."""
         self.panel.refresh()
+        if self.panel.run() is not None:
+            self.onReset()
 
     def onBlend(self, value) -> None:
         look.blend(value)
@@ -83,12 +88,12 @@ class LookSection(Section):
 
     def onChecker(self) -> None:
         board = look.checkerboard(self.panel.run())
-        self._only(None)
+        self._only(None, alone=True)
         look.leave_side_by_side()
         look.overlay(board, None)
 
     def onSide(self) -> None:
-        self._only(None)
+        self._only(None, alone=True)
         look.show_side_by_side(self.panel.run())
 
     def onGrid(self, on) -> None:
@@ -98,27 +103,39 @@ class LookSection(Section):
 
     def onJacobian(self, on) -> None:
         run = self.panel.run()
-        if run is not None:
-            self._only("jacobianButton" if on else None)
-            look.show_map(run, run.jacobian, on)
+        self._show_map("jacobianButton", run.jacobian if run is not None else None, on)
 
     def onDisplacement(self, on) -> None:
         run = self.panel.run()
-        if run is not None:
-            self._only("displacementButton" if on else None)
-            look.show_map(run, look.displacement_map(run) if on else None, on)
+        self._show_map("displacementButton", look.displacement_map(run) if on and run is not None else None, on)
+
+    def _show_map(self, button: str, volume, on) -> None:
+        run = self.panel.run()
+        if run is None:
+            return
+        self._only(button if on else None)
+        if on:
+            self.ui.blendSlider.value = look.MAP_OPACITY  # at 0 the click would seem to do nothing
+            look.show_map(run, volume)
+        else:
+            look.show_after(run, self.ui.blendSlider.value)
 
     def onReset(self) -> None:
-        run = self.panel.run()
         self._only(None)
         self.ui.flickerButton.checked = False
         self.ui.gridButton.checked = False
+        for run in runs():  # the grid may be that of another result
+            look.show_grid(run, False)
         look.leave_side_by_side()
-        if run is not None:
-            look.show_after(run, self.ui.blendSlider.value)
+        if self.panel.run() is not None:
+            look.show_after(self.panel.run(), self.ui.blendSlider.value)
 
-    def _only(self, name: str | None) -> None:
-        """Of the buttons that choose what is laid over the fixed volume, at most one is down."""
+    def _only(self, name: str | None, alone: bool = False) -> None:
+        """Of the buttons that choose what is laid over the fixed volume, at most one is down; `alone`: nothing is."""
+        self._alone = alone
+        if alone:
+            self.ui.flickerButton.checked = False
+        self.ui.blendSlider.enabled = self.ui.flickerButton.enabled = not alone
         for other in LAYERS:
             button = getattr(self.ui, other)
             if other != name and button.checked:

@@ -14,6 +14,7 @@ from .logic import DONE, STOPPED, Outcome
 from .results import runs
 from .section import Section, told
 from .stages import STAGES
+from .widget_look import LookSection
 
 DRAW_EVERY = 0.2  # seconds between two drawings of the curve
 
@@ -92,7 +93,7 @@ class RunSection(Section):
     def onFinished(self, outcome: Outcome) -> None:
         self.finish(outcome)
         if outcome.status == DONE:
-            look.show_after(outcome.run, self.ui.blendSlider.value)
+            self.panel.section(LookSection).onReset()
             self.ui.lookSection.collapsed = False
             self.ui.trustSection.collapsed = False
 

@@ -117,7 +117,7 @@ def test_views(run):
     look.show_before(run, 0.3)
     view = look.slice_views()[0]
     assert view.GetForegroundVolumeID() == run.moving.GetID() and view.GetForegroundOpacity() == pytest.approx(0.3)
-    look.show_map(run, run.jacobian, True)
+    look.show_map(run, run.jacobian)
     assert view.GetForegroundVolumeID() == run.jacobian.GetID()
     look.show_side_by_side(run)
     shown = {v.GetLayoutName(): v.GetBackgroundVolumeID() for v in look.slice_views()}
@@ -152,5 +152,30 @@ def test_buttons_follow_what_the_run_has(fake_worker, module, tmp_path):
     ):
         button.click()
     assert not ui.beforeButton.checked and not ui.displacementButton.checked and not ui.flickerButton.checked
+    ui.checkerButton.click()
+    assert not ui.blendSlider.enabled and not ui.flickerButton.enabled, "a checkerboard has nothing to fade to"
+    ui.displacementButton.click()
+    assert ui.blendSlider.enabled and ui.flickerButton.enabled
+    ui.displacementButton.click()
     ui.blendSlider.value = 0.8
     assert look.slice_views()[0].GetForegroundOpacity() == pytest.approx(0.8)
+
+
+def test_a_chosen_result_is_the_one_that_is_shown(fake_worker, module, tmp_path):
+    """Neither its own map nor the other's grid stays in the views when the user turns to another result."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        fixed, moving = add_volume(f"fixed {name}", GRIDS["axial"]), add_volume(f"moving {name}", GRIDS["oblique"])
+        write_run(tmp_path / name, fixed, moving)
+        load_run(tmp_path / name, fixed, moving, name)
+    module.refresh()
+    ui, (two, one) = module.ui, results.runs()
+    ui.gridButton.click()
+    ui.jacobianButton.click()
+    view = look.slice_views()[0]
+    assert two.transform.GetDisplayNode().GetVisibility2D()
+    assert view.GetForegroundVolumeID() == two.jacobian.GetID()
+    ui.runComboBox.setCurrentIndex(1)
+    assert not two.transform.GetDisplayNode().GetVisibility2D()
+    assert not ui.gridButton.checked and not ui.jacobianButton.checked
+    assert view.GetBackgroundVolumeID() == one.fixed.GetID() and view.GetForegroundVolumeID() == one.warped.GetID()

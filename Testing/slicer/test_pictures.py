@@ -97,6 +97,6 @@ def test_slice_views_show_overlay_and_grid(scene, tmp_path, folder):
     pictures.save_slice("Red", folder / "slice_grid.png", (240, 240))
     assert np.ptp(pixels(folder / "slice_grid.png").astype(int), axis=-1).max() > 100  # coloured lines
     look.show_grid(run, False)
-    look.show_map(run, run.jacobian, True)
+    look.show_map(run, run.jacobian)
     pictures.save_slice("Red", folder / "slice_jacobian.png", (240, 240))
     assert not np.array_equal(pixels(folder / "slice_jacobian.png"), plain)
