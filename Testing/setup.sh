@@ -7,6 +7,8 @@
 
 TORCH="torch==2.13.0"
 
+trap 'exit 130' INT TERM # pip ends politely on Ctrl-C; without this the script would go on
+
 stop() {
   echo "$*" >&2
   exit 2
