@@ -23,6 +23,8 @@ from neuralreg.methods import method_class
 from neuralreg.metrics import dice
 from neuralreg.transform import Transform
 
+from .pairs import random_pairs
+
 HALVES = (1, 2)  # anterior, posterior
 
 
@@ -42,14 +44,6 @@ def measured(folder: Path, fixed: str, moving: str, **settings) -> tuple[float, 
     folds = found.metrics["folds_in_view"] + found.metrics["non_diffeomorphic_volume_voxels"]
     linear = found.transform.transforms[0]
     return overlap(*labels, linear), overlap(*labels, found.transform), folds, seconds, found.similarity
-
-
-def random_pairs(folder: Path, count: int, seed: int = 3) -> list[tuple[str, str]]:
-    names = sorted(path.name.removesuffix("_T1w.nii.gz") for path in folder.glob("*_T1w.nii.gz"))
-    if len(names) < 2:
-        raise SystemExit(f"{folder} holds no pairs; give the folder that contains hippocampus/ with --data.")
-    rng = np.random.default_rng(seed)
-    return [tuple(str(n) for n in rng.choice(names, 2, replace=False)) for _ in range(count)]
 
 
 def main(arguments: list[str] | None = None) -> None:

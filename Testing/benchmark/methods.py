@@ -23,9 +23,10 @@ def peer(name: str) -> Command:
     """A peer, in a process of its own."""
 
     def command(pair: Pair, folder: Path, threads: int) -> list[str]:
+        lung = ["--lung"] if pair.dataset.startswith("lung_ct") else []
         return [
             os.environ.get(PYTHON, sys.executable), "-m", "benchmark.peers", name, str(pair.fixed), str(pair.moving),
-            str(folder), "--threads", str(threads), *_masks(pair), *(["--lung"] if pair.dataset == "lung_ct" else []),
+            str(folder), "--threads", str(threads), *_masks(pair), *lung,
         ]  # fmt: skip
 
     return command

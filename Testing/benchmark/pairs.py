@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,35 @@ def lung_ct(folder: Path) -> list[Pair]:
     return [pair]
 
 
-DATASETS: dict[str, Callable[[Path], list[Pair]]] = {"brain_labelled": brain_labelled, "lung_ct": lung_ct}
+def lung_ct_without_masks(folder: Path) -> list[Pair]:
+    """The breathing pair as it comes from the scanner."""
+    pairs = lung_ct(folder.parent / "lung_ct")
+    return [replace(pair, dataset="lung_ct_without_masks", fixed_mask=None, moving_mask=None) for pair in pairs]
+
+
+def hippocampus(folder: Path) -> list[Pair]:
+    """20 random pairs of small crops."""
+    image, labels = (lambda s: folder / f"{s}_T1w.nii.gz"), (lambda s: folder / f"{s}_labels.nii.gz")
+    return [
+        Pair("hippocampus", f"{a}-{b}", image(a), image(b), labels(a), labels(b)) for a, b in random_pairs(folder, 20)
+    ]
+
+
+def random_pairs(folder: Path, count: int, seed: int = 3) -> list[tuple[str, str]]:
+    """Names of the crops of `count` pairs. Raises SystemExit where there are none."""
+    names = sorted(path.name.removesuffix("_T1w.nii.gz") for path in folder.glob("*_T1w.nii.gz"))
+    if len(names) < 2:
+        raise SystemExit(f"{folder} holds no pairs; give the folder that contains hippocampus/ with --data.")
+    rng = np.random.default_rng(seed)
+    return [tuple(str(n) for n in rng.choice(names, 2, replace=False)) for _ in range(count)]
+
+
+DATASETS: dict[str, Callable[[Path], list[Pair]]] = {
+    "brain_labelled": brain_labelled,
+    "lung_ct": lung_ct,
+    "lung_ct_without_masks": lung_ct_without_masks,
+    "hippocampus": hippocampus,
+}
 
 
 def pairs_of(data: Path, datasets: list[str], count: int | None = None) -> list[Pair]:
