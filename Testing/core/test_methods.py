@@ -143,6 +143,18 @@ def test_stop_keeps_the_best_field_and_not_the_last(monkeypatch):
     assert float(step(fit.chain.forward)[0]) == pytest.approx(min(looks), abs=0.02)
 
 
+@pytest.mark.parametrize("factor", [1.0, 1.5, 4.0])
+def test_no_level_sees_what_a_mask_hides(factor):
+    """Values behind the mask mix into no voxel, neither when an image is read between voxels nor when it is shrunk."""
+    image, weight = torch.rand(1, 1, 20, 20, 20), torch.zeros(1, 1, 20, 20, 20)
+    weight[..., 3:16, :, 8:] = 1
+    levels = []
+    for hidden in (0.0, 9.0):
+        seen = torch.where(weight > 0, image, torch.tensor(hidden))
+        levels.append(optimise.Images(seen, seen.flip(4), weight, weight.flip(4), (1.0, 1.0, 1.0)).at(factor))
+    assert torch.equal(levels[0].fixed, levels[1].fixed) and torch.equal(levels[0].moving, levels[1].moving)
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("preset", ["fast", "balanced", "best"])
 def test_every_preset_makes_a_method(name, preset):
