@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .job import RegistrationError
-from .optimise import border_window, gaussian
+from .pyramid import border_window, gaussian
 from .sampling import (
     compose,
     corner_determinants,

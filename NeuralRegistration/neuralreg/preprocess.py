@@ -14,7 +14,7 @@ import torch
 
 from .image import Grid, Image, Watch, canonical, portion, resample
 from .job import RegistrationError
-from .optimise import Images, Landmarks
+from .pyramid import Images, Landmarks
 
 if TYPE_CHECKING:
     from .transform import Transform

@@ -106,7 +106,7 @@ def test_a_mask_around_lost_tissue_spares_what_lies_beside_it(head, value, where
         errors(register(head, **settings), head, beside)[1]
         for settings in ({}, {where: lesion}, {where: lesion, f"{where}_mask": mask})
     )
-    assert masked < 0.75 * bare and masked < 1.3 * healthy
+    assert masked < 0.75 * bare and masked < 1.5 * healthy
 
 
 def test_masks_restrict_the_metric_not_the_field(head):

@@ -15,8 +15,8 @@ CORE = ROOT / "neuralreg"
 FLOORS = {
     1: {"job", "inbox", "sampling", "losses", "weights", "networks", "files", "usage", "workspace", "devices", "qa"}
     | {"adam", "hdf5"},
-    2: {"image", "optimise", "calibration", "feedforward", "workers"},
-    3: {"transform", "preprocess", "affine_search", "diffeomorphism", "body", "batch"},
+    2: {"image", "pyramid", "calibration", "feedforward", "workers"},
+    3: {"transform", "preprocess", "optimise", "affine_search", "diffeomorphism", "body", "batch"},
     4: {"io", "affine", "metrics", "methods", "points", "phantom"},
     5: {"pipeline", "run", "api", "apply", "monitor", "samples", "evaluate", "report", "train", "training"},
     6: {"cli", "commands", "__main__", "__init__"},

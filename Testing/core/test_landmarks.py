@@ -11,10 +11,10 @@ from neuralreg import run as run_module
 from neuralreg.image import Image
 from neuralreg.job import RegistrationError, RegistrationJob, Result
 from neuralreg.metrics import tre
-from neuralreg.optimise import Landmarks
 from neuralreg.phantom import make_phantom, rotation
 from neuralreg.points import Points, read_pairs, write_points
 from neuralreg.preprocess import make_pair, with_landmarks, working_grid
+from neuralreg.pyramid import Landmarks
 from neuralreg.transform import Affine
 from test_methods import SMALL
 

@@ -14,9 +14,11 @@ from neuralreg.job import Cancelled, Monitor, RegistrationError
 from neuralreg.methods import METHODS, describe, make_method, suited
 from neuralreg.methods.start import FreeVelocity
 from neuralreg.metrics import tre
-from neuralreg.optimise import Energy, Fit, Level, _Step
+from neuralreg.networks.siren import EncodedSiren
+from neuralreg.optimise import Energy, Fit, Level, _Side
 from neuralreg.phantom import make_phantom
 from neuralreg.preprocess import make_pair
+from neuralreg.pyramid import Images
 from neuralreg.transform import Affine
 
 STAGES = {
@@ -137,10 +139,36 @@ def test_stop_keeps_the_best_field_and_not_the_last(monkeypatch):
     fit.monitor = Watching(stop_at=0.5)
     level = Level(1.0, 2.0, 60)
     fit.stage(FreeVelocity(torch.zeros(1, 3, *fit.lattice(2.0))), [level], (0.0, 1.0))
+    mm = torch.full((3,), 12.0)
     looks = [value for _, iteration, value in fit.curve if (iteration + 1) % 5 == 0]
     assert fit.stopped and looks[-1] > min(looks)
-    step = _Step(fit.images, fit.energy, level, None, torch.full((3,), 12.0))
-    assert float(step(fit.chain.forward)[0]) == pytest.approx(min(looks), abs=0.02)
+    forward, backward = _Side(fit.images, fit.energy, level, mm), _Side(fit.images.swapped(), fit.energy, level, mm)
+    kept = (forward(fit.chain.forward)[0] + backward(fit.chain.inverse)[0]) / 2
+    assert float(kept) == pytest.approx(min(looks), abs=0.02)
+
+
+def fitted(images: Images, directions: str) -> Fit:
+    torch.manual_seed(0)
+    fit = Fit(images, Energy())
+    network = EncodedSiren(fit.lattice(2.0))
+    fit.stage(network, [Level(1.0, 2.0, 40, directions=directions)], (0.0, 1.0))
+    return fit
+
+
+@pytest.mark.parametrize("directions", ["both", "alternate", "forward"])
+def test_swapping_the_images_swaps_the_map_and_its_inverse(directions):
+    """Symmetric registration: which image is called fixed makes no difference, exactly so with `both`."""
+    grid = Grid.from_parts((24, 26, 22), (0.0, 0.0, 0.0), (6.0, 6.0, 6.0))
+    phantom = make_phantom(grid, amplitude_mm=10.0)
+    images = make_pair(phantom.fixed, phantom.moving, Affine.identity(), grid).images("cpu")
+    one, other = fitted(images, directions).chain, fitted(images.swapped(), directions).chain
+    size = float(one.forward.square().sum(1).sqrt().max())
+    difference = float((one.forward - other.inverse).square().sum(1).sqrt().max())
+    assert size > 0.3  # voxels of 12 mm
+    if directions == "both":
+        assert difference < 0.01 * size
+    else:
+        assert difference > 0.01 * size  # so the law above is one that can be broken
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.5, 4.0])

@@ -20,13 +20,19 @@ METHODS = {
     "Cas-DNVF": "neuralreg.methods.cas_dnvf:CasDNVF",
 }
 
-
+Directions = typing.Literal["both", "alternate", "forward"]
+DIRECTIONS = "comparison in each stage: both (moving on fixed and back), alternate, or forward (the last entry repeats)"
 SMALL_VOXELS = 300_000  # of the working grid: there is time for more than a head's share of iterations
 
 
 def option(default: Any, text: str, minimum: float | None = None, maximum: float | None = None) -> Any:
     """A dataclass field with what the panel and the command line need to show and check it."""
     return dataclasses.field(default=default, metadata={"help": text, "minimum": minimum, "maximum": maximum})
+
+
+def at_stage(values: tuple, index: int) -> Any:
+    """The value of one stage in a list whose last entry repeats."""
+    return values[min(index, len(values) - 1)]
 
 
 def method_class(name: str) -> type:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..job import Monitor, RegistrationError
-from . import option
+from . import DIRECTIONS, Directions, at_stage, option
 from .single_pass import MODEL
 
 if TYPE_CHECKING:
@@ -31,15 +31,16 @@ class CasDNVF:
     model: str = option("auto", MODEL)
     image_factors: tuple[float, ...] = option((2.0, 1.0), "image spacing of each stage, in working voxels", 1, 16)
     velocity_factors: tuple[float, ...] = option(
-        (3.0, 2.0), "spacing of the velocity lattice, in working voxels", 1, 32
+        (3.0, 1.2), "spacing of the velocity lattice, in working voxels", 1, 32
     )
     iterations: tuple[int, ...] = option((40, 15), "Adam iterations of each stage", 0, 10000)
-    windows: tuple[int, ...] = option((5, 3), "width of the local correlation window, in strides", 2, 31)
+    windows: tuple[int, ...] = option((5, 4), "width of the local correlation window, in strides", 2, 31)
     strides: tuple[int, ...] = option((1, 2), "voxels between two windows of the local correlation", 1, 4)
+    directions: tuple[Directions, ...] = option(("both", "alternate"), DIRECTIONS)
     residual: Literal["encoded", "siren"] = option("encoded", "network of the velocity field")
     scale: float = option(0.1, "factor on the siren's velocity, for stability", 0.001, 1)
-    smoothness: float = option(1.0, "weight of the smoothness of the displacement", 0, 1000)
-    volume: float = option(0.3, "weight of local changes of volume", 0, 1000)
+    smoothness: float = option(0.4, "weight of the smoothness of the displacement", 0, 1000)
+    volume: float = option(0.4, "weight of local changes of volume", 0, 1000)
     landmark_weight: float = option(0.1, "pull of the landmark pairs, where some are given", 0, 1000)
     rate: float = option(0.05, "learning rate (the siren's is 500 times smaller)", 1e-6, 1)
 
@@ -50,6 +51,7 @@ class CasDNVF:
             "iterations": (25,),
             "windows": (5,),
             "strides": (1,),
+            "directions": ("both",),
         },
         "balanced": {},
         "best": {"iterations": (80, 30)},
@@ -66,10 +68,10 @@ class CasDNVF:
         from .start import model, predicted
 
         energy = Energy(similarity, self.smoothness, self.volume, landmark_weight=self.landmark_weight)
-        fit = Fit(pair.images(device), energy, monitor)
+        fit = Fit(pair.images(device), energy, monitor, smoothing=1.0, squarings=2)
         predicted(fit, model(self.model, self.network, similarity))
         rows = zip(self.image_factors, self.velocity_factors, self.iterations, self.windows, self.strides, strict=True)
-        levels = [Level(*row) for row in rows]
+        levels = [Level(*row, at_stage(self.directions, index)) for index, row in enumerate(rows)]
         levels = [level for level in levels[:-1] if not fit.too_small(level)] + levels[-1:]
         total, done = sum(fit.cost(level) for level in levels), 0.1
         for level in levels:

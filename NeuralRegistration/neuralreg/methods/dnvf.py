@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..job import Monitor, RegistrationError
-from . import option
+from . import DIRECTIONS, Directions, at_stage, option
 
 if TYPE_CHECKING:
     from ..optimise import Fit, Level
@@ -29,20 +29,23 @@ class DNVF:
 
     image_factors: tuple[float, ...] = option((4.0, 2.0, 1.0), "image spacing of each stage, in working voxels", 1, 16)
     velocity_factors: tuple[float, ...] = option(
-        (4.0, 3.0, 1.5), "spacing of the velocity lattice, in working voxels", 1, 32
+        (4.0, 3.0, 1.2), "spacing of the velocity lattice, in working voxels", 1, 32
     )
     iterations: tuple[int, ...] = option((60, 40, 15), "Adam iterations of each stage", 0, 10000)
-    windows: tuple[int, ...] = option((5, 5, 3), "width of the local correlation window, in strides", 2, 31)
+    windows: tuple[int, ...] = option((5, 5, 4), "width of the local correlation window, in strides", 2, 31)
     strides: tuple[int, ...] = option((1, 1, 2), "voxels between two windows of the local correlation", 1, 4)
-    networks: tuple[str, ...] = option(("encoded",), "network of each stage: encoded or siren (the last entry repeats)")
-    smoothness: float = option(1.0, "weight of the smoothness of the displacement", 0, 1000)
-    volume: float = option(0.3, "weight of local changes of volume", 0, 1000)
+    directions: tuple[Directions, ...] = option(("both", "both", "alternate"), DIRECTIONS)
+    networks: tuple[Literal["encoded", "siren"], ...] = option(
+        ("encoded",), "network of each stage: encoded or siren (the last entry repeats)"
+    )
+    smoothness: float = option(0.4, "weight of the smoothness of the displacement", 0, 1000)
+    volume: float = option(0.4, "weight of local changes of volume", 0, 1000)
     folding: float = option(0.0, "weight of the penalty on folds", 0, 10000)
     landmark_weight: float = option(0.1, "pull of the landmark pairs, where some are given", 0, 1000)
     rate: float = option(0.05, "learning rate of the encoded network", 1e-6, 1)
     siren_rate: float = option(3e-4, "learning rate of the siren network", 1e-7, 1)
-    smoothing: float = option(0.7, "Gaussian smoothing of the velocity, in voxels of its lattice", 0, 8)
-    squarings: int = option(3, "squarings when integrating the velocity during the optimisation", 1, 10)
+    smoothing: float = option(1.0, "Gaussian smoothing of the velocity, in voxels of its lattice", 0, 8)
+    squarings: int = option(2, "squarings when integrating the velocity during the optimisation", 1, 10)
     features: int = option(4, "features per resolution of the encoded network", 1, 64)
     hidden: int = option(16, "sine units of the encoded network", 1, 512)
     siren_hidden: int = option(512, "sine units per layer of the siren network", 8, 1024)
@@ -60,11 +63,12 @@ class DNVF:
         "balanced": {},
         "best": {
             "image_factors": (4.0, 2.0, 2.0, 1.0),
-            "velocity_factors": (6.0, 3.0, 2.0, 1.5),
+            "velocity_factors": (6.0, 3.0, 2.0, 1.0),
             "iterations": (100, 60, 40, 40),
-            "windows": (5, 5, 5, 3),
+            "windows": (5, 5, 5, 4),
             "strides": (1, 1, 1, 2),
             "networks": ("siren", "siren", "encoded", "encoded"),
+            "directions": ("both", "both", "both", "alternate"),
             "squarings": 7,
         },
     }
@@ -87,9 +91,6 @@ class DNVF:
                 "image_factors, velocity_factors, iterations, windows and strides need one entry per stage; "
                 "give lists of one length."
             )
-        for network in self.networks:
-            if network not in ("encoded", "siren"):
-                raise RegistrationError(f'networks may be "encoded" or "siren"; got "{network}".')
 
     def __call__(self, pair: Pair, similarity: str, device: str, monitor: Monitor) -> Fit:
         """Fit the pair; the fit's `chain` is aligned_from_fixed and its inverse, in voxels of the finest lattice."""
@@ -119,7 +120,7 @@ class DNVF:
         rows = zip(self.image_factors, self.velocity_factors, self.iterations, self.windows, self.strides, strict=True)
         stages: list[tuple[str, list[Level]]] = []
         for index, row in enumerate(rows):
-            level, kind = Level(*row), self.networks[min(index, len(self.networks) - 1)]
+            level, kind = Level(*row, at_stage(self.directions, index)), at_stage(self.networks, index)
             if fit.energy.similarity == "mind" and prod(fit.lattice(level.image)) > MIND_VOXELS:
                 level = replace(level, image=max(level.image, MIND_FACTOR))
             if fit.too_small(level) and index + 1 < len(self.image_factors):

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from .. import sampling
 from ..feedforward import predict, unlike
 from ..job import ACROSS_CONTRASTS, RegistrationError
-from ..optimise import Chain, Fit, Level, border_window, coarser_shape, gaussian
+from ..optimise import Chain, Fit, Level
+from ..pyramid import border_window, coarser_shape, gaussian
 from ..weights import Checkpoint, load
 
 SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "Models"  # in Slicer and in a checkout

@@ -59,12 +59,12 @@ class EncodedSiren(nn.Module):
         self.grids = nn.ParameterList(
             torch.zeros(1, features, *(max(math.ceil((n - 1) / divisor) + 1, 2) for n in shape)) for divisor in divisors
         )
-        self.sine = nn.Conv3d(features * len(divisors), hidden, 1)
-        self.out = nn.Conv3d(hidden, 3, 1, bias=False)
+        self.sine = nn.Linear(features * len(divisors), hidden)
+        self.out = nn.Linear(hidden, 3, bias=False)
         with torch.no_grad():
             nn.init.zeros_(self.sine.bias)
             for layer in (self.sine, self.out):
-                bound = math.sqrt(6 / layer.in_channels)
+                bound = math.sqrt(6 / layer.in_features)
                 layer.weight.uniform_(-bound, bound)
 
     def forward(self, shape: Shape) -> Tensor:  # -> (1, 3, D, H, W)
@@ -74,7 +74,10 @@ class EncodedSiren(nn.Module):
             else F.interpolate(grid, size=shape, mode="trilinear", align_corners=True)
             for grid in self.grids
         ]
-        return self.out(torch.sin(self.sine(torch.cat(encoding, dim=1))))
+        # Channels come first, so the layers are applied from the left: products of matrices without a transposition.
+        points = torch.cat(encoding, dim=1).view(-1, math.prod(shape))
+        hidden = torch.sin(torch.addmm(self.sine.bias[:, None], self.sine.weight, points))
+        return (self.out.weight @ hidden).view(1, 3, *shape)
 
 
 def _coordinates(shape: Shape, like: Tensor) -> Tensor:  # -> (D·H·W, 3) in [−1, 1], proportions kept
