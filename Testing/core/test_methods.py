@@ -179,7 +179,7 @@ def test_no_level_sees_what_a_mask_hides(factor):
     levels = []
     for hidden in (0.0, 9.0):
         seen = torch.where(weight > 0, image, torch.tensor(hidden))
-        levels.append(optimise.Images(seen, seen.flip(4), weight, weight.flip(4), (1.0, 1.0, 1.0)).at(factor))
+        levels.append(Images(seen, seen.flip(4), weight, weight.flip(4), (1.0, 1.0, 1.0)).at(factor))
     assert torch.equal(levels[0].fixed, levels[1].fixed) and torch.equal(levels[0].moving, levels[1].moving)
 
 
