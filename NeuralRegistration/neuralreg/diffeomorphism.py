@@ -42,10 +42,13 @@ def extreme_determinants(displacement: Tensor) -> tuple[Tensor, Tensor]:
     return smallest, largest
 
 
-def untangled(displacement: Tensor, margin: float = MARGIN) -> tuple[Tensor, int]:
+def untangled(
+    displacement: Tensor, margin: float = MARGIN, check: Callable[[], object] = lambda: None
+) -> tuple[Tensor, int]:
     """The displacement with all determinants between `margin` and 1 / margin, and how many voxels had to be mended.
 
     Smoothing acts around bad cells only, wider and stronger the longer they last; far away nothing changes.
+    `check` is called before every round; it may raise.
     (1, 3, D, H, W) in voxels -> the same. Raises RegistrationError for a field that is not finite.
     """
     if not bool(torch.isfinite(displacement).all()):
@@ -55,6 +58,7 @@ def untangled(displacement: Tensor, margin: float = MARGIN) -> tuple[Tensor, int
     for round_ in range(ROUNDS):
         if not bool(bad.any()):
             break
+        check()
         displacement = _smoothed_near(displacement, bad, 1 + round_ // 20)
         bad = _bad_voxels(displacement, margin)
     while bool(bad.any()):  # the last resort: towards the identity, which has no folds
@@ -73,17 +77,19 @@ def with_inverse(
     displacement, guess (of the inverse): (1, 3, d, h, w) in voxels; the inverse: (1, 3, *shape) in voxels of `shape`.
     `check` is called between the steps; it may raise.
     """
-    forward, _ = untangled(displacement)
+    forward, _ = untangled(displacement, check=check)
     check()
     coarse = invert(forward, guess, INVERSE_STEPS[0], check=check)
     inverse = invert(forward, resize_displacement(coarse, shape), INVERSE_STEPS[1], check=check)
     for round_ in range(RETURN_ROUNDS):
         check()
-        error = compose(inverse, resize_displacement(forward, shape)).norm(dim=1, keepdim=True)
+        back = compose(inverse, resize_displacement(forward, shape))
+        check()
+        error = back.norm(dim=1, keepdim=True)
         if float(error.max()) <= RETURN_VOXELS:
             break
         bad = F.adaptive_max_pool3d((error > RETURN_VOXELS).float(), tuple(forward.shape[2:])) > 0
-        forward, _ = untangled(_smoothed_near(forward, bad, 2 + round_ // 3))
+        forward, _ = untangled(_smoothed_near(forward, bad, 2 + round_ // 3), check=check)
         inverse = invert(forward, inverse, 1, check=check)
     return forward, inverse
 

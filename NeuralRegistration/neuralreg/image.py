@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .sampling import sample
 
-SLAB_VOXELS = 2_000_000  # float64 coordinates of one slab stay within a few processor caches' worth of memory
+SLAB_VOXELS = 1_000_000  # float64 coordinates of one slab stay within a few processor caches' worth of memory
 
 Watch = Callable[[float], object]  # called often by what takes long, with the share (0 to 1) that is done; may raise
 

@@ -156,7 +156,10 @@ def invert(
         if float(residual.abs().max()) <= tolerance:
             break
         check()
-        candidate = inverse - torch.einsum("bijzyx,bjzyx->bizyx", jacobian_matrix(inverse), residual)
+        gradient = jacobian_matrix(inverse)
+        check()
+        candidate = inverse - torch.einsum("bijzyx,bjzyx->bizyx", gradient, residual)
+        del gradient  # nine numbers a voxel, the most of what this needs
         check()
         changed = residual_of(candidate)
         better = changed.square().sum(1, keepdim=True) < residual.square().sum(1, keepdim=True)

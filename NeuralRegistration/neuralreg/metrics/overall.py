@@ -29,8 +29,10 @@ def summary(
     )
     lowest = float(moving.data.min())
     before = resample(moving, Affine.identity(), fixed.grid, default=lowest, watch=portion(watch, 0.3, 0.4))
+    alike = agreement(fixed, before, warped, mask, portion(watch, 0.4, 0.6))
+    del before  # as large as the fixed volume
     return {
-        **agreement(fixed, before, warped, mask, portion(watch, 0.4, 0.6)),
+        **alike,
         **regularity(moving_from_fixed, jacobian, mask, portion(watch, 0.6, 1.0)),
         "inverse_consistency_mean_mm": mean,
         "inverse_consistency_max_mm": largest,
