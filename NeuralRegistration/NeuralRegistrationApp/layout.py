@@ -52,9 +52,12 @@ def _run(actions: dict[str, Callable]) -> None:
              classes="text-caption text-medium-emphasis mt-1")  # fmt: skip
     with html.Div(v_if=("running",), classes="mt-3"):
         with html.Div(classes="d-flex", style="gap: 8px"):
-            v3.VBtn("Cancel", id="cancel", click=actions["cancel"], variant="tonal", classes="flex-grow-1")
-            v3.VBtn("Stop and keep", id="stop", click=actions["stop"], variant="tonal", classes="flex-grow-1",
-                    disabled=("stopping",))  # fmt: skip
+            wide = {"variant": "tonal", "classes": "flex-grow-1"}
+            v3.VBtn(
+                "Cancel", id="cancel", title="End the run; everything stays as it is", click=actions["cancel"], **wide
+            )
+            v3.VBtn("Stop and keep", id="stop", title="End now; the best deformation so far becomes the result",
+                    click=actions["stop"], disabled=("stopping",), **wide)  # fmt: skip
         v3.VProgressLinear(model_value=("percent",), id="progress", height=8, color="primary", rounded=True,
                            classes="mt-3")  # fmt: skip
         with html.Div(classes="d-flex justify-space-between text-caption mt-1"):
@@ -73,7 +76,8 @@ def _look() -> None:
         with v3.VBtnToggle(v_model=("layer",), mandatory=True, divided=True, density="compact", variant="outlined",
                            classes="d-flex"):  # fmt: skip
             v3.VBtn("{{ one.title }}", v_for="one in layers", key="one.value", value=("one.value",),
-                    id=("`layer-${one.value}`",), size="small", classes="flex-grow-1 text-none px-2")  # fmt: skip
+                    id=("`layer-${one.value}`",), title=("one.tip",), size="small",
+                    classes="flex-grow-1 text-none px-2")  # fmt: skip
         with html.Div(classes="d-flex align-center text-caption mt-2", style="gap: 8px"):
             html.Span("Fixed")
             v3.VSlider(v_model=("blend",), id="blend", min=0, max=1, step=0.01, hide_details=True, density="compact",

@@ -20,6 +20,10 @@ OPTIONAL = (
     ("fixed_points", "Fixed landmarks", "points", POINTS_TIP, "None"),
     ("moving_points", "Moving landmarks", "points", POINTS_TIP, "None"),
 )
+METHOD = (
+    ("method", "Method", "Which network finds the deformation"),
+    ("preset", "Preset", "Speed against accuracy"),
+)
 CHOICES = (
     ("contrast", "Contrast", "Whether both volumes show tissues in the same brightness"),
     (
@@ -44,9 +48,10 @@ def inputs() -> None:
     html.Div("{{ reading }}", v_if=("reading",), classes="text-caption mt-1", id="reading")
     html.Div("Volumes (NIfTI, NRRD, MHA, MGZ, DICOM), masks, landmarks", classes="text-caption text-disabled mt-1",
              v_else=True)  # fmt: skip
-    for role in ("fixed", "moving"):
-        v3.VSelect(label=f"{role.capitalize()} volume", id=role, items=("volumes",), v_model=(role,), classes="mt-2",
-                   no_data_text="Nothing is loaded yet", **NARROW, **WHILE_IDLE)  # fmt: skip
+    for role, tip in (("fixed", "The volume that stays"), ("moving", "The volume that is brought to the fixed one")):
+        with html.Div(title=tip, classes="mt-2"):
+            v3.VSelect(label=f"{role.capitalize()} volume", id=role, items=("volumes",), v_model=(role,),
+                       no_data_text="Nothing is loaded yet", **NARROW, **WHILE_IDLE)  # fmt: skip
     v3.VCheckbox(label="Centre the moving volume on the fixed one first", v_model=("centre",), id="centre",
                  v_if=("apart",), density="compact", hide_details=True, **WHILE_IDLE)  # fmt: skip
     with _fold("optional", "Masks and landmarks (optional)"):
@@ -61,8 +66,8 @@ def inputs() -> None:
 
 def method(actions: dict[str, Callable]) -> None:
     with v3.VRow(dense=True, classes="mt-2"):
-        for name, label in (("method", "Method"), ("preset", "Preset")):
-            with v3.VCol(cols=6):
+        for name, label, tip in METHOD:
+            with v3.VCol(cols=6, title=tip):
                 v3.VSelect(label=label, id=name, items=(f"{name}s",), v_model=(name,), **NARROW, **WHILE_IDLE)
     html.Div("{{ summary }}", classes="text-caption text-medium-emphasis mt-1")
     html.Div("{{ device }}", v_if=("device",), classes="text-caption text-disabled")

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from .page import Page
 
 LAYERS = (
-    {"title": "After", "value": "after"},
-    {"title": "Before", "value": "before"},
-    {"title": "Checkerboard", "value": "checkerboard"},
-    {"title": "Jacobian", "value": "jacobian"},
-)
+    {"title": "After", "value": "after", "tip": "The warped volume over the fixed one"},
+    {"title": "Before", "value": "before", "tip": "The volumes as they were"},
+    {"title": "Checkerboard", "value": "checkerboard", "tip": "Squares of fixed and warped in turn"},
+    {"title": "Jacobian", "value": "jacobian",
+     "tip": "Blue: smaller, white: unchanged, red: larger in the moving volume, yellow: folding"},
+)  # fmt: skip
 
 
 class LookPart:

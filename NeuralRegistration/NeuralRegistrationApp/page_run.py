@@ -11,6 +11,7 @@ from neuralreg.job import Progress, RegistrationError
 from NeuralRegistrationLib import estimate, look
 from NeuralRegistrationLib.curve import LossCurve
 from NeuralRegistrationLib.logic import DONE, STOPPED, Outcome
+from NeuralRegistrationLib.results import reminder
 from NeuralRegistrationLib.stages import STAGES
 from NeuralRegistrationLib.task import Task
 
@@ -108,7 +109,7 @@ class RunPart:
             self.logic.folder = None  # the page keeps it for downloads; the next run would take it away
             self.page.looking.show(outcome.run)
         kind = {DONE: "success", STOPPED: "info"}.get(outcome.status, "error")
-        self.page.say(outcome.message, kind)
+        self.page.say(outcome.message + reminder(outcome.status == DONE), kind)
         self.page.render()
         self.warm()
 

@@ -18,6 +18,8 @@ from slicer.parameterNodeWrapper import Minimum, parameterNodeWrapper
 # Not `A | B`: Slicer 5.8 knows only this form; and without None Slicer refuses to store "no mask".
 MaskNode = Union[vtkMRMLSegmentationNode, vtkMRMLLabelMapVolumeNode, None]  # noqa: UP007
 
+OUTPUTS = ("Transform", "Inverse", "Warped", "Jacobian")  # each with a field `want…` and a field `output…`
+
 
 class Preset(enum.Enum):
     FAST = "fast"

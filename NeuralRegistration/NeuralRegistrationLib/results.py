@@ -9,6 +9,7 @@ from typing import Any
 import slicer
 import vtk
 from neuralreg.job import Result
+from slicer.i18n import tr as _
 
 RUN, MEASUREMENTS = "NeuralRegistration.Run", "NeuralRegistration.Measurements"
 ROLES = ("fixed", "moving", "transform", "inverse", "warped", "jacobian")
@@ -38,6 +39,11 @@ def runs() -> list[Run]:
     """All runs in the scene, the latest first."""
     tables = slicer.util.getNodesByClass("vtkMRMLTableNode")
     return [run_of(table) for table in reversed(list(tables)) if table.GetAttribute(RUN)]
+
+
+def reminder(done: bool) -> str:
+    """What to add to the message of a run that gave nothing, where an earlier result is still shown below it."""
+    return _(" What is shown below is an earlier result.") if not done and runs() else ""
 
 
 def unused(name: str) -> str:

@@ -15,6 +15,7 @@ from slicer.util import VTKObservationMixin
 
 from . import options
 from .logic import NeuralRegistrationLogic
+from .parameters import OUTPUTS
 from .request import Request, check
 from .results import Run, runs
 from .scene_load import CREATE, SKIP, Outputs
@@ -213,7 +214,7 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
 def outputs_of(node) -> Outputs:
     """The wanted outputs of a parameter node."""
     chosen = {}
-    for name in ("Transform", "Inverse", "Warped", "Jacobian"):
+    for name in OUTPUTS:
         wanted, existing = getattr(node, f"want{name}"), getattr(node, f"output{name}")
         chosen[name.lower()] = (existing or CREATE) if wanted else SKIP
     return Outputs(**chosen)

@@ -11,7 +11,8 @@ from . import estimate, look, theme
 from .curve import LossCurve
 from .dependencies import torch_problem
 from .logic import DONE, STOPPED, Outcome
-from .results import runs
+from .parameters import OUTPUTS
+from .results import reminder, runs
 from .section import Section, told
 from .stages import STAGES
 from .widget_look import LookSection
@@ -36,6 +37,8 @@ class RunSection(Section):
     def refresh(self) -> None:
         if self.logic.running:
             return
+        for name in OUTPUTS:
+            getattr(self.ui, f"output{name}Selector").enabled = getattr(self.parameters, f"want{name}")
         problem = self.panel.problem()
         self.ui.applyButton.enabled = not problem
         self.ui.applyButton.toolTip = problem or _("Register the moving volume to the fixed one.")
@@ -105,8 +108,8 @@ class RunSection(Section):
             if self.curve.stages:
                 self.draw_curve()
         self._show_running(False, keep_curve=outcome.status == DONE)
-        earlier = _(" What is shown below is an earlier result.") if outcome.status != DONE and runs() else ""
-        self.panel.say(outcome.message + earlier, {DONE: "good", STOPPED: "info"}.get(outcome.status, "error"))
+        message = outcome.message + reminder(outcome.status == DONE)
+        self.panel.say(message, {DONE: "good", STOPPED: "info"}.get(outcome.status, "error"))
         self.panel.refresh()
         if outcome.status == DONE and runs():
             self.ui.runComboBox.setCurrentIndex(0)

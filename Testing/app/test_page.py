@@ -151,7 +151,8 @@ def test_cancel_leaves_what_was_there(registered):
     register(registered, "Best")
     registered.click("#cancel")
     registered.wait_for_selector("#register")
-    assert "Cancelled" in registered.locator("#message").inner_text()
+    message = registered.locator("#message").inner_text()
+    assert "Cancelled" in message and message.endswith("What is shown below is an earlier result.")
     assert not registered.locator("#run").count(), "there is one run still"
 
 

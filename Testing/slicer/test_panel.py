@@ -90,6 +90,7 @@ def test_outputs_that_are_not_wanted_are_not_made(panel, wait):
     panel.ui.wantJacobianCheckBox.checked = False
     target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "mine")
     panel.ui.outputWarpedSelector.setCurrentNode(target)
+    assert panel.ui.outputWarpedSelector.enabled and not panel.ui.outputInverseSelector.enabled
     register(panel, wait)
     run = runs()[0]
     assert run.inverse is None and run.jacobian is None and run.warped is target
