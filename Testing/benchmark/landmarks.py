@@ -4,11 +4,14 @@
 
 --keep is the folder that `python -m benchmark run --datasets lung_ct --keep DIR` filled; NAME a method (default: all
 that are there). Errors are in mm; the last rows are means over all landmarks, and over all but the worst of a method.
+Below, how far apart two methods place the landmarks: where they agree better with each other than with the file, the
+file is coarser than they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 
@@ -31,10 +34,9 @@ def main(arguments: list[str] | None = None) -> None:
     names = options.names or sorted(path.parent.name for path in runs.glob(f"*/{TRANSFORM}"))
     if not names:
         raise SystemExit(f"{runs} holds no finished run; make some with `python -m benchmark run --keep`.")
-    columns = [
-        evaluate.landmark_errors(pair.landmarks, io.read_transform(runs / name / TRANSFORM))["per_landmark_mm"]
-        for name in names
-    ]
+    fixed, moving = evaluate.read_landmarks(pair.landmarks)
+    places = {name: io.read_transform(runs / name / TRANSFORM)(fixed) for name in names}
+    columns = [(place - moving).norm(dim=0).tolist() for place in places.values()]
     print("| landmark | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1))
     for number, row in enumerate(zip(*columns, strict=True)):
         print(f"| {number} | " + " | ".join(f"{error:.2f}" for error in row) + " |")
@@ -42,6 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
     others = [(sum(column) - max(column)) / (len(column) - 1) for column in columns]
     for label, values in (("mean", means), ("mean without the worst", others)):
         print(f"| {label} | " + " | ".join(f"{value:.3f}" for value in values) + " |")
+    for one, other in itertools.combinations(names, 2):
+        apart = (places[one] - places[other]).norm(dim=0)
+        print(f"\n{one} and {other}: {apart.mean():.3f} mm apart on average, {apart.max():.3f} mm at most")
 
 
 if __name__ == "__main__":
