@@ -1,4 +1,4 @@
-"""What each ingredient of DNVF buys: one row per variation, on two brain pairs, deformable stage on one thread.
+"""What each ingredient of DNVF buys: one row per variation, on up to two brain pairs, deformable stage on one thread.
 
     python -m benchmark.sweep --data DIR          (from the folder Testing)
 
@@ -29,15 +29,17 @@ TWO = {"image_factors": [4, 2], "iterations": [60, 40], "windows": [5, 5], "stri
 PLAIN = {"image_factors": [4], "velocity_factors": [6], "iterations": [60], "windows": [5], "strides": [1]}
 ROWS: dict[str, dict] = {
     "balanced": {},
-    "two stages, 4 and 2": {**TWO, "velocity_factors": [4, 3]},
-    "two stages, velocity 4 and 2": {**TWO, "velocity_factors": [4, 2]},
-    "last velocity lattice 3": {"velocity_factors": [4, 3, 3]},
-    "last images at 1.5": {"image_factors": [4, 2, 1.5], "windows": [5, 5, 5], "strides": [1, 1, 1]},
-    "iterations 60, 30, 40": {"iterations": [60, 30, 40]},
-    "smoothness 0.7": {"smoothness": 0.7},
-    "windows 5, 3, 3": {"windows": [5, 3, 3]},
-    "windows 5, 5, 2": {"windows": [5, 5, 2]},
-    "velocity smoothing 0.5": {"smoothing": 0.5},
+    "moving on fixed only": {"directions": ["forward"]},
+    "directions in turns, all stages": {"directions": ["alternate"]},
+    "both directions, all stages": {"directions": ["both"]},
+    "last velocity lattice 1.5": {"velocity_factors": [4, 3, 1.5]},
+    "last velocity lattice 1": {"velocity_factors": [4, 3, 1]},
+    "two stages, images at 4 and 2, velocity at 4 and 3": {**TWO, "velocity_factors": [4, 3]},
+    "velocity smoothing 0.7": {"smoothing": 0.7},
+    "smoothness 0.7, volume 0.3": {"smoothness": 0.7, "volume": 0.3},
+    "volume 0": {"volume": 0.0},
+    "windows 5, 5, 3": {"windows": [5, 5, 3]},
+    "iterations 60, 40, 30": {"iterations": [60, 40, 30]},
     "3 squarings": {"squarings": 3},
     "one coarse stage, encoded": PLAIN,
     "one coarse stage, SIREN 5×512, rate 1e-4": {**PLAIN, "networks": ["siren"], "siren_rate": 1e-4},
@@ -48,10 +50,11 @@ ROWS: dict[str, dict] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with brain_labelled/")
+    parser.add_argument("--pairs", type=int, default=len(PAIRS), metavar="N", help="only the first N pairs")
     parser.add_argument("--rows", nargs="*", default=list(ROWS), metavar="ROW", help="only these rows")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pairs = [_prepared(options.data / "brain_labelled", *names) for names in PAIRS]
+    pairs = [_prepared(options.data / "brain_labelled", *names) for names in PAIRS[: options.pairs]]
     print("| variation | Dice | SDlogJ | CPU s |\n|---|---|---|---|")
     for row in options.rows:
         values = torch.tensor([_measured(ROWS[row], *pair) for pair in pairs], dtype=torch.float64).mean(0)
