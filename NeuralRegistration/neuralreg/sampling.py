@@ -12,6 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+STUCK_VOXELS = 0.05  # residual of an inverse above which single voxels are looked after
+NEWTON_STEPS, NEWTON_REACH, NEWTON_LONGEST = 40, 0.05, 2.0  # voxels, for slopes and for a step
+NEWTON_PARTS = 1.0, 0.5, 0.25, 0.1, 0.03  # of a step
+
 
 def identity(shape: tuple[int, int, int], like: Tensor) -> Tensor:  # -> (1, 3, D, H, W)
     """Voxel coordinates (x, y, z) of a lattice, with the dtype and device of `like`."""
@@ -142,26 +146,69 @@ def invert(
 ) -> Tensor:
     """Displacement w with (id + u) ∘ (id + w) = id, on the lattice of `start`, a first guess such as exp(−v).
 
-    displacement, start: (B, 3, …) in voxels of their own lattices, which share their corner voxels. Quasi-Newton: the
+    displacement, start: (1, 3, …) in voxels of their own lattices, which share their corner voxels. Quasi-Newton: the
     residual r = w + u ∘ (id + w) is turned by the gradient of the inverse itself, w ← w − (I + ∇w) r, because that is
     the inverse of the gradient of the map. A step that makes a voxel worse is not taken, so the result is nowhere
-    worse than `start`. Ends when no residual exceeds `tolerance` voxels. `check` is called often; it may raise.
+    worse than `start`. Ends when no residual exceeds `tolerance` voxels. Where the map is so rough that this is stuck,
+    Newton's method goes on at the single voxels. `check` is called often; it may raise.
     """
     shape = tuple(start.shape[2:])
     ratio = _normalising_scale(start, start) / _normalising_scale(displacement, start)
     fine_units, points = displacement / ratio, identity(shape, start)
-    residual_of = lambda w: w + sample(fine_units, (points + w) * ratio, outside="border")  # noqa: E731
-    inverse, residual = start, residual_of(start)
+    residual_at = lambda places, w: w + sample(fine_units, (places + w) * ratio, outside="border")  # noqa: E731
+    inverse, residual = start, residual_at(points, start)
     for _ in range(iterations):
         if float(residual.abs().max()) <= tolerance:
-            break
+            return inverse
         check()
         gradient = jacobian_matrix(inverse)
         check()
         candidate = inverse - torch.einsum("bijzyx,bjzyx->bizyx", gradient, residual)
         del gradient  # nine numbers a voxel, the most of what this needs
         check()
-        changed = residual_of(candidate)
-        better = changed.square().sum(1, keepdim=True) < residual.square().sum(1, keepdim=True)
-        inverse, residual = torch.where(better, candidate, inverse), torch.where(better, changed, residual)
-    return inverse
+        inverse, residual = _better(inverse, residual, candidate, residual_at(points, candidate))
+    check()
+    stuck = (residual.norm(dim=1) > STUCK_VOXELS).flatten().nonzero()[:, 0]
+    places, found = (values.flatten(2)[:, :, stuck, None, None] for values in (points, inverse))
+    settled = _newton(lambda w: residual_at(places, w), found, check)
+    return inverse.flatten(2).index_copy(2, stuck, settled.flatten(2)).view_as(inverse)
+
+
+def _newton(residual_of: Callable[[Tensor], Tensor], start: Tensor, check: Callable[[], object]) -> Tensor:
+    """A root of `residual_of` for each of the points `start` (1, 3, n, 1, 1), or the best that was found.
+
+    A map without folds has no other place where the length of the residual cannot be made smaller, so steps that are
+    shortened until they help end at the root.
+    """
+    found, residual = start, residual_of(start)
+    for _ in range(NEWTON_STEPS):
+        if not residual.numel() or float(residual.norm(dim=1).max()) <= STUCK_VOXELS:
+            break
+        check()
+        columns = []
+        for axis in range(3):
+            ahead = torch.zeros_like(found[:, :, :1])
+            ahead[:, axis] = NEWTON_REACH
+            columns.append((residual_of(found + ahead) - residual_of(found - ahead)) / (2 * NEWTON_REACH))
+        step = _solved(columns, residual)
+        step = step * (NEWTON_LONGEST / step.norm(dim=1, keepdim=True).clamp_min(NEWTON_LONGEST))
+        origin = found
+        for part in NEWTON_PARTS:
+            candidate = origin - part * step
+            found, residual = _better(found, residual, candidate, residual_of(candidate))
+    return found
+
+
+def _solved(columns: list[Tensor], right: Tensor) -> Tensor:
+    """x with [a b c] x = right, by Cramer's rule; all (1, 3, …). Zero where the columns are (nearly) dependent."""
+    a, b, c = columns
+    bc, ca, ab = torch.linalg.cross(b, c, dim=1), torch.linalg.cross(c, a, dim=1), torch.linalg.cross(a, b, dim=1)
+    whole = (a * bc).sum(1, keepdim=True)
+    x = torch.cat([(right * side).sum(1, keepdim=True) for side in (bc, ca, ab)], dim=1)
+    return torch.where(whole.abs() > 1e-6, x / whole, 0)
+
+
+def _better(values: Tensor, residual: Tensor, others: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    """Voxel by voxel the values with the smaller residual, and that residual."""
+    better = theirs.square().sum(1, keepdim=True) < residual.square().sum(1, keepdim=True)
+    return torch.where(better, others, values), torch.where(better, theirs, residual)

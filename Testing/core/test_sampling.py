@@ -100,6 +100,18 @@ def test_corner_determinants_see_a_fold_that_central_differences_miss():
     assert sampling.corner_determinants(fold).min() < 0
 
 
+def test_invert_ends_at_the_root_where_the_map_is_rough():
+    """A strongly squeezing map without folds: x ↦ x + a sin(kx) with a k = 0.9, so slopes from 0.1 to 1.9."""
+    shape, k = (6, 8, 96), 2 * np.pi / 24
+    x = sampling.identity(shape, torch.empty(0))
+    displacement = torch.zeros(1, 3, *shape)
+    displacement[:, 0] = (0.9 / k * torch.sin(k * x[:, 0])) * (x[:, 0] > 0)
+    inverse = sampling.invert(displacement, torch.zeros_like(displacement), iterations=1)
+    returned = inverse + sampling.warp(displacement, inverse, outside="border")
+    assert float(returned.norm(dim=1)[..., 4:-4].max()) < 0.06
+    assert float(displacement.abs().max()) > 3
+
+
 def test_invert_on_a_finer_lattice_than_the_field():
     forward = sampling.integrate(smooth(7, 1.5, (13, 14, 15)), 7)
     fine = (25, 27, 29)
