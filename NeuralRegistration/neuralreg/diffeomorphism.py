@@ -1,8 +1,8 @@
 """Making sure, to the last voxel, that a displacement on a lattice is a diffeomorphism.
 
 exp(v) is one in the continuum; sampled on a lattice and read by trilinear interpolation it may still fold in a few
-cells. Those
-cells are found by the eight corner determinants and by the digital criterion, and smoothed away where they are.
+cells. Those cells are found by the eight corner determinants and by the digital criterion, and smoothed away where they
+are.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Similarities and regularisers: functions of tensors to a scalar, lower is better, on the device of their inputs.
 
 Images are (B, 1, D, H, W) float32; `weight` (1, 1, D, H, W), where given, is a mask or importance of each voxel.
-Displacements
-are (B, 3, D, H, W) in voxels.
+Displacements are (B, 3, D, H, W) in voxels.
 """
 
 from __future__ import annotations
@@ -52,10 +51,9 @@ class _LocalCorrelation(torch.autograd.Function):
     """Weighted sum of squared local correlations with the analytic gradient with respect to the warped image.
 
     Per window, with means E: c = E[FW] − E[F]E[W], a = var F, b = var W and cc = c² / (a b). A voxel j of the window
-    has
-    ∂cc/∂W_j = (2c / ab) (F_j − E[F]) / n − (2c² / ab²) (W_j − E[W]) / n, so the gradient is three more box sums;
-    nothing
-    else of the graph has to be kept. With `seen`, E is the mean over what is seen in the window, and n that sum.
+    has ∂cc/∂W_j = (2c / ab) (F_j − E[F]) / n − (2c² / ab²) (W_j − E[W]) / n, so the gradient is three more box sums;
+    nothing else of the graph has to be kept. With `seen`, E is the mean over what is seen in the window, and n that
+    sum.
     """
 
     @staticmethod
@@ -129,9 +127,9 @@ def lncc(
     """−mean of the squared local correlation over windows of window³ voxels (Avants 2008; VoxelMorph's form) -> ().
 
     With stride s > 1 the windows are window³ blocks of s³ voxels around every s-th voxel: nearly the same value at 1/s³
-    of
-    the cost. `seen` (B, 1, D, H, W), where given, is 0 where an image shows nothing that counts: `weight` decides which
-    windows count, `seen` which voxels speak in them. Gradients flow to `warped` only. Inputs should lie in [0, 1].
+    of the cost. `seen` (B, 1, D, H, W), where given, is 0 where an image shows nothing that counts: `weight` decides
+    which windows count, `seen` which voxels speak in them. Gradients flow to `warped` only. Inputs should lie in [0,
+    1].
     """
     offset = fixed.mean()  # correlations do not change, and float32 squares keep their digits
     blocks = block_mean(torch.ones_like(fixed[:1, :1]) if weight is None else weight, stride)
@@ -154,8 +152,7 @@ def mi(fixed: Tensor, warped: Tensor, weight: Tensor | None = None, bins: int = 
     """−mutual information in nats, or −normalised mutual information −(h(F) + h(W)) / h(F, W) (Studholme 1999) -> ().
 
     The joint histogram uses Parzen windows: cubic B-splines for the warped image, as in Mattes 2003, linear ones for
-    the
-    fixed image. Inputs are clamped to [0, 1].
+    the fixed image. Inputs are clamped to [0, 1].
     """
     importance = torch.ones_like(fixed) if weight is None else weight.expand_as(fixed)
     inside = importance.reshape(-1) > 0
