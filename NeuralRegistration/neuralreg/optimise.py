@@ -118,7 +118,7 @@ class Fit:
     chain: Chain = field(default_factory=Chain)
     curve: list[list[float]] = field(default_factory=list)  # [level, iteration, loss]
     stopped: bool = False
-    best: Tensor | None = None  # velocity of the lowest loss that this level has shown, for whoever stops it
+    best: Tensor | None = None  # velocity of the lowest loss that this level has shown (0 before), for whoever stops it
     warnings: list[str] = field(default_factory=list)
     levels_done: int = 0
 
@@ -158,7 +158,7 @@ class Fit:
         step = _Step(self.images.at(level.image), self.energy, level, self.chain.on(shape), self._spacing(shape))
         optimiser = Adam(network.parameters(), betas=(0.9, 0.99))
         pending: list[Tensor] = []
-        lowest = math.inf
+        lowest, self.best = math.inf, self.images.fixed.new_zeros(1, 3, *shape)
         for iteration in range(level.iterations):
             velocity = self._velocity(network, shape)
             loss = step(velocity, iteration, self.squarings)

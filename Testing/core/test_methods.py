@@ -1,6 +1,7 @@
 """Every method through the same contract: it finds a known deformation, never folds, obeys, and repeats itself."""
 
 import dataclasses
+import math
 import subprocess
 import sys
 
@@ -145,6 +146,17 @@ def test_stop_keeps_the_best_field_and_not_the_last(monkeypatch):
     forward, backward = _Side(fit.images, fit.energy, level, mm), _Side(fit.images.swapped(), fit.energy, level, mm)
     kept = (forward(fit.chain.forward)[0] + backward(fit.chain.inverse)[0]) / 2
     assert float(kept) == pytest.approx(min(looks), abs=0.02)
+
+
+def test_stop_after_a_divergence_keeps_the_map_before_it(monkeypatch):
+    """A rate that makes the very first look at a level not a number: there is nothing of that level to keep."""
+    monkeypatch.setattr(optimise, "cosine", lambda rate, share: math.nan)
+    grid = Grid.from_parts((24, 26, 22), (0.0, 0.0, 0.0), (6.0, 6.0, 6.0))
+    phantom = make_phantom(grid, amplitude_mm=10.0)
+    fit = Fit(make_pair(phantom.fixed, phantom.moving, Affine.identity(), grid).images("cpu"), Energy())
+    fit.monitor = Watching(stop_at=0.0)
+    fit.stage(FreeVelocity(torch.zeros(1, 3, *fit.lattice(2.0))), [Level(1.0, 2.0, 10)], (0.0, 1.0))
+    assert fit.stopped and float(fit.chain.forward.abs().max()) == 0.0
 
 
 def fitted(images: Images, directions: str) -> Fit:
