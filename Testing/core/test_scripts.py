@@ -18,7 +18,14 @@ POLITE = "import time\nprint('ready', flush=True)\ntry: time.sleep(60)\nexcept K
 def test_ctrl_c_ends_the_script_and_not_only_the_program_that_it_runs():
     script = 'source "$0"; ("$1" -c "$2" && true) || echo "went on"'
     command = ["bash", "-c", script, str(SETUP), sys.executable, POLITE]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A test run in the background ignores Ctrl-C, and so would everything that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stdout.readline() == "ready\n"
     os.killpg(process.pid, signal.SIGINT)
     rest, _ = process.communicate(timeout=30)
