@@ -9,6 +9,7 @@ from neuralreg.job import RegistrationError
 from .results import Run, hierarchy
 
 TO_FIXED, TO_MOVING = "to fixed", "to moving"
+COPY = "NeuralRegistration.OwnParents"  # marks the transform that stands for those under which a moved node lay
 
 
 def move(nodes: list, run: Run, direction: str = TO_FIXED, harden: bool = False) -> None:
@@ -21,9 +22,12 @@ def move(nodes: list, run: Run, direction: str = TO_FIXED, harden: bool = False)
         raise RegistrationError("Choose at least one node, or a folder that holds some.")
     transform = transform_for(run, direction)
     for node in nodes:
-        node.SetAndObserveTransformNodeID(_on_top(node, transform).GetID())
+        top = _on_top(node, transform)
+        node.SetAndObserveTransformNodeID(top.GetID())
         if harden:
             node.HardenTransform()
+            if top.GetAttribute(COPY):
+                slicer.mrmlScene.RemoveNode(top)
 
 
 def transform_for(run: Run, direction: str):
@@ -48,9 +52,12 @@ def _on_top(node, transform):
     parent = node.GetParentTransformNode()
     if parent is None or parent is transform:
         return transform
+    if parent.GetAttribute(COPY) and parent.GetParentTransformNode() is transform:
+        return parent  # it was moved before
     to_world = vtk.vtkGeneralTransform()
     parent.GetTransformToWorld(to_world)
     own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", f"{node.GetName()} before {transform.GetName()}")
+    own.SetAttribute(COPY, "1")
     own.SetAndObserveTransformToParent(to_world)
     own.SetAndObserveTransformNodeID(transform.GetID())
     return own

@@ -56,8 +56,10 @@ class Batch:
 
     def next(self) -> None:
         """Begin the next item that has not been tried; at the end write the summary."""
+        if not self.running:
+            return
         item = next((one for one in self.items if one.outcome is None), None)
-        if item is None or not self.running:
+        if item is None:
             self.running = False
             self.changed()
             return
@@ -73,7 +75,8 @@ class Batch:
         if outcome.status == STOPPED:  # cancelling one cancels the rest
             self.running = False
         self.changed()
-        self.next_soon()
+        if self.running:
+            self.next_soon()
 
     def next_soon(self) -> None:
         """From the event loop, so that a long batch does not pile up calls."""
@@ -81,10 +84,17 @@ class Batch:
 
         qt.QTimer.singleShot(0, self.next)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every item was registered."""
+        return all(item.outcome is not None and item.outcome.status == DONE for item in self.items)
+
     def summary(self) -> str:
         done = sum(1 for item in self.items if item.outcome is not None and item.outcome.status == DONE)
         failed = [item.name for item in self.items if item.outcome is not None and item.outcome.status == FAILED]
         rest = f"; failed: {', '.join(failed)}" if failed else ""
+        if any(item.outcome is not None and item.outcome.status == STOPPED for item in self.items):
+            rest += "; cancelled"
         return f"{done} of {len(self.items)} registered{rest}."
 
 

@@ -15,6 +15,7 @@ from neuralreg.job import RegistrationError
 from slicer.i18n import tr as _
 
 REQUIREMENT = ">=2.1"
+LONGEST_REASON = 160  # characters of what pip says
 
 
 def torch_problem() -> str:
@@ -32,11 +33,16 @@ def gpu_present() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
-def device_line(worker_device: str) -> tuple[str, bool]:
-    """(text, whether it is a warning) on what will compute, from what the worker said when it was ready."""
-    problem = torch_problem()
+def device_line(worker_device: str, trouble: str = "", cpu_chosen: bool = False) -> tuple[str, bool]:
+    """(text, whether it is a warning) on what will compute, from what the worker said when it was ready.
+
+    trouble: why the worker could not import torch. cpu_chosen: the user wants no GPU.
+    """
+    problem = torch_problem() or trouble
     if problem:
         return problem, True
+    if cpu_chosen:
+        return _("The CPU, as chosen under Advanced."), False
     if not worker_device:
         try:
             version = importlib.metadata.version("torch")
@@ -49,10 +55,11 @@ def device_line(worker_device: str) -> tuple[str, bool]:
     return reason, False
 
 
-def install_torch(ask: Callable[[str], bool]) -> bool:
-    """Install PyTorch through the PyTorch extension; returns whether it is there now.
+def install_torch(ask: Callable[[str], bool], say: Callable[[str], None]) -> bool:
+    """Install PyTorch through the PyTorch extension; returns False when the user has said no.
 
-    `ask` shows a question and returns the answer. Raises RegistrationError when the extension is missing.
+    `ask` shows a question and returns the answer, `say` shows a sentence. Raises RegistrationError when the extension
+    is missing and when the installation fails.
     """
     if not hasattr(slicer.modules, "pytorchutils"):
         raise RegistrationError(
@@ -60,12 +67,25 @@ def install_torch(ask: Callable[[str], bool]) -> bool:
         )
     if not ask(_("PyTorch will be downloaded and installed into Slicer's Python (about 1 GB, 2 GB for a GPU). Go on?")):
         return False
-    import PyTorchUtils
+    say(_("PyTorch is being installed: some minutes, in which Slicer does not react."))
+    slicer.app.processEvents()  # or the sentence would be seen only afterwards
+    try:
+        import PyTorchUtils
 
-    torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=False, torchVersionRequirement=REQUIREMENT)
+        installer = PyTorchUtils.PyTorchUtilsLogic()
+        torch = installer.installTorch(askConfirmation=False, torchVersionRequirement=REQUIREMENT)
+        reason = "" if torch is not None else _("the extension refused")
+    except Exception as error:  # whatever it is that pip, or the first import of torch, raises
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:LONGEST_REASON].rstrip(".")
     importlib.invalidate_caches()
-    if torch is None or torch_problem():
-        raise RegistrationError(_("PyTorch could not be installed; restart Slicer and try again."))
+    reason = reason or torch_problem().rstrip(".")
+    if reason:
+        raise RegistrationError(
+            _(
+                "PyTorch could not be installed ({reason}). Check the network and the free disk space, restart Slicer "
+                "and try again; if that does not help, uninstall PyTorch in the module PyTorch Utils first."
+            ).format(reason=reason)
+        )
     return True
 
 

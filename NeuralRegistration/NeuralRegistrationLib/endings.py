@@ -33,11 +33,16 @@ def explain(code: int, errors: str) -> str:
         return _("The disk of the temporary folder is full; make room on it and try again.")
     if code == EXIT_CANCELLED:
         return _("The registration was cancelled.")
+    return torch_trouble(errors) or _abrupt(code, lines[-1] if lines else "", LAUNCHER in errors)
+
+
+def torch_trouble(errors: str) -> str:
+    """The sentence when a child could not import torch, by what it wrote; empty for other troubles."""
     if "No module named 'torch'" in errors:
         return _("PyTorch is not installed in Slicer's Python; install it with the button in the panel.")
     if any(word in errors for word in BROKEN_TORCH_WORDS):
         return _("PyTorch cannot be loaded; install it again and restart Slicer.")
-    return _abrupt(code, lines[-1] if lines else "", LAUNCHER in errors)
+    return ""
 
 
 def _abrupt(code: int, last: str, said_by_launcher: bool) -> str:

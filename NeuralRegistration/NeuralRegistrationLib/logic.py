@@ -53,6 +53,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.worker = worker or Worker()
         self.folder: Path | None = None  # of the last run: its files serve the evaluation and the report
+        self._table = None  # of the last run
         self._request: Request | None = None
         self._onProgress = self._onFinished = self._onReady = None
         self._loading = None  # the step after the worker has ended
@@ -81,8 +82,13 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """The directory of the last finished run, as the command line writes it."""
         return self.folder / "run" if self.folder is not None and not self.running else None
 
+    def filesOf(self, run: Run | None) -> Path | None:
+        """The directory of a run, as long as it is there: that of the last run, whatever else the scene holds."""
+        return self.runFolder if run is not None and run.table is self._table else None
+
     def warm(self, onReady: Callable[[], None] | None = None) -> None:
-        """Start the worker ahead of time; `onReady` is called once it has imported torch and knows its device.
+        """Start the worker ahead of time; `onReady` is called once it has imported torch and knows its device, or
+        cannot import it.
 
         Failing is no harm yet: the run will say so.
         """
@@ -189,7 +195,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
                 self._onProgress(event)
         if self._loading is not None:
             self._load()
-        if self.worker.ready and self._onReady is not None:
+        if (self.worker.ready or self.worker.trouble) and self._onReady is not None:
             tell, self._onReady = self._onReady, None
             tell()
         if not self.running and (self.worker.ready or not self.worker.alive):
@@ -221,6 +227,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self._finish(Outcome(STOPPED, self._cancelled))
 
     def _loaded(self, run: Run) -> None:
+        self._table = run.table
         result = Result.load(self.folder / "run" / RESULT)
         kept = _(" (stopped early)") if result.stopped_early else ""
         notes = "".join(f" {warning}" for warning in result.warnings)

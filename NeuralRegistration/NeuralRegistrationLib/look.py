@@ -189,8 +189,12 @@ class Preview:
         self.node.SetHideFromEditors(True)
         self.node.SetSaveWithScene(False)
         self.node.CreateDefaultDisplayNodes()
+        display = self.node.GetDisplayNode()
         if self.moving.GetDisplayNode() is not None:
-            self.node.GetDisplayNode().CopyContent(self.moving.GetDisplayNode())
+            display.CopyContent(self.moving.GetDisplayNode())
+        display.AutoWindowLevelOff()
+        display.SetWindowLevelMinMax(0, 1)  # whatever the moving volume's window: the worker's grey values are 0 … 1
+        display.ApplyThresholdOff()
         self._before = [
             (view.GetID(), view.GetBackgroundVolumeID(), view.GetForegroundVolumeID(), view.GetForegroundOpacity())
             for view in slice_views()

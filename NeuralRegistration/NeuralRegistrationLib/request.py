@@ -49,8 +49,11 @@ class Request:
         return self.fixed_landmarks, self.moving_landmarks
 
     def of_another(self, moving, name: str) -> Request:
-        """The same for another moving volume; what belongs to this one is left out: its mask, and landmarks in it."""
-        own = {"moving_mask": None, "fixed_landmarks": None, "moving_landmarks": None}
+        """The same for another moving volume; what belongs to this one is left out: its mask, and landmarks in it.
+
+        Results go to new nodes: in an existing one each volume's result would replace that of the one before.
+        """
+        own = {"moving_mask": None, "fixed_landmarks": None, "moving_landmarks": None, "outputs": self.outputs.anew()}
         return replace(self, moving=moving, name=name, **own)
 
 
@@ -66,6 +69,7 @@ def check(request: Request) -> None:
             f'The moving volume already lies under "{request.initial_transform.GetName()}", which would be applied '
             "twice; choose no initial transform, or take the volume out of it."
         )
+    _check_outputs(request)
     make_method(request.method, request.preset, request.options)
     if request.landmarks() != (None, None):
         landmarks.pairs(*request.landmarks())
@@ -107,6 +111,25 @@ def write_job(request: Request, folder: Path) -> Path:
     )  # fmt: skip
     job.save(run / JOB)
     return run / JOB
+
+
+def _check_outputs(request: Request) -> None:
+    """A result may not replace what the run needs, nor another result of it."""
+    targets = request.outputs.existing()
+    if len({node.GetID() for node in targets}) < len(targets):
+        raise RegistrationError("Two outputs go to the same node; choose different ones, or create new ones.")
+    inputs = (request.fixed, request.moving, request.fixed_mask, request.moving_mask, request.initial_transform)
+    for node in targets:
+        if any(node is one for one in inputs):
+            raise RegistrationError(
+                f'"{node.GetName()}" is an input and cannot be an output too; choose another node, or create a new one.'
+            )
+        under = next((v for v in (request.fixed, request.moving) if _lies_under(v, node)), None)
+        if under is not None:
+            raise RegistrationError(
+                f'"{under.GetName()}" lies under the output "{node.GetName()}" and would move with it; take it out of '
+                "that transform first, or create a new one."
+            )
 
 
 def _brought_together(request: Request) -> bool:

@@ -34,6 +34,14 @@ class Outputs:
     warped: object = CREATE
     jacobian: object = CREATE
 
+    def existing(self) -> list:
+        """The nodes of the scene that shall take a result."""
+        return [one for one in vars(self).values() if one not in (CREATE, SKIP)]
+
+    def anew(self) -> Outputs:
+        """The same results, all of them as new nodes."""
+        return Outputs(**{name: SKIP if one is SKIP else CREATE for name, one in vars(self).items()})
+
 
 def load_run(run_dir: Path, fixed, moving, name: str, outputs: Outputs = Outputs()) -> Run:
     """Load what a run wrote; when anything is missing or broken, the scene stays as it was.

@@ -36,7 +36,16 @@ def figures(run: Run) -> list[qa.Check]:
         text = f"mean {values['landmarks_before_mm']:.1f} → {values['landmarks_after_mm']:.1f} mm"
         rule = "The pairs that guided the registration: near because they were used, and no evidence of its accuracy."
         rows.append(qa.Check("Guiding landmarks", text, "", rule))
-    return rows
+    return rows + _each(values)
+
+
+def _each(values: dict) -> list[qa.Check]:
+    """A row for each structure and each landmark that was measured."""
+    overlap = "Dice of this structure; the light is that of the mean."
+    distance = "How far this landmark is from its partner; the light is that of the mean."
+    rows = [qa.Check(f"Overlap: {name}", f"{dice:.3f}", "", overlap) for name, dice in values.get("dice", {}).items()]
+    errors = values.get("tre_mm", {}).items()
+    return rows + [qa.Check(f"Landmark {name}", f"{error:.2f} mm", "", distance) for name, error in errors]
 
 
 def _largest_voxel(run: Run) -> float:
@@ -52,11 +61,19 @@ def write_csv(run: Run, path: Path) -> None:
             writer.writerows([[c.name, c.value, c.light, c.rule] for c in (*checks(run), *figures(run))])
             writer.writerow([])
             writer.writerow(["Quantity", "Value"])
-            writer.writerows([[key, value] for key, value in run.measurements.items() if not isinstance(value, dict)])
+            writer.writerows(_every_figure(run.measurements))
             writer.writerow([])
             writer.writerow([qa.NOTE])
     except OSError as error:
         raise RegistrationError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
+
+
+def _every_figure(measurements: dict) -> list[tuple[str, object]]:
+    """(name, value) of all figures; one row each for what is measured per structure or landmark."""
+    rows = []
+    for key, value in measurements.items():
+        rows += [(f"{key} {name}", one) for name, one in value.items()] if isinstance(value, dict) else [(key, value)]
+    return rows
 
 
 def write_structures(fixed, moving, run: Run, folder: Path) -> tuple[str, str, list[str]]:

@@ -48,15 +48,16 @@ class BatchSection(Section):
         if not self.batch.running:
             if self.batch.request.fixed.GetScene() is not None:
                 batch.summary_table(self.batch.items, self.batch.request.fixed)
-            self.panel.say(self.batch.summary(), "good" if "failed" not in self.batch.summary() else "warning")
+            self.panel.say(self.batch.summary(), "good" if self.batch.complete else "warning")
             self.panel.refresh()
 
     def show(self) -> None:
         self.ui.batchTable.setRowCount(len(self.batch.items))
+        untried = _("waiting") if self.batch.running else _("not started")
         for index, item in enumerate(self.batch.items):
             row = item.row()
             for column in range(len(COLUMNS)):
-                cell = qt.QTableWidgetItem(row[column] or _("waiting"))
+                cell = qt.QTableWidgetItem(row[column] or untried)
                 cell.setToolTip(row[2])
                 self.ui.batchTable.setItem(index, column, cell)
         fit_height(self.ui.batchTable)

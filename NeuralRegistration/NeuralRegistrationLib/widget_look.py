@@ -46,7 +46,9 @@ class LookSection(Section):
         box.toolTip = run.name if run is not None else _("Which registration to look at, judge, and apply.")
         for name in (*TOGGLES, "checkerButton", "sideButton", "resetButton", "blendSlider"):
             getattr(self.ui, name).enabled = run is not None
-        if run is not None:
+        if run is None:
+            self.ui.flickerButton.checked = False  # nobody could stop it any more
+        else:
             self.ui.jacobianButton.enabled = run.jacobian is not None
             self.ui.gridButton.enabled = run.transform is not None
             both = run.warped is not None and run.fixed is not None

@@ -64,16 +64,20 @@ class MethodSection(Section):
         return "cpu" if chosen == "cpu" else (self.logic.worker.device.partition(": ")[0] or "cpu")
 
     def refresh_device(self) -> None:
-        text, warn = dependencies.device_line(self.logic.worker.device)
+        worker = self.logic.worker
+        text, warn = dependencies.device_line(worker.device, worker.trouble, self.parameters.device.value == "cpu")
         self.ui.deviceLabel.text = text
         paint_text(self.ui.deviceLabel, "warning" if warn else "")
-        self.ui.installButton.visible = bool(dependencies.torch_problem())
+        self.ui.installButton.visible = bool(dependencies.torch_problem() or worker.trouble)
 
     @told
     def onInstall(self) -> None:
-        if dependencies.install_torch(self.panel.ask):
-            self.panel.say(_("PyTorch is installed."), "good")
-        self.panel.refresh()
+        try:
+            if dependencies.install_torch(self.panel.ask, self.panel.say):
+                self.logic.worker.trouble = ""  # the next one may have a better start
+                self.panel.say(_("PyTorch is installed."), "good")
+        finally:
+            self.panel.refresh()
 
     def draw_options(self) -> None:
         """Draw the method's fields: the values of the preset, and over them what the user has changed."""

@@ -8,7 +8,7 @@ from neuralreg.job import Progress, RegistrationError
 from slicer.i18n import tr as _
 
 from . import estimate, look, theme
-from .curve import LossCurve
+from .curve import LossCurve, ResizeWatch
 from .dependencies import torch_problem
 from .logic import DONE, STOPPED, Outcome
 from .parameters import OUTPUTS
@@ -24,6 +24,7 @@ class RunSection(Section):
     def __init__(self, panel):
         super().__init__(panel)
         self.curve = LossCurve(self.ui.lossLabel)
+        self._resized = ResizeWatch(self.ui.lossLabel, self.draw_curve)
         self.preview = None
         self.request = None
         self._drawn_at = 0.0
@@ -44,7 +45,7 @@ class RunSection(Section):
         self.ui.applyButton.toolTip = problem or _("Register the moving volume to the fixed one.")
         self.ui.hintLabel.text = problem
         self.ui.hintLabel.visible = bool(problem)
-        if not problem and not torch_problem():
+        if not problem and not torch_problem() and not self.logic.worker.trouble:
             self.logic.warm(onReady=self.panel.refresh)
 
     @told
@@ -56,14 +57,15 @@ class RunSection(Section):
         if torch_problem():
             raise RegistrationError(torch_problem())
         self.panel.say("")
+        self.logic.start(request, self.onProgress, finished)
         self.request = request
         self.preview = look.Preview(request.fixed, request.moving)
         self.curve.clear()
         self.ui.progressBar.value = 0
         self.ui.stageLabel.text = _("Starting")
         self.ui.timeLabel.text = ""
-        self.logic.start(request, self.onProgress, finished)
         self._show_running(True)
+        self.panel.refresh()
 
     def onCancel(self) -> None:
         self.logic.cancel()
@@ -90,6 +92,8 @@ class RunSection(Section):
             self.preview.show(self.logic.folder / "run" / progress.preview)
 
     def draw_curve(self) -> None:
+        if not self.curve.stages:
+            return
         label = self.ui.lossLabel
         self.curve.draw(theme.colour(label, "curve"), theme.colour(label, "axis"), _("loss, lower is better"))
 
@@ -105,8 +109,7 @@ class RunSection(Section):
         self.preview.end()
         if outcome.status == DONE:
             self._remember(outcome)
-            if self.curve.stages:
-                self.draw_curve()
+            self.draw_curve()
         self._show_running(False, keep_curve=outcome.status == DONE)
         message = outcome.message + reminder(outcome.status == DONE)
         self.panel.say(message, {DONE: "good", STOPPED: "info"}.get(outcome.status, "error"))
@@ -134,5 +137,6 @@ class RunSection(Section):
             section.enabled = not running
 
     def close(self) -> None:
+        self._resized.close()
         if self.preview is not None:
             self.preview.end()

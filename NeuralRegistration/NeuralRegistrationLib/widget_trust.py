@@ -12,7 +12,7 @@ from neuralreg.job import RegistrationError
 from slicer.i18n import tr as _
 
 from . import landmarks, theme, trust
-from .results import runs, write_measurements
+from .results import write_measurements
 from .section import Section, fit_height, prepare_table, told
 from .task import Task
 
@@ -49,7 +49,7 @@ class TrustSection(Section):
             self._add_row(check)
         fit_height(self.ui.trustTable)
         self.ui.csvButton.enabled = run is not None
-        latest = self._is_latest(run)
+        latest = self.logic.filesOf(run) is not None
         for name, tip in self._tips.items():
             button = getattr(self.ui, name)
             button.enabled = latest and not self.task.running
@@ -72,15 +72,17 @@ class TrustSection(Section):
             item.setToolTip(check.rule)
             table.setItem(row, column, item)
 
-    def _is_latest(self, run) -> bool:
-        """Whether the files of this run are still there."""
-        known = runs()
-        return run is not None and bool(known) and run == known[0] and self.logic.runFolder is not None
+    def _files(self) -> Path:
+        """The directory of the chosen run. Raises RegistrationError when it is gone."""
+        folder = self.logic.filesOf(self.panel.run())
+        if folder is None:
+            raise RegistrationError(_("The files of this registration are gone; register again."))
+        return folder
 
     @told
     def onEvaluate(self) -> None:
         run, ui = self.panel.run(), self.ui
-        folder = self.logic.runFolder
+        folder = self._files()
         arguments = ["evaluate", str(folder)]
         names = []
         fixed, moving = ui.fixedStructuresSelector.currentNode(), ui.movingStructuresSelector.currentNode()
@@ -100,14 +102,13 @@ class TrustSection(Section):
         if problem:
             self.panel.say(problem, "error")
         elif run.table.GetScene() is not None:
-            evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-            labels = evaluation.get("labels", {}).get("per_label", {})
-            dice = {named(label, names): figures["dice"] for label, figures in labels.items()}
-            distances = evaluation.get("landmarks", {}).get("per_landmark_mm", [])
-            tre = {str(index + 1): distance for index, distance in enumerate(distances)}
-            extra = {**({"dice": dice} if dice else {}), **({"tre_mm": tre} if tre else {})}
-            write_measurements(run.table, {**run.measurements, **evaluation["measurements"], **extra})
-            self.panel.say(_("Measured; every figure is in the table of the run."), "good")
+            try:
+                evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+            except OSError:  # another run has begun since
+                self.panel.say(_("The files of this registration are gone; register again."), "error")
+            else:
+                write_measurements(run.table, {**run.measurements, **_evidence(evaluation, names)})
+                self.panel.say(_("Measured; every figure is in the table of the run."), "good")
         self.panel.refresh()
 
     @told
@@ -122,7 +123,7 @@ class TrustSection(Section):
         path = self.chooseFile(_("Save the report"), "report.html", "HTML (*.html)")
         if not path:
             return
-        folder = self.logic.runFolder
+        folder = self._files()
         self.task.start(["report", str(folder)], lambda problem: self.onReported(folder, Path(path), problem))
         self.panel.say(_("Writing the report…"))
         self.refresh()
@@ -143,6 +144,15 @@ class TrustSection(Section):
 
 
 _KIND = {qa.GREEN: "good", qa.AMBER: "warning", qa.RED: "error"}
+
+
+def _evidence(evaluation: dict, names: list[str]) -> dict:
+    """What an evaluation adds to the measurements of a run."""
+    labels = evaluation.get("labels", {}).get("per_label", {})
+    dice = {named(label, names): figures["dice"] for label, figures in labels.items()}
+    distances = evaluation.get("landmarks", {}).get("per_landmark_mm", [])
+    tre = {str(index + 1): distance for index, distance in enumerate(distances)}
+    return {**evaluation["measurements"], **({"dice": dice} if dice else {}), **({"tre_mm": tre} if tre else {})}
 
 
 def named(label: str, names: list[str]) -> str:

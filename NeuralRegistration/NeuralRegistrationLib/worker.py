@@ -23,7 +23,7 @@ from typing import BinaryIO
 from neuralreg.inbox import Inbox
 from neuralreg.job import Progress
 
-from .endings import explain
+from .endings import explain, torch_trouble
 
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]  # where the package `neuralreg` lies
 OUT, ERR = "out.txt", "err.txt"  # what the child says, beside its job
@@ -66,6 +66,7 @@ class Worker:
         self.ready = False
         self.device = ""  # the child's word on what it will compute with, once it is ready
         self.calibration: float | None = None  # seconds of a standard piece of work, likewise
+        self.trouble = ""  # why the last child could not import torch
         self._process: subprocess.Popen | None = None
         self._folder: Path | None = None
         self._reader: BinaryIO | None = None
@@ -135,10 +136,13 @@ class Worker:
         for progress in self._read():
             if progress.stage == "ready":
                 self.ready, self.device, self.calibration = True, progress.message, progress.calibration
+                self.trouble = ""
             else:
                 events.append(progress)
         if ended:
             ending = self._ending()
+            if ending.code and not self.ready:
+                self.trouble = torch_trouble(self._errors())
             if self._sent:
                 events.append(ending)
             self.kill()

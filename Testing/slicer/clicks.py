@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import slicer
 from fakechild import PLAYS
+
+
+def wait_for(condition, seconds=60, slot_errors=()):
+    """Let the event loop run until the condition holds; a new exception in a slot ends it."""
+    end = time.monotonic() + seconds
+    while not condition():
+        slicer.app.processEvents()
+        assert not slot_errors, slot_errors[0]
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)
 
 
 def play(panel, name, method="DNVF"):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import time
 import traceback
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -56,18 +56,27 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "harness_only: not run inside a real Slicer")
 
 
-@pytest.fixture(autouse=True)
-def slot_errors(monkeypatch):
+@contextmanager
+def failing_on_slot_errors():
     """An exception inside a Qt slot or a VTK observer only reaches sys.excepthook: make it fail the test."""
-    seen = []
+    seen, before = [], sys.excepthook
 
     def remember(kind, value, trace):
         seen.append(value)
         traceback.print_exception(kind, value, trace)
 
-    monkeypatch.setattr(sys, "excepthook", remember)
-    yield seen
+    sys.excepthook = remember
+    try:
+        yield seen
+    finally:
+        sys.excepthook = before
     assert not seen, f"exception in a slot: {seen[0]!r}"
+
+
+@pytest.fixture(autouse=True)
+def slot_errors():
+    with failing_on_slot_errors() as seen:
+        yield seen
 
 
 @pytest.fixture
@@ -81,15 +90,9 @@ def scene():
 def wait(slot_errors):
     """`wait(condition, seconds)`: let the event loop run until the condition holds."""
 
-    def until(condition, seconds=60):
-        end = time.monotonic() + seconds
-        while not condition():
-            slicer.app.processEvents()
-            assert not slot_errors, slot_errors[0]
-            assert time.monotonic() < end, "waited too long"
-            time.sleep(0.005)
+    from clicks import wait_for
 
-    return until
+    return lambda condition, seconds=60: wait_for(condition, seconds, slot_errors)
 
 
 @pytest.fixture
@@ -102,9 +105,8 @@ def fake_worker(monkeypatch):
     return monkeypatch
 
 
-@pytest.fixture
-def module(scene):
-    """The panel, shown; its worker is the real one unless the test also asks for `fake_worker` first."""
+@contextmanager
+def shown_panel():
     if IN_SLICER:
         slicer.util.selectModule("Welcome" if hasattr(slicer.modules, "welcome") else "Data")
         slicer.util.selectModule("NeuralRegistration")
@@ -119,6 +121,22 @@ def module(scene):
     import shiboken6
 
     shiboken6.delete(widget.parent)  # deleteLater needs an event loop; what lives on would go on observing the scene
+
+
+@pytest.fixture
+def module(scene):
+    """The panel, shown; its worker is the real one unless the test also asks for `fake_worker` first."""
+    with shown_panel() as widget:
+        yield widget
+
+
+@pytest.fixture(scope="module")
+def kept_module():
+    """The panel with the real worker and its scene, for all tests of a file: they share what costs seconds."""
+    slicer.mrmlScene.Clear(0)
+    with shown_panel() as widget:
+        yield widget
+    slicer.mrmlScene.Clear(0)
 
 
 @pytest.fixture

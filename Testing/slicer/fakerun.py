@@ -53,10 +53,12 @@ def add_volume(name, geometry, shift=(0, 0, 0), label=False):
 
 
 def as_sitk(volume) -> sitk.Image:
-    """The volume as ITK sees its file: LPS."""
-    matrix = vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(matrix)
-    lps = np.diag([-1, -1, 1, 1]) @ slicer.util.arrayFromVTKMatrix(matrix)
+    """The volume as ITK sees its file: LPS, with the linear transforms under which it lies."""
+    own, parents = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(own)
+    if volume.GetParentTransformNode() is not None:
+        volume.GetParentTransformNode().GetMatrixTransformToWorld(parents)
+    lps = np.diag([-1, -1, 1, 1]) @ slicer.util.arrayFromVTKMatrix(parents) @ slicer.util.arrayFromVTKMatrix(own)
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image = sitk.GetImageFromArray(slicer.util.arrayFromVolume(volume))
     image.SetOrigin(lps[:3, 3].tolist())
