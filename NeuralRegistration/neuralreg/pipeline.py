@@ -15,6 +15,7 @@ import torch
 
 from . import metrics
 from .affine import register_affine
+from .allocator import kept_memory
 from .devices import choose_device, use_threads
 from .diffeomorphism import with_inverse
 from .image import Grid, Image, portion, resample
@@ -129,7 +130,7 @@ def register(
         if changes := suited(method, preset, options, math.prod(pair.grid.shape)):
             chosen = make_method(method, preset, {**(options or {}), **changes})
             given.warnings.append(SMALL_VOLUME)
-    with clock("deformable"):
+    with clock("deformable"), kept_memory():
         fit, where, reason = _fit(chosen, pair, compared, where, reason, seed, given)
         aligned_from_fixed, fixed_from_aligned = _diffeomorphic(fit, pair.grid, given.monitor)
     with clock("outputs"):

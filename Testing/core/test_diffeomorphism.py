@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from neuralreg import metrics, sampling
+from neuralreg import diffeomorphism, metrics, sampling
 from neuralreg.diffeomorphism import MARGIN, extreme_determinants, untangled, with_inverse
 from neuralreg.job import RegistrationError
 
@@ -33,6 +33,18 @@ def test_folds_are_gone_by_every_criterion_and_on_finer_lattices_too():
     everywhere = torch.ones(fine.shape[2:], dtype=torch.bool)
     assert metrics.non_diffeomorphic_volume(fine, everywhere) == (0.0, 0.0)
     assert sampling.jacobian_determinant(fine).min() > 0
+
+
+@pytest.mark.parametrize("voxels", [1, 3 * 22 * 24, 19 * 22 * 24])
+def test_slabs_find_the_same_folds(voxels, monkeypatch):
+    field = rough(3, 2.0)
+    smallest, largest = extreme_determinants(field)
+    cells = ((smallest <= MARGIN) | (largest >= 1 / MARGIN)).float()
+    expected = torch.nn.functional.max_pool3d(torch.nn.functional.pad(cells, [1] * 6), 2, 1) > 0
+    expected |= sampling.jacobian_determinant(field)[:, None] <= MARGIN
+    monkeypatch.setattr(diffeomorphism, "SLAB_VOXELS", voxels)
+    assert 0 < expected.sum() < expected.numel()
+    assert torch.equal(diffeomorphism._bad_voxels(field, MARGIN), expected)
 
 
 def test_a_single_fold_is_mended_locally():

@@ -14,7 +14,7 @@ CORE = ROOT / "neuralreg"
 # A module uses lower floors only. `job` (the contract) is open to everybody.
 FLOORS = {
     1: {"job", "inbox", "sampling", "losses", "weights", "networks", "files", "usage", "workspace", "devices", "qa"}
-    | {"adam", "hdf5"},
+    | {"adam", "hdf5", "allocator"},
     2: {"image", "pyramid", "calibration", "feedforward", "workers"},
     3: {"transform", "preprocess", "optimise", "affine_search", "diffeomorphism", "body", "batch"},
     4: {"io", "affine", "metrics", "methods", "points", "phantom"},
@@ -25,7 +25,7 @@ FLOORS = {
 DOORS = {"run": {"pipeline"}, "api": {"pipeline"}, "train": {"training"}}
 THIRD_PARTY = {"torch", "numpy", "SimpleITK"}
 OPTIONAL = {"workers": {"dask"}}  # for `batch --dask`; inside a function
-STANDARD_LIBRARY_ONLY = {"job", "inbox", "batch", "files", "workspace", "usage", "qa"}
+STANDARD_LIBRARY_ONLY = {"job", "inbox", "batch", "files", "workspace", "usage", "qa", "allocator"}
 STANDARD_LIBRARY_ONLY |= {"cli", "commands", "__init__", "__main__"}
 # All without torch; the rules of the traffic light must be the same in panel, table and report.
 SLICER_MAY_USE = {"neuralreg.job", "neuralreg.inbox", "neuralreg.methods", "neuralreg.qa"}

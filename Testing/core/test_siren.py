@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from neuralreg.networks import siren
 from neuralreg.networks.siren import EncodedSiren, Siren
 
 
@@ -52,3 +53,19 @@ def test_siren_can_learn_a_smooth_velocity():
         loss.backward()
         optimiser.step()
     assert loss < 0.02 * target.square().mean()
+
+
+@pytest.mark.parametrize("portion", [7, 1000])
+def test_the_sine_layer_has_the_values_and_gradients_of_its_formula(portion, monkeypatch):
+    """V sin(W x + b) as autograd sees it, whether the points come in one portion or in many."""
+    monkeypatch.setattr(siren, "PORTION", portion)
+    random = torch.Generator().manual_seed(0)
+    sizes = [(5, 23), (4, 5), (4,), (3, 4)]
+    inputs = [torch.randn(*size, generator=random, dtype=torch.float64).requires_grad_() for size in sizes]
+    towards = torch.randn(3, 23, generator=random, dtype=torch.float64)
+    values = siren._SineLayer.apply(*inputs)
+    points, weight, bias, out = inputs
+    expected = out @ torch.sin(weight @ points + bias[:, None])
+    assert torch.allclose(values, expected)
+    ours, theirs = (torch.autograd.grad((y * towards).sum(), inputs) for y in (values, expected))
+    assert all(torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True))

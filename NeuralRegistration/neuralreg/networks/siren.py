@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 Shape = tuple[int, int, int]
+PORTION = 1 << 17  # points that the sine layer handles at once: few enough to save memory, enough for several threads
 
 
 class Siren(nn.Module):
@@ -74,10 +77,45 @@ class EncodedSiren(nn.Module):
             else F.interpolate(grid, size=shape, mode="trilinear", align_corners=True)
             for grid in self.grids
         ]
-        # Channels come first, so the layers are applied from the left: products of matrices without a transposition.
         points = torch.cat(encoding, dim=1).view(-1, math.prod(shape))
-        hidden = torch.sin(torch.addmm(self.sine.bias[:, None], self.sine.weight, points))
-        return (self.out.weight @ hidden).view(1, 3, *shape)
+        return _SineLayer.apply(points, self.sine.weight, self.sine.bias, self.out.weight).view(1, 3, *shape)
+
+
+class _SineLayer(torch.autograd.Function):
+    """V sin(W x + b) for all points at once, (features, points) -> (3, points).
+
+    Goes through the points in portions and keeps no sines for the gradient: with 16 of them for each voxel of a fine
+    lattice they would be the largest tensors of a registration, and computing them again is as fast as reading them.
+    """
+
+    @staticmethod
+    def forward(ctx, points: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
+        ctx.save_for_backward(points, weight, bias, out)
+        values = points.new_empty(len(out), points.shape[1])
+        for part, phase in _phases(points, weight, bias):
+            values[:, part] = out @ phase.sin_()
+        return values
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        points, weight, bias, out = ctx.saved_tensors
+        into_points = torch.empty_like(points)
+        into_weight, into_bias, into_out = (torch.zeros_like(values) for values in (weight, bias, out))
+        for part, phase in _phases(points, weight, bias):
+            into_out.addmm_(gradient[:, part], phase.sin().T)
+            into_phase = (out.T @ gradient[:, part]).mul_(phase.cos_())
+            into_weight.addmm_(into_phase, points[:, part].T)
+            into_bias += into_phase.sum(1)
+            into_points[:, part] = weight.T @ into_phase
+        return into_points, into_weight, into_bias, into_out
+
+
+def _phases(points: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """W x + b, portion by portion. Channels come first: products of matrices without a transposition."""
+    for first in range(0, points.shape[1], PORTION):
+        part = slice(first, first + PORTION)
+        yield part, torch.addmm(bias[:, None], weight, points[:, part])
 
 
 def _coordinates(shape: Shape, like: Tensor) -> Tensor:  # -> (D·H·W, 3) in [−1, 1], proportions kept

@@ -1,0 +1,62 @@
+"""Freed memory is kept for the next tensor, and given back at the end."""
+
+import pytest
+from child import python
+from neuralreg import allocator
+
+PAGES = """
+import resource, sys
+import torch
+from neuralreg.allocator import kept_memory
+
+def new_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(20_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident_mb():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
+
+new_pages()
+usual = new_pages()
+with kept_memory():
+    torch.ones(20_000_000)
+    kept, held = new_pages(), resident_mb()
+print(usual, kept, held - resident_mb())
+"""
+
+
+@pytest.mark.skipif(allocator._glibc() is None, reason="only glibc hands blocks back at once")
+def test_tensors_within_take_no_new_pages(tmp_path):
+    """In a process of its own: what the allocator has done before decides what it does next."""
+    ran = python(PAGES, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    usual, kept, given_back = map(float, ran.stdout.split())
+    assert kept < usual / 20, "80 MB each time, ten times"
+    assert given_back > 70
+
+
+def test_other_systems_are_left_alone(monkeypatch):
+    monkeypatch.setattr(allocator.sys, "platform", "darwin")
+    assert allocator._glibc() is None
+    with allocator.kept_memory():
+        pass
+
+
+def test_an_error_within_ends_it_too(monkeypatch):
+    class Recorder:
+        calls = []
+
+        def mallopt(self, name, value):
+            self.calls.append((name, value))
+
+        def malloc_trim(self, pad):
+            self.calls.append("trim")
+
+    monkeypatch.setattr(allocator, "_glibc", Recorder)
+    with pytest.raises(ValueError), allocator.kept_memory():
+        raise ValueError
+    after = Recorder.calls[len(allocator.KEEPING) :]
+    assert after == [*allocator.USUAL.items(), "trim"]
