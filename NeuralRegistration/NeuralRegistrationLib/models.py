@@ -41,7 +41,7 @@ def _described(path: Path) -> Model:
     except (OSError, ValueError):
         return Model(path.stem, "no card beside the file", path)
     parts = [str(values[key]) for key in ("method", "anatomy", "contrast") if values.get(key)]
-    return Model(str(values.get("name", path.stem)), ", ".join(parts) or "see its card", path)
+    return Model(path.stem, ", ".join(parts) or "see its card", path)  # the name by which the option "model" finds it
 
 
 def add(path: Path) -> Model:
@@ -52,7 +52,7 @@ def add(path: Path) -> Model:
     if path.suffix not in SUFFIXES or not path.is_file():
         raise RegistrationError(f"{path} is no file of weights; choose a file that ends in .pt.")
     target = user_folder() / path.name
-    if target.exists():
+    if any(model.name == target.stem for model in installed()):  # a shipped one would be taken for it, too
         raise RegistrationError(f"There is a model {path.name} already; rename the file and add it again.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

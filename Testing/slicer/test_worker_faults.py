@@ -73,7 +73,7 @@ def test_too_little_gpu_memory_falls_back_to_the_cpu_and_says_so(pair, wait):
 @pytest.mark.parametrize("event", ["scene closed", "fixed deleted", "moving deleted", "cancelled"])
 def test_what_ends_a_real_run_from_outside(pair, wait, event):
     pair.ui.presetComboBox.setCurrentText("Best")  # long enough to be caught in the middle
-    start(pair, wait)
+    before = start(pair, wait)
     wait(lambda: pair.runSection().curve.stages, 100)
     child = pair.logic.worker.process_id
     if event == "scene closed":
@@ -85,6 +85,7 @@ def test_what_ends_a_real_run_from_outside(pair, wait, event):
     assert gone(child) and not pair.logic.running and not temporary_files() and not runs()
     said = {"scene closed": "scene was closed", "cancelled": "scene is unchanged"}.get(event, "was deleted")
     assert said in pair.ui.statusLabel.text and pair.ui.cancelButton.isHidden()
+    assert event != "cancelled" or scene_as_ids() == before, "cancelling leaves the scene as it was"
 
 
 APPLICATION = """
