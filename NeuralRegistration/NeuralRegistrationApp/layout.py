@@ -10,6 +10,7 @@ from trame.widgets import html
 from trame.widgets import vuetify3 as v3
 
 from .layout_request import NARROW, inputs, method
+from .page_request import SENT
 from .page_run import HEIGHT, WIDTH
 
 PANEL_WIDTH = 380
@@ -18,6 +19,8 @@ CURVE = f"""<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"
   style="display: block; width: 100%; height: 60px; border-bottom: 1px solid #777">
   <polyline v-for="(points, index) in curve" :key="index" :points="points" fill="none" stroke="#6fb7ff"
     vector-effect="non-scaling-stroke" stroke-width="1.5" /></svg>"""
+# A choice waits in the browser while a call is under way, and a click does not: it brings along what is chosen.
+CHOSEN = f"[{{ {', '.join(SENT)} }}]"
 DOWNLOADS = (
     ("transform", "Transform", "Fixed → moving, ITK (.h5)"),
     ("warped", "Warped volume", "The moving volume on the fixed grid (.nii.gz)"),
@@ -47,7 +50,7 @@ def _heading(text: str, condition: str = "true") -> None:
 
 def _run(actions: dict[str, Callable]) -> None:
     v3.VBtn("Register", id="register", block=True, color="primary", classes="mt-3", v_if=("!running",),
-            disabled=("!!problem || !!reading",), click=actions["register"])  # fmt: skip
+            disabled=("!!problem || !!reading",), click=(actions["register"], CHOSEN))  # fmt: skip
     html.Div("{{ problem }}", v_if=("problem && !running && volumes.length",), id="problem",
              classes="text-caption text-medium-emphasis mt-1")  # fmt: skip
     with html.Div(v_if=("running",), classes="mt-3"):

@@ -15,8 +15,9 @@ from NeuralRegistrationLib.request import Request, check
 if TYPE_CHECKING:
     from .page import Page
 
-INPUTS = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_points", "moving_points", "centre", "contrast",
-          "linear", "method", "preset", "kept_options")  # fmt: skip
+SENT = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_points", "moving_points", "centre", "contrast",
+        "linear", "method", "preset")  # fmt: skip
+INPUTS = (*SENT, "kept_options")
 POINT_COLOURS = ((0.35, 0.8, 1.0), (1.0, 0.65, 0.2))  # fixed and moving landmarks
 
 

@@ -15,6 +15,8 @@ from NeuralRegistrationLib.results import reminder
 from NeuralRegistrationLib.stages import STAGES
 from NeuralRegistrationLib.task import Task
 
+from .page_request import SENT
+
 if TYPE_CHECKING:
     from .page import Page
 
@@ -64,9 +66,12 @@ class RunPart:
         with self.state as state:
             state.device = self.logic.worker.device.partition(": ")[2]
 
-    def start(self) -> None:
-        """Begin a run. Raises RegistrationError when it cannot begin."""
-        state, request = self.state, self.page.asking.request()
+    def start(self, chosen: dict[str, Any]) -> None:
+        """Begin a run with what stands in the browser. Raises RegistrationError when it cannot begin."""
+        state = self.state
+        with state:
+            state.update({name: chosen[name] for name in SENT})
+        request = self.page.asking.request()
         self.logic.start(request, self.on_progress, self.on_finished)
         self.preview = look.Preview(request.fixed, request.moving)
         self.curve.clear()

@@ -42,7 +42,7 @@ def browser():
     found = next((path for path in map(shutil.which, BROWSERS) if path), None)
     with playwright.sync_playwright() as running:
         try:
-            chromium = running.chromium.launch(executable_path=found, args=BROWSER_ARGUMENTS)
+            chromium = running.chromium.launch(executable_path=found, args=BROWSER_ARGUMENTS, timeout=MILLISECONDS)
         except playwright.Error as error:
             reason = str(error).splitlines()[0]
             pytest.skip(f"no browser ({reason}): `playwright install chromium`, or install the package chromium")

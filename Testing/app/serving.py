@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 PACKAGES = Path(__file__).resolve().parents[2] / "NeuralRegistration"
-START_SECONDS = 240  # drawing without a GPU on a busy computer
+SECONDS = 240  # for whatever starts, answers or ends on a busy computer: there is no GPU to draw with
 
 for name in ("aiohttp", "trame", "trame_slicer", "slicer_layer_dm", "SimpleITK"):
     pytest.importorskip(name, reason=f'the page needs {name}: pip install ".[app]" in an environment of its own')
@@ -46,17 +46,17 @@ class Site:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def _wait_for_address(self) -> str:
-        end = time.monotonic() + START_SECONDS
-        while not (found := re.search(r"^http://\S+token=\S+$", self.log(), re.MULTILINE)):
+        end = time.monotonic() + SECONDS
+        while not (found := re.search(r"^(http://\S+token=\S+)\n", self.log(), re.MULTILINE)):
             assert self.process.poll() is None and time.monotonic() < end, self.log()
             time.sleep(0.1)
-        return found.group()
+        return found.group(1)
 
     def stop(self) -> int:
         """Ctrl-C; returns the exit code."""
         self.process.send_signal(signal.SIGINT)
         try:
-            return self.process.wait(30)
+            return self.process.wait(SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
-from serving import Site
+from serving import SECONDS, Site
 
 LIMIT_MB = 1
 
@@ -23,7 +23,7 @@ def site(tmp_path_factory):
 
 def ask(site, method, path, cookie=None, headers=(), body=None):
     parts = urlsplit(site.address)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=SECONDS)
     try:
         connection.request(method, path, body, {**dict(headers), **({"Cookie": cookie} if cookie else {})})
         response = connection.getresponse()
@@ -99,7 +99,7 @@ def test_the_page_ends_at_once_while_it_still_opens_files(tmp_path, pair):
     """SIGTERM right after the address: no traceback, no process, no file."""
     one = Site(tmp_path, *map(str, pair))
     one.process.send_signal(signal.SIGTERM)
-    assert one.process.wait(30) == 0, one.log()
+    assert one.process.wait(SECONDS) == 0, one.log()
     assert not list(one.folder.iterdir()) and "Traceback" not in one.log()
     with pytest.raises(OSError):
         ask(one, "GET", "/")

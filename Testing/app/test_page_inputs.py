@@ -5,8 +5,14 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_page import choose, register
+from test_page import choose, says
 
+# On a slow connection: what was chosen waits in the browser while a call is under way, and the click comes first.
+HURRY = """() => {
+  window.trame.client.getRemote().Trame.trigger("nothing", [], {});
+  window.trame.state.set("linear", "none");
+  document.querySelector("#register").click();
+}"""
 POINTS = np.array([(30.0, 40.0, 40.0), (50.0, 60.0, 45.0), (45.0, 45.0, 30.0)])  # LPS mm
 
 
@@ -35,11 +41,8 @@ def loaded(page, pair, extras):
     page.set_input_files("#files", [str(path) for path in files])
     page.wait_for_selector("#landmark-note")
     page.wait_for_function("document.querySelector('#moving')?.value === 'second'")
+    page.wait_for_selector("#register:not([disabled])")
     return page
-
-
-def says(page, selector: str, text: str) -> None:
-    page.wait_for_selector(f"{selector}:has-text('{text}')")
 
 
 def test_each_file_finds_its_place(loaded):
@@ -48,19 +51,19 @@ def test_each_file_finds_its_place(loaded):
     assert loaded.input_value("#moving_points") == "moving_points"
     assert not loaded.input_value("#fixed_mask") and not loaded.input_value("#moving_mask")
     says(loaded, "#landmark-note", "guide the registration: 3")
-    assert loaded.locator("#register").is_enabled() and not loaded.locator("#cancel").count()
+    assert not loaded.locator("#cancel").count()
 
 
 def test_what_stands_in_the_way_is_said_before_the_run(loaded):
     choose(loaded, "moving_points", "short_points")
     says(loaded, "#landmark-note", "3 and 2 points")
     says(loaded, "#problem", "3 and 2 points")
-    assert loaded.locator("#register").is_disabled()
+    loaded.wait_for_selector("#register[disabled]")
     choose(loaded, "moving_points", "moving_points")
     loaded.wait_for_selector("#register:not([disabled])")
     choose(loaded, "method", "FNOReg")
     says(loaded, "#landmark-note", "Set Refine under Advanced")
-    assert loaded.locator("#register").is_enabled()
+    loaded.wait_for_selector("#register:not([disabled])")
     choose(loaded, "method", "DNVF")
     says(loaded, "#landmark-note", "guide the registration: 3")
 
@@ -70,7 +73,7 @@ def test_options_are_the_method_s_own_and_checked(loaded):
     loaded.fill("#option-smoothness", "much")
     loaded.press("#option-smoothness", "Tab")
     says(loaded, "#options .v-messages", "is no value for")
-    assert loaded.locator("#restore").is_enabled()
+    loaded.wait_for_selector("#restore:not([disabled])")
     loaded.fill("#option-smoothness", "2.5")
     loaded.press("#option-smoothness", "Tab")
     loaded.wait_for_selector("#options .v-messages", state="detached")
@@ -88,10 +91,10 @@ def test_all_of_it_is_in_the_job_and_the_table_owns_up(loaded, site):
     choose(loaded, "fixed_mask", "body")
     choose(loaded, "moving_mask", "drawn.seg")
     choose(loaded, "contrast", "Same")
-    choose(loaded, "linear", "None")
-    register(loaded, "Fast")
+    choose(loaded, "preset", "Fast")
+    loaded.evaluate(HURRY)
     loaded.wait_for_selector("#trust")
-    (path,) = site.folder.rglob("run/job.json")
+    (path,) = site.folder.glob("*/NeuralRegistration-*/run/job.json")
     job = json.loads(path.read_text(encoding="utf-8"))
     assert job["options"] == {"smoothness": 2.5} and job["similarity"] == "lncc" and job["affine"] == "none"
     masks = [sitk.GetArrayFromImage(sitk.ReadImage(job[f"{side}_mask"])) for side in ("fixed", "moving")]
@@ -109,6 +112,8 @@ def test_names_that_differ_by_their_ending_only_stay_apart(loaded, pair, tmp_pat
     loaded.set_input_files("#files", [str(tmp_path / name) for name in names])
     loaded.wait_for_function("window.trame.state.get('volumes').length === 8")  # the four of the pair and its masks
     loaded.click(".v-select:has(#fixed)")
-    shown = loaded.locator(".v-overlay--active .v-list-item").all_inner_texts()
+    items = loaded.locator(".v-overlay--active .v-list-item")
+    items.nth(7).wait_for()
+    shown = [text.strip() for text in items.all_text_contents()]
     assert {"scan.1", "scan.1.nii.gz", "scan.1.nrrd", "scan.2"} <= set(shown) and len(set(shown)) == len(shown)
     loaded.keyboard.press("Escape")

@@ -1,25 +1,49 @@
 """The core in a process of its own: what a signal, a limit or a crash does to it must not happen to the tests."""
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CORE = Path(__file__).resolve().parents[2] / "NeuralRegistration"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CORE), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+PATIENCE = 900  # seconds; a busy computer may take minutes to import torch
+
+
+class Child(subprocess.Popen):
+    """A process that does not outlive a test that has failed."""
+
+    def __exit__(self, kind, *error) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *error)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """What is started here hears Ctrl-C, also when the tests run in the background and ignore it themselves."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def python(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     """Run Python code to its end."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
 
 
-def start(*arguments: str | int | Path, cwd: Path) -> subprocess.Popen:
+def start(*arguments: str | int | Path, cwd: Path) -> Child:
     """Start `neuralreg …` with pipes for what it says."""
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     command = [sys.executable, "-m", "neuralreg", *map(str, arguments)]
-    return subprocess.Popen(command, cwd=cwd, env=ENVIRONMENT, text=True, **pipes)
+    with interruptible():
+        return Child(command, cwd=cwd, env=ENVIRONMENT, text=True, **pipes)
 
 
 def wait_for_iterations(child: subprocess.Popen, lines: int = 3) -> None:

@@ -25,7 +25,7 @@ from neuralreg.transform import Affine, DisplacementField
 
 NAMES = ("a.nii", "a.nii.gz", "a.nrrd", "a.mha", "t.h5", "t.tfm", "u.nii.gz", "p.csv", "p.fcsv", "p.mrk.json")
 PAIRS = ("a.mhd", "a.nhdr")  # a header that names its file of voxels
-SECONDS = 20  # for one file; then the alarm ends the process
+SECONDS = 20  # of computing for one file, whatever else the computer does; then the alarm ends the process
 MEMORY_MB = 1500  # beyond what is in use when the mutations begin
 
 
@@ -108,9 +108,9 @@ def main(folder: Path, count: int, seed: int, names: tuple[str, ...] = NAMES) ->
         path.write_bytes(mutated((folder / name).read_bytes(), chance))
         started = time.perf_counter()
         print(number, path.name, file=sys.stderr, flush=True)
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         ends[read(path)] += 1
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         slowest = max(slowest, time.perf_counter() - started)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{count} files: {dict(sorted(ends.items()))}, slowest {slowest:.2f} s, peak {peak:.0f} MB")

@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from child import start
+from child import PATIENCE, start
 from neuralreg import batch, cli, io, workers
 from neuralreg.image import Grid
 from neuralreg.job import EXIT_CANCELLED, EXIT_USER_ERROR, RESULT, RegistrationError
@@ -83,7 +83,7 @@ def test_a_signal_leaves_finished_runs_and_nothing_else(folder):
             if "deformable" in line:
                 break
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == EXIT_CANCELLED and "the same command goes on" in errors
     assert summary(folder)["long"]["status"] == "open"
     assert [path.name for path in (folder / "out" / "long").iterdir()] == ["job.json"]
@@ -114,7 +114,7 @@ def test_as_many_at_a_time_as_there_are_slots_and_each_in_its_environment(monkey
 
     def perform(task, environment, say, started):
         seen.append((task.name, environment["CUDA_VISIBLE_DEVICES"]))
-        barrier.wait(timeout=20)  # passes only when three run at the same time
+        barrier.wait(timeout=PATIENCE)  # passes only when three run at the same time
         return "" if task.name != "2" else "broken"
 
     barrier = threading.Barrier(3)

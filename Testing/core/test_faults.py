@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from child import python, start
+from child import PATIENCE, python, start
 from geometry import grid_of, image_on
 from neuralreg import io
 from neuralreg.image import Grid, Image
@@ -71,11 +71,11 @@ def test_two_processes_into_one_folder(pair):
             if '"loss"' in line:
                 break
         with start(*arguments, *QUICK, "--overwrite", cwd=pair) as second:
-            _, said = second.communicate(timeout=120)
+            _, said = second.communicate(timeout=PATIENCE)
         assert second.returncode == 2 and "Another run is writing" in said
         (pair / "shared" / "stop").touch()
         first.stdout.read()
-        assert first.wait(120) == 0
+        assert first.wait(PATIENCE) == 0
     assert sorted(p.name for p in (pair / "shared").iterdir()) == sorted(RUN_FILES)
 
 
@@ -85,7 +85,7 @@ def test_read_only_output(pair, tmp_path):
     (tmp_path / "sealed").mkdir(mode=0o500)
     arguments = ("register", "fixed image.nii.gz", "moving image.nrrd", "-o", tmp_path / "sealed" / "new", *QUICK)
     with start(*arguments, cwd=pair) as child:
-        _, said = child.communicate(timeout=60)
+        _, said = child.communicate(timeout=PATIENCE)
     assert child.returncode == 2 and "choose another one" in said
 
 
@@ -100,7 +100,7 @@ def test_links_are_followed_and_never_replaced_by_accident(pair, tmp_path, monke
     (tmp_path / "real" / "transform.h5").symlink_to(treasure)
     arguments = ("register", "fixed.nii.gz", pair / "moving image.nrrd", "-o", "out", "--overwrite", *QUICK)
     with start(*arguments, cwd=tmp_path) as child:
-        _, said = child.communicate(timeout=120)
+        _, said = child.communicate(timeout=PATIENCE)
     assert child.returncode == 0, said
     assert treasure.read_text() == "mine" and not (tmp_path / "real" / "transform.h5").is_symlink()
     assert sorted(p.name for p in (tmp_path / "real").iterdir()) == sorted(RUN_FILES)
@@ -165,7 +165,7 @@ def test_nothing_of_the_patient_beyond_what_was_named(pair, tmp_path):
     assert b"DOE^JANE" in (tmp_path / "fixed.nrrd").read_bytes()
     arguments = ("register", "fixed.nrrd", "moving.nrrd", "-o", "out", "--progress", "json", *QUICK)
     with start(*arguments, cwd=tmp_path) as child:
-        out, err = child.communicate(timeout=120)
+        out, err = child.communicate(timeout=PATIENCE)
     assert child.returncode == 0, err
     written = b"".join(path.read_bytes() for path in (tmp_path / "out").iterdir())
     texts = "".join((tmp_path / "out" / name).read_text() for name in ("result.json", "job.json"))

@@ -3,11 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 
 import pytest
-from child import start, wait_for_iterations
+from child import PATIENCE, Child, start, wait_for_iterations
 from neuralreg.workspace import RUN_FILES
 from short_runs import LISTS, call
 
@@ -34,7 +33,7 @@ def test_serve_waits_for_a_job_and_stops_and_keeps(pair, inbox):
         wait_for_iterations(child)
         (output / "stop").touch()
         child.stdout.read()
-        assert child.wait(60) == 0, child.stderr.read()
+        assert child.wait(PATIENCE) == 0, child.stderr.read()
     assert sorted(p.name for p in output.iterdir()) == sorted(RUN_FILES)
 
 
@@ -42,17 +41,17 @@ def test_serve_waits_for_a_job_and_stops_and_keeps(pair, inbox):
 @pytest.mark.parametrize("how", ["caller died", "folder gone"])
 def test_serve_ends_with_its_caller(pair, inbox, how, busy):
     folder, put = inbox
-    caller = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    with start("serve", "--inbox", folder, "--parent-pid", caller.pid, cwd=pair.folder) as child:
+    caller = Child([sys.executable, "-c", f"import time; time.sleep({PATIENCE})"])
+    with caller, start("serve", "--inbox", folder, "--parent-pid", caller.pid, cwd=pair.folder) as child:
         assert json.loads(child.stdout.readline())["stage"] == "ready"
         if busy:
-            put("orphan", preset="best")
-            wait_for_iterations(child, 1)
+            put("orphan", options={**LISTS, "iterations": [10000]})
+            wait_for_iterations(child)
         if how == "folder gone":
             shutil.rmtree(folder)
         caller.kill()
         caller.wait()
-        assert child.wait(60) == (130 if busy else 0)
+        assert child.wait(PATIENCE) == (130 if busy else 0)
     assert not (pair.folder / "orphan").exists()
 
 

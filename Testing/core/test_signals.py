@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from child import ENVIRONMENT, python, start, wait_for_iterations
+from child import ENVIRONMENT, PATIENCE, python, start, wait_for_iterations
 from neuralreg import cli
 from neuralreg.commands import inspect
 from neuralreg.job import EXIT_CANCELLED
@@ -30,7 +30,7 @@ def test_signal_leaves_nothing_that_looks_whole(pair, number, moment):
             wait_for_iterations(child)
         time.sleep(random.Random(0).uniform(0.0, 0.5))
         child.send_signal(number)
-        assert child.wait(60) in (130, -number)  # while Python itself starts nobody has the signal in hand yet
+        assert child.wait(PATIENCE) in (130, -number)  # while Python itself starts nobody has the signal in hand yet
     assert not output.exists()
 
 

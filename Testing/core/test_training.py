@@ -81,12 +81,15 @@ def test_two_processes_train_one_network(pack, tmp_path):
     )
     # A fixed meeting point on this computer: `--standalone` looks up the computer's own name, which not every network
     # resolves, and takes a process that gets no time for a while on a busy computer for dead.
-    meeting = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-    command = [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc_per_node", "2", str(script)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     if sys.platform.startswith("linux"):
         environment["GLOO_SOCKET_IFNAME"] = "lo"
-    result = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, check=False)
+    for _ in range(5):
+        meeting = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+        command = [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc_per_node", "2", str(script)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, check=False)
+        if "EADDRINUSE" not in result.stderr:  # another program may take the port before torchrun does
+            break
     assert result.returncode == 0, result.stderr[-4000:]
     (one, values_one), (two, values_two) = (torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in (0, 1))
     assert values_one != values_two

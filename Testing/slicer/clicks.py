@@ -9,10 +9,16 @@ from pathlib import Path
 import slicer
 from fakechild import PLAYS
 
+BUSY = 10  # times as long as on a quiet computer
+PATIENCE = 60 * BUSY  # seconds
+
 
 def wait_for(condition, seconds=60, slot_errors=()):
-    """Let the event loop run until the condition holds; a new exception in a slot ends it."""
-    end = time.monotonic() + seconds
+    """Let the event loop run until the condition holds; a new exception in a slot ends it.
+
+    `seconds` is ample on a quiet computer; a busy one gets as much more as it may need.
+    """
+    end = time.monotonic() + BUSY * seconds
     while not condition():
         slicer.app.processEvents()
         assert not slot_errors, slot_errors[0]
@@ -27,7 +33,7 @@ def play(panel, name, method="DNVF"):
 
 
 def finish(panel, wait):
-    wait(lambda: not panel.logic.running, 20)
+    wait(lambda: not panel.logic.running)
 
 
 def register(panel, wait, name="quick"):

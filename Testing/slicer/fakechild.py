@@ -59,7 +59,8 @@ def main() -> int:
         return 2
     if play == "with a child":
         grandchild = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        (output / "grandchild").write_text(str(grandchild.pid))
+        (output / "grandchild.part").write_text(str(grandchild.pid))
+        (output / "grandchild.part").replace(output / "grandchild")
     return optimise(job, output, play, inbox)
 
 

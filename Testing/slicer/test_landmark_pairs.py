@@ -102,7 +102,7 @@ def test_lists_are_kept_in_the_scene_and_left_out_of_a_batch(panel, wait, tmp_pa
         panel.ui.batchSelector.setCheckState(add_volume(name, GRIDS["axial"]), qt.Qt.Checked)
     panel.ui.batchButton.click()
     section = next(s for s in panel.sections if hasattr(s, "batch"))
-    wait(lambda: not section.batch.running, 30)
+    wait(lambda: not section.batch.running)
     assert panel.logic.folder is not None and not list((panel.logic.folder / "inputs").glob("*landmarks*"))
     path = str(tmp_path / "scene.mrb")
     assert slicer.util.saveScene(path, {})
@@ -132,7 +132,7 @@ def test_landmarks_pull_the_field_and_the_table_owns_up_to_it(module, wait):
     module.parameters.options = json.dumps({"DNVF": {"landmark_weight": 3, "iterations": [30, 10]}})
     choose(module, point_list("f", places), point_list("m", places + shift))
     ui.applyButton.click()
-    finish(module, lambda condition, _seconds: wait(condition, 100))
+    finish(module, wait)
     run = runs()[0]
     figures = run.measurements
     assert figures["landmarks_before_mm"] == pytest.approx(5.0) and figures["landmarks_after_mm"] < 1.5
@@ -143,6 +143,6 @@ def test_landmarks_pull_the_field_and_the_table_owns_up_to_it(module, wait):
     ui.movingLandmarksSelector.setCurrentNode(module.parameters.movingLandmarks)
     ui.evaluateButton.click()
     section = next(s for s in module.sections if hasattr(s, "chooseFile"))
-    wait(lambda: not section.task.running, 60)
+    wait(lambda: not section.task.running)
     check = next(check for check in trust.checks(runs()[0]) if check.name == "Landmarks (TRE)")
     assert "8 of 8 guided the registration" in check.value and check.light == "amber"

@@ -1,7 +1,6 @@
 """The panel, clicked through with a child that plays the command line: every click path."""
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -106,9 +105,8 @@ def test_progress_preview_and_cancel(panel, wait):
     assert panel.runSection().preview.node is not None and panel.runSection().curve.stages
     assert panel.ui.applyButton.isHidden() and not panel.ui.cancelButton.isHidden()
     child = panel.logic.worker.process_id
-    start = time.monotonic()
     panel.ui.cancelButton.click()
-    assert gone(child) and time.monotonic() - start < 1
+    assert gone(child)
     assert "scene is unchanged" in panel.ui.statusLabel.text and panel.ui.applyButton.enabled
     assert slicer.mrmlScene.GetNumberOfNodes() == nodes and not temporary_files()
     assert look.slice_views()[0].GetBackgroundVolumeID() == background.GetID()
@@ -220,7 +218,7 @@ def test_many_pairs_one_failure_does_not_end_the_batch(panel, wait):
         panel.ui.batchSelector.setCheckState(volume, qt.Qt.Checked)
     panel.ui.batchButton.click()
     section = next(s for s in panel.sections if hasattr(s, "batch"))
-    wait(lambda: not section.batch.running, 30)
+    wait(lambda: not section.batch.running)
     assert "2 of 3 registered; failed: empty" in panel.ui.statusLabel.text
     assert len(runs()) == 2
     table = next(t for t in slicer.util.getNodesByClass("vtkMRMLTableNode") if t.GetName().startswith("Registrations"))
@@ -235,7 +233,7 @@ def test_sequence_of_volumes(panel, wait):
     panel.ui.sequenceSelector.setCurrentNode(sequence)
     panel.ui.batchButton.click()
     section = next(s for s in panel.sections if hasattr(s, "batch"))
-    wait(lambda: not section.batch.running, 30)
+    wait(lambda: not section.batch.running)
     assert {run.name for run in runs()} == {"4D [0] to fixed (DNVF)", "4D [1] to fixed (DNVF)"}
 
 

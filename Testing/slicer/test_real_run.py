@@ -1,7 +1,5 @@
 """The whole way once, with the real worker: panel, child process, torch, scene; then evidence and the report."""
 
-import time
-
 import numpy as np
 import pytest
 import slicer
@@ -22,7 +20,7 @@ def test_click_register_evaluate_report(module, wait, tmp_path):
     ui.presetComboBox.setCurrentText("Fast")
     assert module.logic.worker.alive, "it shall import torch while the user looks around"
     ui.applyButton.click()
-    wait(lambda: not module.logic.running, 100)
+    wait(lambda: not module.logic.running)
     assert "Done" in ui.statusLabel.text, ui.statusLabel.text
     run = runs()[0]
     assert run.measurements["mutual_information_after"] > run.measurements["mutual_information_before"]
@@ -55,7 +53,7 @@ def check_evidence(module, wait, fixed, moving):
         selector.setCurrentNode(points)
     ui.evaluateButton.click()
     section = next(s for s in module.sections if hasattr(s, "chooseFile"))
-    wait(lambda: not section.task.running, 60)
+    wait(lambda: not section.task.running)
     run = runs()[0]
     assert run.measurements["dice"]["body"] > 0.9, ui.statusLabel.text
     assert 0 < run.measurements["tre_mean_mm"] < 10 and len(run.measurements["tre_mm"]) == 3
@@ -68,7 +66,7 @@ def check_report(module, wait, tmp_path):
     section = next(s for s in module.sections if hasattr(s, "chooseFile"))
     section.chooseFile = lambda *_: str(tmp_path / "report.html")
     module.ui.reportButton.click()
-    wait(lambda: not section.task.running, 60)
+    wait(lambda: not section.task.running)
     assert (tmp_path / "report.html").stat().st_size > 10_000, module.ui.statusLabel.text
 
 
@@ -78,10 +76,9 @@ def test_logic_from_python_and_cancel(scene, wait):
     try:
         logic.register(fixed, moving, wait=False, preset="best", onFinished=outcomes.append)
         child = logic.worker.process_id
-        wait(lambda: logic.worker.ready, 60)
-        start = time.monotonic()
+        wait(lambda: logic.worker.ready)
         logic.cancel()
-        assert gone(child) and time.monotonic() - start < 1
+        assert gone(child)
         assert outcomes[0].status == "cancelled" and not runs()
     finally:
         logic.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 import faultychild
 import pytest
 import slicer
-from clicks import scene_as_ids, temporary_files
+from clicks import PATIENCE, scene_as_ids, temporary_files
 from NeuralRegistrationLib import samples
 from NeuralRegistrationLib.results import runs
 from test_worker import gone, wait_until
@@ -56,7 +56,7 @@ def test_fault_in_the_worker_is_one_sentence(pair, wait, fault, words):
         pytest.skip("made with the signals and limits of POSIX")
     before = start(pair, wait, fault)
     child = pair.logic.worker.process_id
-    wait(lambda: not pair.logic.running, 100)
+    wait(lambda: not pair.logic.running)
     said = pair.ui.statusLabel.text
     assert words in said and "\n" not in said and "Traceback" not in said, said
     assert scene_as_ids() == before and not temporary_files() and gone(child)
@@ -65,7 +65,7 @@ def test_fault_in_the_worker_is_one_sentence(pair, wait, fault, words):
 
 def test_too_little_gpu_memory_falls_back_to_the_cpu_and_says_so(pair, wait):
     start(pair, wait, "GPU memory once")
-    wait(lambda: not pair.logic.running, 100)
+    wait(lambda: not pair.logic.running)
     assert "Done" in pair.ui.statusLabel.text and "GPU has too little free memory" in pair.ui.statusLabel.text
     assert runs()[0].measurements["device"] == "cpu"
 
@@ -121,7 +121,7 @@ def test_application_ends_in_the_middle(how):
         child, *folders = application.stdout.readline().split()
         if how == "killed":
             os.kill(application.pid, signal.SIGKILL)
-        application.wait(30)
-    wait_until(lambda: gone(int(child)), 15)
+        application.wait(PATIENCE)
+    wait_until(lambda: gone(int(child)))
     if how != "killed":  # a killed program cannot tidy up; its files lie in the system's temporary folder
         assert not any(Path(folder).exists() for folder in folders)
