@@ -26,6 +26,12 @@ def wait_for(condition, seconds=60, slot_errors=()):
         time.sleep(0.005)
 
 
+def idle(seconds):
+    """Let the event loop run for a while: time for what must not happen."""
+    end = time.monotonic() + seconds
+    wait_for(lambda: time.monotonic() > end)
+
+
 def play(panel, name, method="DNVF"):
     """Choose what the fake child shall play."""
     number = next(key for key, value in PLAYS.items() if value == name)

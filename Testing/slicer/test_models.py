@@ -24,6 +24,17 @@ def test_added_model_is_listed_with_its_purpose(home):
         models.add(home / "mine.pt")
 
 
+def test_a_model_goes_by_the_name_of_its_file(home):
+    """As the option "model" does, where a shipped model would be taken for one of the same name."""
+    (home / "renamed.pt").write_bytes(b"weights")
+    (home / "renamed.json").write_text(json.dumps({"name": "another", "method": "FNOReg"}))
+    models.SHIPPED.mkdir()
+    (models.SHIPPED / "mine.pt").write_bytes(b"shipped")
+    assert models.add(home / "renamed.pt").name == "renamed"
+    with pytest.raises(RegistrationError, match=r"model mine\.pt already"):
+        models.add(home / "mine.pt")
+
+
 def test_what_is_no_model_is_refused(home):
     (home / "notes.txt").write_text("x")
     for name in ("notes.txt", "missing.pt"):

@@ -1,0 +1,161 @@
+"""What must not happen: results over inputs, figures of one run for another, a run disturbed by a second click."""
+
+import numpy as np
+import pytest
+import slicer
+from clicks import idle, play, register, scene_as_ids
+from fakerun import GRIDS, add_volume, write_run
+from neuralreg.job import RegistrationError
+from NeuralRegistrationLib import look
+from NeuralRegistrationLib.results import runs
+from NeuralRegistrationLib.scene import load_run
+from NeuralRegistrationLib.widget_batch import BatchSection
+
+
+def refused(panel):
+    """Why Register cannot be clicked."""
+    assert not panel.ui.applyButton.enabled
+    return panel.ui.hintLabel.text
+
+
+def test_an_input_is_no_output(panel):
+    ui = panel.ui
+    for volume in (panel.parameters.fixedVolume, panel.parameters.movingVolume):
+        ui.outputWarpedSelector.setCurrentNode(volume)
+        assert f'"{volume.GetName()}" is an input' in refused(panel)
+    ui.wantWarpedCheckBox.click()
+    assert ui.applyButton.enabled, "what is not wanted is not written"
+    start = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "start")
+    ui.initialTransformSelector.setCurrentNode(start)
+    ui.outputTransformSelector.setCurrentNode(start)
+    assert '"start" is an input' in refused(panel)
+
+
+def test_two_outputs_are_two_nodes(panel):
+    both = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "both")
+    panel.ui.outputTransformSelector.setCurrentNode(both)
+    panel.ui.outputInverseSelector.setCurrentNode(both)
+    assert "Two outputs go to the same node" in refused(panel)
+
+
+def test_a_second_run_does_not_replace_the_transform_under_which_the_volume_lies(panel, wait):
+    """It was registered as it lies there: with the new transform in its place it would lie elsewhere."""
+    register(panel, wait)
+    moving, transform = panel.parameters.movingVolume, runs()[0].transform
+    moving.SetAndObserveTransformNodeID(transform.GetID())
+    panel.ui.outputTransformSelector.setCurrentNode(transform)
+    assert f'"moving" lies under the output "{transform.GetName()}"' in refused(panel)
+    panel.ui.outputTransformSelector.setCurrentNode(None)
+    assert panel.ui.applyButton.enabled
+
+
+def test_a_second_start_leaves_the_first_run_alone(panel, wait):
+    play(panel, "endless")
+    panel.ui.applyButton.click()
+    assert not panel.ui.batchButton.enabled and not panel.ui.evaluateButton.enabled
+    section = panel.runSection()
+    wait(lambda: section.preview.node is not None)
+    preview, curve = section.preview, section.curve.stages
+    with pytest.raises(RegistrationError, match="is running"):
+        section.start(panel.request(), print)
+    assert section.preview is preview and section.curve.stages is curve and panel.logic.running
+    panel.ui.cancelButton.click()
+    assert not slicer.util.getNodes("Registration preview*")
+
+
+def test_evidence_is_measured_on_the_files_of_the_chosen_run(panel, wait, tmp_path):
+    """Another run may come later into the scene, from a file; the files at hand are not its."""
+    register(panel, wait)
+    assert panel.ui.reportButton.enabled
+    write_run(tmp_path, panel.parameters.fixedVolume, panel.parameters.movingVolume)
+    load_run(tmp_path, panel.parameters.fixedVolume, panel.parameters.movingVolume, "another")
+    panel.refresh()
+    ui = panel.ui
+    assert ui.runComboBox.currentText == "another" and not ui.reportButton.enabled and not ui.evaluateButton.enabled
+    ui.runComboBox.setCurrentIndex(1)
+    assert ui.reportButton.enabled and ui.evaluateButton.enabled
+    slicer.mrmlScene.RemoveNode(runs()[1].table)
+    panel.refresh()
+    assert ui.runComboBox.currentText == "another" and not ui.reportButton.enabled
+
+
+def test_flickering_ends_with_the_scene(panel, wait):
+    register(panel, wait)
+    panel.ui.flickerButton.click()
+    slicer.mrmlScene.Clear(0)
+    assert not panel.ui.flickerButton.checked and not panel.ui.flickerButton.enabled
+    look.blend(0.25)
+    idle(0.6)  # longer than the flicker's interval
+    assert {round(view.GetForegroundOpacity(), 2) for view in look.slice_views()} == {0.25}
+
+
+def test_cancelling_a_batch_ends_it_with_one_summary(panel, wait):
+    import qt
+
+    volumes = [panel.parameters.movingVolume, add_volume("second", GRIDS["axial"]), add_volume("third", GRIDS["axial"])]
+    for volume in volumes:
+        panel.ui.batchSelector.setCheckState(volume, qt.Qt.Checked)
+    play(panel, "quick")
+    panel.ui.batchButton.click()
+    batch = panel.section(BatchSection).batch
+    wait(lambda: batch.items[0].outcome is not None and panel.logic.running, 20)
+    panel.ui.cancelButton.click()
+    idle(0.2)
+    assert not batch.running and not panel.logic.running
+    assert panel.ui.statusLabel.text == "1 of 3 registered; cancelled."
+    shown = [panel.ui.batchTable.item(row, 1).text() for row in range(3)]
+    assert shown == ["done", "cancelled", "not started"]
+    tables = [n for n in slicer.util.getNodesByClass("vtkMRMLTableNode") if n.GetName().startswith("Registrations")]
+    assert len(tables) == 1
+
+
+def test_a_batch_writes_to_new_nodes_only(panel, wait):
+    """Each result in the same existing node would leave the last one only, under the names of all."""
+    import qt
+
+    mine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "mine")
+    panel.ui.outputTransformSelector.setCurrentNode(mine)
+    panel.ui.wantJacobianCheckBox.click()
+    for volume in (panel.parameters.movingVolume, add_volume("second", GRIDS["axial"])):
+        panel.ui.batchSelector.setCheckState(volume, qt.Qt.Checked)
+    play(panel, "quick")
+    panel.ui.batchButton.click()
+    batch = panel.section(BatchSection).batch
+    wait(lambda: not batch.running, 30)
+    transforms = {run.transform.GetID() for run in runs()}
+    assert len(transforms) == 2 and mine.GetID() not in transforms
+    assert all(run.jacobian is None and run.warped is not None for run in runs())
+
+
+def test_the_loss_curve_follows_the_width_of_the_panel(panel, wait):
+    panel.parent.show()
+    register(panel, wait)
+    label = panel.ui.lossLabel
+    for width in (620, 340):
+        label.resize(width, label.height)  # as the layout does when the panel gets wider
+        assert label.pixmap.width() == label.width == width
+        assert drawn(label) > 0.9 * width, "from end to end"
+    before = label.pixmap.cacheKey()
+    panel.cleanup()
+    label.resize(500, label.height)
+    assert label.pixmap.cacheKey() == before, "a closed panel does nothing any more"
+
+
+def drawn(label):
+    """The width of what is painted in a picture, in pixels."""
+    image = label.pixmap.toImage()
+    columns = [x for x in range(image.width()) if any(image.pixelColor(x, y).alpha() for y in range(image.height()))]
+    return np.ptp(columns)
+
+
+def test_a_hardened_node_leaves_no_transform_behind(panel, wait):
+    """What stood for its own parents is of no use any more."""
+    register(panel, wait)
+    points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "points")
+    points.AddControlPoint(1.0, 2.0, 3.0)
+    points.SetAndObserveTransformNodeID(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "own").GetID())
+    before = scene_as_ids()
+    panel.ui.applySelector.check(points)
+    panel.ui.hardenCheckBox.checked = True
+    panel.ui.moveButton.click()
+    assert scene_as_ids() == before and points.GetParentTransformNode() is None
