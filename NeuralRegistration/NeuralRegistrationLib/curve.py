@@ -7,25 +7,6 @@ import qt
 MARGIN = 4
 
 
-class ResizeWatch(qt.QWidget):
-    """Calls `changed` when another widget gets a new size. Never shown: PythonQt wants a widget to filter events."""
-
-    def __init__(self, watched, changed):
-        qt.QWidget.__init__(self)
-        self._watched, self._changed = watched, changed
-        watched.installEventFilter(self)
-
-    def eventFilter(self, watched, event):
-        if event.type() == qt.QEvent.Resize and self._changed is not None:
-            self._changed()
-        return False
-
-    def close(self) -> None:
-        """Look no longer."""
-        self._watched.removeEventFilter(self)
-        self._changed = None
-
-
 class LossCurve:
     """Collects values and draws them into a QLabel."""
 

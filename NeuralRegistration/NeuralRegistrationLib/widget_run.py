@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 
+import qt
 from neuralreg.job import Progress, RegistrationError
 from slicer.i18n import tr as _
 
 from . import estimate, look, theme
-from .curve import LossCurve, ResizeWatch
+from .curve import LossCurve
 from .dependencies import torch_problem
 from .logic import DONE, STOPPED, Outcome
 from .parameters import OUTPUTS
@@ -18,6 +19,25 @@ from .stages import STAGES
 from .widget_look import LookSection
 
 DRAW_EVERY = 0.2  # seconds between two drawings of the curve
+
+
+class ResizeWatch(qt.QWidget):
+    """Calls `changed` when another widget gets a new size. Never shown: PythonQt wants a widget to filter events."""
+
+    def __init__(self, watched, changed):
+        qt.QWidget.__init__(self)
+        self._watched, self._changed = watched, changed
+        watched.installEventFilter(self)
+
+    def eventFilter(self, watched, event):
+        if event.type() == qt.QEvent.Resize and self._changed is not None:
+            self._changed()
+        return False
+
+    def close(self) -> None:
+        """Look no longer."""
+        self._watched.removeEventFilter(self)
+        self._changed = None
 
 
 class RunSection(Section):

@@ -169,6 +169,27 @@ def test_the_page_uses_the_slicer_side_and_leaves_torch_to_children(module):
     assert not panel, "the panel's Qt files are what the page replaces"
 
 
+def test_what_the_page_takes_from_the_panel_touches_qt_in_functions_only():
+    """Outside Slicer there is a timer and nothing else of Qt: a widget as a base class would end the page's start."""
+    waiting, seen = {"NeuralRegistrationApp/" + module for module in modules(PAGE)}, set()
+    while waiting:
+        module = waiting.pop()
+        seen.add(module)
+        used = {name.replace(".", "/") + ".py" for name in imports(ROOT / module, (module.split("/")[0],))}
+        waiting |= {name for name in used - seen if name.startswith("NeuralRegistrationLib/")}
+    assert "NeuralRegistrationLib/curve.py" in seen
+    for module in seen:
+        for node in _on_import(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.Name) and node.id == "qt"), f"{module}, line {node.lineno}"
+
+
+def _on_import(node: ast.AST):
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield child
+            yield from _on_import(child)
+
+
 def test_nobody_else_needs_the_page():
     for module in modules():
         assert module == str(Path("commands/app.py")) or not any(
