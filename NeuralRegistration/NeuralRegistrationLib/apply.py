@@ -6,6 +6,7 @@ import slicer
 import vtk
 from neuralreg.job import RegistrationError
 
+from .look import maps
 from .results import Run, hierarchy
 
 TO_FIXED, TO_MOVING = "to fixed", "to moving"
@@ -70,6 +71,12 @@ def folders() -> list[tuple[int, str]]:
     tree.GetItemChildren(tree.GetSceneItemID(), ids, True)
     every = [ids.GetId(i) for i in range(ids.GetNumberOfIds())]
     return [(item, tree.GetItemName(item)) for item in every if tree.GetItemDataNode(item) is None and nodes_in(item)]
+
+
+def to_move(folder: int, run: Run, direction: str) -> list:
+    """The nodes in a folder, without those of the run that lie in the space where the others shall go."""
+    there = [run.fixed, run.warped, run.jacobian, *maps(run)] if direction == TO_FIXED else [run.moving]
+    return [node for node in nodes_in(folder) if not any(node is one for one in there)]
 
 
 def nodes_in(folder: int) -> list:

@@ -200,10 +200,10 @@ def _into_existing(node, output):
     """Move what was loaded into the node that the user chose, or keep the new one."""
     if node is None or output in (CREATE, SKIP):
         return node
+    output.SetAndObserveTransformNodeID(None)  # the result is in world space
     if node.IsA("vtkMRMLTransformNode"):
         output.SetAndObserveTransformFromParent(node.GetTransformFromParent())
     else:
-        output.SetAndObserveTransformNodeID(None)
         output.CopyOrientation(node)
         output.SetAndObserveImageData(node.GetImageData())
         if node.GetDisplayNode() is not None:

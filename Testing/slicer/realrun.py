@@ -54,7 +54,7 @@ def register(panel, wait=wait_for):
     """Click Register, wait for the end, which must be a good one; returns the run."""
     assert panel.ui.applyButton.enabled, panel.ui.hintLabel.text
     panel.ui.applyButton.click()
-    wait(lambda: not panel.logic.running, 100)
+    wait(lambda: not panel.logic.running)
     assert "Done" in panel.ui.statusLabel.text, panel.ui.statusLabel.text
     return runs()[0]
 
@@ -66,10 +66,11 @@ def finished(panel, watch=lambda: None):
     """
     fixed, moving = choose_pair(panel)
     moving.SetAndObserveTransformNodeID(linear("turn", TURN).GetID())
+    assert panel.logic.worker.alive, "it imports torch while the user looks around"
     with failing_on_slot_errors() as errors:
 
-        def wait(condition, seconds):
-            wait_for(lambda: (watch(), condition())[1], seconds, errors)
+        def wait(condition):
+            wait_for(lambda: (watch(), condition())[1], slot_errors=errors)
 
         run = register(panel, wait)
     return SimpleNamespace(panel=panel, ui=panel.ui, run=run, fixed=fixed, moving=moving, file=run_file(panel))

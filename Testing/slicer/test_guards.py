@@ -31,6 +31,21 @@ def test_an_input_is_no_output(panel):
     assert '"start" is an input' in refused(panel)
 
 
+def test_a_label_map_is_no_place_for_grey_values(panel):
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    box = panel.ui.outputWarpedSelector
+    assert "labels" not in {box.nodeFromIndex(index).GetName() for index in range(box.nodeCount())}
+
+
+def test_an_existing_transform_is_taken_out_from_under_its_parent(panel, wait):
+    """What is loaded maps world to world; a parent would bend it once more."""
+    mine, parent = (slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", name) for name in ("mine", "parent"))
+    mine.SetAndObserveTransformNodeID(parent.GetID())
+    panel.ui.outputTransformSelector.setCurrentNode(mine)
+    register(panel, wait)
+    assert runs()[0].transform is mine and mine.GetParentTransformNode() is None
+
+
 def test_two_outputs_are_two_nodes(panel):
     both = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "both")
     panel.ui.outputTransformSelector.setCurrentNode(both)
@@ -98,7 +113,7 @@ def test_cancelling_a_batch_ends_it_with_one_summary(panel, wait):
     play(panel, "quick")
     panel.ui.batchButton.click()
     batch = panel.section(BatchSection).batch
-    wait(lambda: batch.items[0].outcome is not None and panel.logic.running, 20)
+    wait(lambda: batch.items[0].outcome is not None and panel.logic.running)
     panel.ui.cancelButton.click()
     idle(0.2)
     assert not batch.running and not panel.logic.running
@@ -121,7 +136,7 @@ def test_a_batch_writes_to_new_nodes_only(panel, wait):
     play(panel, "quick")
     panel.ui.batchButton.click()
     batch = panel.section(BatchSection).batch
-    wait(lambda: not batch.running, 30)
+    wait(lambda: not batch.running)
     transforms = {run.transform.GetID() for run in runs()}
     assert len(transforms) == 2 and mine.GetID() not in transforms
     assert all(run.jacobian is None and run.warped is not None for run in runs())

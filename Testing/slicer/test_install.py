@@ -141,7 +141,7 @@ def test_success(asked, torch, extension, before, wait):
     texts = [text for text, _kind in asked.said]
     assert "does not react" in texts[0] and texts[-1] == "PyTorch is installed." and asked.said[-1][1] == "good"
     assert asked.ui.installButton.isHidden() and not is_warning(asked)
-    wait(lambda: asked.panel.logic.worker.ready, 20)  # and the worker starts without another click
+    wait(lambda: asked.panel.logic.worker.ready)  # and the worker starts without another click
     assert "because this is a test" in asked.ui.deviceLabel.text
 
 
@@ -191,25 +191,25 @@ def test_a_torch_that_cannot_be_loaded_is_said_before_apply_and_can_be_installed
     worker, started = panel.logic.worker, []
     worker.command = lambda inbox: started.append(inbox) or broken(inbox)
     panel.refresh()
-    wait(lambda: worker.trouble, 20)
+    wait(lambda: worker.trouble)
     assert ui.deviceLabel.text.startswith("PyTorch cannot be loaded; install it again") and is_warning(asked)
     assert not ui.installButton.isHidden()
     for _ in range(3):
         panel.refresh()
     assert len(started) == 1, "it is not tried over and over"
     ui.applyButton.click()
-    wait(lambda: not panel.logic.running, 20)
+    wait(lambda: not panel.logic.running)
     assert "cannot be loaded" in ui.statusLabel.text
     install(extension, torch)
     worker.command = None
     ui.installButton.click()
-    wait(lambda: worker.ready, 20)
+    wait(lambda: worker.ready)
     assert "because this is a test" in ui.deviceLabel.text and ui.installButton.isHidden()
 
 
 def test_other_ends_of_a_waiting_child_are_no_trouble_with_torch(scene, wait):
     worker = Worker(lambda inbox: [sys.executable, "-c", "raise SystemExit(3)"])
     worker.warm()
-    wait(lambda: worker.poll() == [] and not worker.alive, 20)
+    wait(lambda: worker.poll() == [] and not worker.alive)
     worker.poll()
     assert worker.trouble == ""

@@ -46,16 +46,18 @@ def tidy(done):
 def move(done, nodes, direction=TO_FIXED, harden=False, folder=None):
     """Check the nodes, choose the folder, click."""
     ui = done.ui
-    done.panel.refresh()
     for node in nodes:
         ui.applySelector.check(node)
-    names = [ui.folderComboBox.itemText(i) for i in range(ui.folderComboBox.count)]
-    ui.folderComboBox.setCurrentIndex(names.index(folder) if folder else 0)
+    ui.folderComboBox.setCurrentIndex(folders_offered(done).index(folder) if folder else 0)
     ui.directionComboBox.setCurrentIndex(direction)
     ui.hardenCheckBox.checked = harden
     ui.moveButton.click()
     for node in nodes:
         ui.applySelector.uncheck(node)
+
+
+def folders_offered(done):
+    return [done.ui.folderComboBox.itemText(i) for i in range(done.ui.folderComboBox.count)]
 
 
 def in_moving_space(done):
@@ -143,13 +145,16 @@ def test_a_model_goes_point_by_point(done):
     assert np.abs(slicer.util.arrayFromModelPoints(model) - STRUCTURES).max() < 0.1
 
 
-def test_a_folder_with_all_that_is_in_it(done):
+def test_a_folder_with_all_that_is_in_it_but_not_what_is_there_already(done, wait):
     tree = results.hierarchy()
     folder = tree.CreateFolderItem(tree.GetSceneItemID(), "patient")
     inner = tree.CreateFolderItem(folder, "study")
     lists = [point_list(f"list {i}", in_moving_space(done)) for i in range(3)]
     for node, item in zip(lists[:2], (folder, inner), strict=True):
         results.put_into_folder(node, item)
+    results.put_into_folder(done.run.jacobian, inner)  # is in fixed space already
+    results.put_into_folder(done.fixed, folder)
+    wait(lambda: "patient" in folders_offered(done))  # without another click
     move(done, [], folder="patient", harden=True)
     assert done.ui.statusLabel.text == "2 moved."
     for node in lists[:2]:

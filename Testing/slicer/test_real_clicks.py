@@ -127,7 +127,7 @@ def test_before_after_slider_and_flicker(done, wait):
     assert layers() == (fixed, warped, 0.25)
     done.ui.flickerButton.click()
     for opacity in (1.0, 0.0, 1.0):
-        wait(lambda opacity=opacity: layers()[2] == opacity, 5)
+        wait(lambda opacity=opacity: layers()[2] == opacity)
     done.ui.flickerButton.click()
     assert layers() == (fixed, warped, 0.25)
 
@@ -184,7 +184,7 @@ def test_evidence_csv_and_report(done, wait, tmp_path):
     for name, node in zip(("fixed", "moving"), lists, strict=True):
         getattr(ui, f"{name}LandmarksSelector").setCurrentNode(node)
     ui.evaluateButton.click()
-    wait(lambda: not section.task.running, 60)
+    wait(lambda: not section.task.running)
     measured = runs()[0].measurements
     errors = np.linalg.norm(through(done.file, STRUCTURES) - place(TURN, truth(STRUCTURES)), axis=1)
     assert np.allclose([measured["tre_mm"][str(i + 1)] for i in range(len(errors))], errors, atol=1e-3)
@@ -205,7 +205,7 @@ def test_evidence_csv_and_report(done, wait, tmp_path):
     in_panel = [ui.trustTable.item(row, 0).text() for row in range(ui.trustTable.rowCount)]
     assert {"Similarity of the images", "Overlap: body", "Overlap: bright", "Landmark 4"} <= set(in_panel), in_panel
     ui.reportButton.click()
-    wait(lambda: not section.task.running, 60)
+    wait(lambda: not section.task.running)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "TG-132" in page and "<svg" in page and f"{measured['tre_mean_mm']:.2f}" in page, ui.statusLabel.text
 

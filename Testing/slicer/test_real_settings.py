@@ -166,9 +166,9 @@ def error_without(panel):
 def test_stop_and_keep(panel, wait):
     choose_pair(panel, preset="Best")
     panel.ui.applyButton.click()
-    wait(lambda: panel.runSection().curve.stages, 100)
+    wait(lambda: panel.runSection().curve.stages)
     panel.ui.stopButton.click()
-    wait(lambda: not panel.logic.running, 100)
+    wait(lambda: not panel.logic.running)
     assert "stopped early" in panel.ui.statusLabel.text and Result.load(panel.logic.runFolder / RESULT).stopped_early
     run = runs()[0]
     back = [run.inverse.GetTransformFromParent().TransformPoint(p) for p in through(run_file(panel), STRUCTURES)]
@@ -193,7 +193,7 @@ def test_a_list_and_a_sequence_with_one_failure(panel, wait):
     panel.ui.sequenceSelector.setCurrentNode(sequence)
     panel.ui.batchButton.click()
     batch = panel.section(BatchSection).batch
-    wait(lambda: not batch.running, 200)
+    wait(lambda: not batch.running)
     assert panel.ui.statusLabel.text == "2 of 3 registered; failed: empty."
     by_name = {run.name.split(" to ")[0]: run for run in runs()}
     assert set(by_name) == {"second", "breath [0.5]"}
