@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"neuralreg: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except (Cancelled, KeyboardInterrupt) as error:
-        print(f"neuralreg: {str(error) or 'cancelled, nothing was written.'}", file=sys.stderr)
+        print(f"neuralreg: {str(error) or 'cancelled.'}", file=sys.stderr)
         return EXIT_CANCELLED
     except BrokenPipeError:  # whoever read our output is gone, and with it the reason to go on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -77,6 +77,14 @@ def publish(partial: Path, output: Path) -> None:
         raise
 
 
+def written_since(output: Path, since: float) -> bool:
+    """Whether `output` holds a result that is not older than `since` (seconds since 1970)."""
+    try:
+        return (output / RESULT).stat().st_mtime >= since
+    except OSError:
+        return False
+
+
 def _make_folder(output: Path) -> list[Path]:
     """Create `output`; returns the folders that were created, innermost first."""
     missing = [folder for folder in (output, *output.parents) if not folder.exists()]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import random
 import signal
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from child import ENVIRONMENT, PATIENCE, python, start, wait_for_iterations
-from neuralreg import cli
-from neuralreg.commands import inspect
-from neuralreg.job import EXIT_CANCELLED
+from neuralreg import cli, workspace
+from neuralreg import run as run_module
+from neuralreg.commands import inspect, register
+from neuralreg.job import EXIT_CANCELLED, RESULT
 from neuralreg.workspace import RUN_FILES
 from short_runs import ENDLESS, settings
 
@@ -46,6 +48,36 @@ def test_an_interruption_gets_past_those_who_catch_every_error(capsys, monkeypat
     monkeypatch.setattr(inspect, "_methods", swallowing)
     assert cli.main(["methods"]) == EXIT_CANCELLED and "cancelled" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_interrupted_run_says_truly_what_is_there(job, tmp_path, moment, capsys, monkeypatch):
+    """Also when the signal comes after the last file was put in its place."""
+
+    def publish(partial, output):
+        if moment == "before":
+            signal.raise_signal(signal.SIGTERM)
+        workspace.publish(partial, output)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(run_module, "publish", publish)
+    job().save(tmp_path / "job.json")
+    assert cli.main(["run", str(tmp_path / "job.json")]) == EXIT_CANCELLED
+    said = capsys.readouterr().err
+    if moment == "before":
+        assert "nothing was written" in said and not (tmp_path / "out").exists()
+    else:
+        assert "complete" in said and str(tmp_path / "out") in said
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(RUN_FILES)
+
+
+def test_an_earlier_result_is_not_taken_for_that_of_a_cancelled_run(job, tmp_path, capsys, monkeypatch):
+    job().save(tmp_path / "job.json")
+    assert cli.main(["run", str(tmp_path / "job.json")]) == 0
+    os.utime(tmp_path / "out" / RESULT, (register.STARTED - 1,) * 2)
+    monkeypatch.setattr(run_module, "publish", lambda *_: signal.raise_signal(signal.SIGTERM))
+    assert cli.main(["run", str(tmp_path / "job.json"), "--overwrite"]) == EXIT_CANCELLED
+    assert "nothing was written" in capsys.readouterr().err and (tmp_path / "out" / RESULT).exists()
 
 
 def test_termination_at_random_moments(pair, tmp_path, monkeypatch):

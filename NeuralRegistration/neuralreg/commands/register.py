@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..inbox import Inbox
-from ..job import EXIT_CANCELLED, Progress, RegistrationError, RegistrationJob, Result
+from ..job import EXIT_CANCELLED, Cancelled, Progress, RegistrationError, RegistrationJob, Result
 from ..monitor import FileMonitor, Show, bar, json_lines
-from ..workspace import check_output
+from ..workspace import check_output, written_since
 from .shared import add_command, add_settings, settings_of
 
 STARTED = time.time()  # a `cancel` file older than this process was not meant for it
@@ -139,9 +139,19 @@ def _execute(job: RegistrationJob, options: argparse.Namespace, since: float, in
 
     monitor = _Monitor(Path(job.output), _shower(options.progress), since, previews=options.progress == "json")
     monitor.inbox = inbox
-    result = run(job, monitor, overwrite=options.overwrite)
-    if options.progress != "json":
-        print(_summary(job, result))
+    try:
+        result = run(job, monitor, overwrite=options.overwrite)
+        if options.progress != "json":
+            print(_summary(job, result))
+    except (Cancelled, KeyboardInterrupt) as error:
+        raise Cancelled(_what_is_left(Path(job.output), since)) from error
+
+
+def _what_is_left(output: Path, since: float) -> str:
+    """What a run that was cancelled has left: the signal may have come when everything was in its place already."""
+    if written_since(output, since):
+        return f"cancelled at the very end; the result in {output} is complete."
+    return "cancelled, nothing was written."
 
 
 class _Monitor(FileMonitor):
