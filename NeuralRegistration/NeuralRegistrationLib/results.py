@@ -64,11 +64,16 @@ def add_table(name: str, result: Result, **nodes):
     table.SetName(slicer.mrmlScene.GenerateUniqueName(f"{name} metrics"))
     table.SetAttribute(RUN, name)
     for role, node in nodes.items():
-        if node is not None and node.GetScene() is not None:  # an item of a sequence is in no scene
+        if in_scene(node) is not None:
             table.SetNodeReferenceID(f"NeuralRegistration.{role}", node.GetID())
     seconds = {f"seconds {stage}": value for stage, value in result.timings.items()}
     write_measurements(table, {"method": result.method, "device": result.device, **result.metrics, **seconds})
     return table
+
+
+def in_scene(node):
+    """The node, unless it is None or not in the scene: items of a sequence have IDs that are those of others here."""
+    return node if node is not None and node.GetScene() is slicer.mrmlScene else None
 
 
 def write_measurements(table, measurements: dict[str, Any]) -> None:

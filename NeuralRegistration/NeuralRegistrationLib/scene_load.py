@@ -216,8 +216,9 @@ def _reference(transform, fixed, moving) -> None:
     """Note on a transform node which volumes it joins; modules that show transforms use this."""
     if transform is None:
         return
-    transform.SetNodeReferenceID(transform.GetFixedNodeReferenceRole(), fixed.GetID() if fixed else None)
-    transform.SetNodeReferenceID(transform.GetMovingNodeReferenceRole(), moving.GetID() if moving else None)
+    roles = transform.GetFixedNodeReferenceRole(), transform.GetMovingNodeReferenceRole()
+    for role, node in zip(roles, map(results.in_scene, (fixed, moving)), strict=True):
+        transform.SetNodeReferenceID(role, node.GetID() if node is not None else None)
 
 
 def _copy_display(source, target) -> None:

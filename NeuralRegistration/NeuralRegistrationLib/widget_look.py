@@ -49,6 +49,7 @@ class LookSection(Section):
         if run is None:
             self.ui.flickerButton.checked = False  # nobody could stop it any more
         else:
+            self.ui.beforeButton.enabled = run.moving is not None
             self.ui.jacobianButton.enabled = run.jacobian is not None
             self.ui.gridButton.enabled = run.transform is not None
             both = run.warped is not None and run.fixed is not None

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import qt
 import slicer
 from clicks import idle, play, register, scene_as_ids
 from fakerun import GRIDS, add_volume, write_run
@@ -105,8 +106,6 @@ def test_flickering_ends_with_the_scene(panel, wait):
 
 
 def test_cancelling_a_batch_ends_it_with_one_summary(panel, wait):
-    import qt
-
     volumes = [panel.parameters.movingVolume, add_volume("second", GRIDS["axial"]), add_volume("third", GRIDS["axial"])]
     for volume in volumes:
         panel.ui.batchSelector.setCheckState(volume, qt.Qt.Checked)
@@ -126,8 +125,6 @@ def test_cancelling_a_batch_ends_it_with_one_summary(panel, wait):
 
 def test_a_batch_writes_to_new_nodes_only(panel, wait):
     """Each result in the same existing node would leave the last one only, under the names of all."""
-    import qt
-
     mine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "mine")
     panel.ui.outputTransformSelector.setCurrentNode(mine)
     panel.ui.wantJacobianCheckBox.click()
@@ -170,7 +167,7 @@ def test_a_hardened_node_leaves_no_transform_behind(panel, wait):
     points.AddControlPoint(1.0, 2.0, 3.0)
     points.SetAndObserveTransformNodeID(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "own").GetID())
     before = scene_as_ids()
-    panel.ui.applySelector.check(points)
+    panel.ui.applySelector.setCheckState(points, qt.Qt.Checked)
     panel.ui.hardenCheckBox.checked = True
     panel.ui.moveButton.click()
     assert scene_as_ids() == before and points.GetParentTransformNode() is None

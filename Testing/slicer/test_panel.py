@@ -235,6 +235,9 @@ def test_sequence_of_volumes(panel, wait):
     section = next(s for s in panel.sections if hasattr(s, "batch"))
     wait(lambda: not section.batch.running)
     assert {run.name for run in runs()} == {"4D [0] to fixed (DNVF)", "4D [1] to fixed (DNVF)"}
+    for run in runs():  # an item has the ID that another node has in the scene
+        assert run.moving is None and run.transform.GetNodeReference(run.transform.GetMovingNodeReferenceRole()) is None
+    assert not panel.ui.beforeButton.enabled
 
 
 def test_csv(panel, wait, tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import qt
 import SimpleITK as sitk
 import slicer
 import vtk
@@ -47,13 +48,13 @@ def move(done, nodes, direction=TO_FIXED, harden=False, folder=None):
     """Check the nodes, choose the folder, click."""
     ui = done.ui
     for node in nodes:
-        ui.applySelector.check(node)
+        ui.applySelector.setCheckState(node, qt.Qt.Checked)
     ui.folderComboBox.setCurrentIndex(folders_offered(done).index(folder) if folder else 0)
     ui.directionComboBox.setCurrentIndex(direction)
     ui.hardenCheckBox.checked = harden
     ui.moveButton.click()
     for node in nodes:
-        ui.applySelector.uncheck(node)
+        ui.applySelector.setCheckState(node, qt.Qt.Unchecked)
 
 
 def folders_offered(done):

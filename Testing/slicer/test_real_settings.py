@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import qt
 import SimpleITK as sitk
 import slicer
 from fakerun import as_sitk
@@ -122,6 +123,7 @@ def test_masks_and_options_typed_in(panel):
     assert list(result.options["iterations"]) == [40, 30] and result.options["smoothness"] == 0.5
     job = json.loads((panel.logic.runFolder / JOB).read_text(encoding="utf-8"))
     for side, labels in (("fixed", slicer.util.arrayFromVolume(fixed) > 20), ("moving", voxels)):
+        assert job[f"{side}_mask"], "the worker is told of it"
         mask = sitk.ReadImage(job[f"{side}_mask"])
         expected = slicer.util.arrayFromVolume(trusted) if side == "moving" else labels
         assert sitk.GetArrayFromImage(mask).sum() == expected.sum()
@@ -177,8 +179,6 @@ def test_stop_and_keep(panel, wait):
 
 
 def test_a_list_and_a_sequence_with_one_failure(panel, wait):
-    import qt
-
     fixed, first = samples.addSmallPair()
     second = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, first, "second")
     second.SetAndObserveTransformNodeID(linear("turn", TURN).GetID())
@@ -201,6 +201,9 @@ def test_a_list_and_a_sequence_with_one_failure(panel, wait):
         transform = by_name[name].transform.GetTransformFromParent()
         there = np.array([transform.TransformPoint(point) for point in STRUCTURES])
         assert np.linalg.norm(there - place(matrix, truth(STRUCTURES)), axis=1).mean() < 2.0, name
+    assert by_name["second"].moving is second
+    ours, role = by_name["breath [0.5]"], kept.GetMovingNodeReferenceRole()
+    assert ours.moving is None and ours.transform.GetNodeReference(role) is None, "an item of a sequence is in no scene"
     assert np.allclose(kept.GetTransformFromParent().TransformPoint(STRUCTURES[0]), STRUCTURES[0]), "not overwritten"
     (table,) = [t for t in slicer.util.getNodesByClass("vtkMRMLTableNode") if t.GetName().startswith("Registrations")]
     cells = [[table.GetTable().GetValue(row, column).ToString() for column in range(7)] for row in range(3)]
