@@ -34,7 +34,7 @@ class ResizeWatch(qt.QWidget):
             self._changed()
         return False
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Look no longer."""
         self._watched.removeEventFilter(self)
         self._changed = None
@@ -157,6 +157,6 @@ class RunSection(Section):
             section.enabled = not running
 
     def close(self) -> None:
-        self._resized.close()
+        self._resized.stop()
         if self.preview is not None:
             self.preview.end()

@@ -69,6 +69,8 @@ def test_progress_curve_and_preview(done):
     assert not done.ui.lossLabel.pixmap.isNull() and not done.ui.lossLabel.isHidden()
     assert not slicer.util.getNodes("Registration preview*"), "the preview takes itself away"
     assert "going by runs on this computer" in done.ui.estimateLabel.text
+    device, _colon, reason = done.panel.logic.worker.device.partition(": ")
+    assert device == done.run.measurements["device"] and reason and reason in done.ui.deviceLabel.text
     assert len(temporary_files()) == 1, "the run's own folder, for the evaluation"
 
 
