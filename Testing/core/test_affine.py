@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from neuralreg import affine_search
-from neuralreg.affine import register_affine
+from neuralreg.affine import level as one_level
+from neuralreg.affine import register_affine, search, similarity
 from neuralreg.image import Grid, Image, canonical, resample
 from neuralreg.job import Cancelled, Monitor, RegistrationError
 from neuralreg.transform import Affine
@@ -155,7 +155,7 @@ def test_a_perfect_start_is_not_made_worse():
 def test_a_search_that_went_wrong_keeps_the_start_and_says_so(monkeypatch):
     fixed, moving = pair(motion(0, (1, 0, 0)), grid())
     astray = motion(50, (30, 30, 30)).matrix
-    monkeypatch.setattr("neuralreg.affine.descend", lambda *args, **kwargs: (astray, 0.0))
+    monkeypatch.setattr("neuralreg.affine.stage.descend", lambda *args, **kwargs: (astray, 0.0))
     found = register_affine(fixed, moving, initial=Affine.identity())
     np.testing.assert_array_equal(found.moving_from_aligned.matrix, np.eye(4))
     assert "start was kept" in found.warning
@@ -182,7 +182,7 @@ def test_noise_alone_cannot_collapse_the_scales():
     generator = torch.Generator().manual_seed(3)
     fixed, moving = (Image(torch.rand(1, 20, 24, 18, generator=generator), Grid.from_parts((18, 24, 20))) for _ in "ab")
     scales = np.linalg.svd(register_affine(fixed, moving).moving_from_aligned.matrix[:3, :3], compute_uv=False)
-    low, high = affine_search.SCALES
+    low, high = search.SCALES
     assert low <= scales.min() and scales.max() <= high
 
 
@@ -218,12 +218,12 @@ def test_the_same_input_gives_the_same_bytes_with_any_number_of_threads():
 
 @pytest.mark.parametrize("name", ["local_correlation", "covered_correlation", "mutual_information"])
 def test_slopes_match_finite_differences(name):
-    cost, generator = getattr(affine_search, name), torch.Generator().manual_seed(0)
+    cost, generator = getattr(similarity, name), torch.Generator().manual_seed(0)
     points = (torch.rand(1, 3, 2, 3, 64, generator=generator) - 0.5).double() * 6
     fixed = torch.rand(6, 64, generator=generator).double()
     moving = torch.rand(1, 2, 9, 10, 11, generator=generator).double() * 0.5 + 0.4
-    volume = affine_search.Volume(moving, Grid.from_parts((11, 10, 9)))
-    level = affine_search.Level(points, fixed, torch.ones_like(fixed), fixed[:, 0], np.zeros(3), volume, 1.0)
+    volume = one_level.Volume(moving, Grid.from_parts((11, 10, 9)))
+    level = one_level.Level(points, fixed, torch.ones_like(fixed), fixed[:, 0], np.zeros(3), volume, 1.0)
     matrix = torch.tensor([[1.02, 0.03, 0, 5.13], [0, 0.97, 0.02, 4.61], [0.01, 0, 1, 4.27]]).double()
     matrix.requires_grad_(True)
     assert torch.autograd.gradcheck(lambda m: cost(level, m), matrix, eps=1e-7, atol=1e-5)

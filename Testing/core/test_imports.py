@@ -16,7 +16,7 @@ FLOORS = {
     1: {"job", "inbox", "sampling", "losses", "weights", "networks", "files", "usage", "workspace", "devices", "qa"}
     | {"adam", "hdf5", "allocator"},
     2: {"image", "pyramid", "calibration", "feedforward", "workers"},
-    3: {"transform", "preprocess", "optimise", "affine_search", "diffeomorphism", "body", "batch"},
+    3: {"transform", "preprocess", "optimise", "diffeomorphism", "body", "batch"},
     4: {"io", "affine", "metrics", "methods", "points", "phantom"},
     5: {"pipeline", "run", "api", "apply", "monitor", "samples", "evaluate", "report", "train", "training"},
     6: {"cli", "commands", "__main__", "__init__"},

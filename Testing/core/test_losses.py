@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from neuralreg import losses
+from neuralreg.losses import local_correlation, similarities
 from scipy.ndimage import uniform_filter
 
 SHAPE = (9, 10, 11)
@@ -65,12 +66,12 @@ def plain_lncc(fixed, warped, weight, window, stride, seen=None):
         return torch.nn.functional.avg_pool3d(torch.nn.functional.pad(x, pad), window, 1) / share
 
     if seen is not None:
-        present, whole = mean(seen).clamp_min(losses.LEAST_SHARE), mean
+        present, whole = mean(seen).clamp_min(local_correlation.LEAST_SHARE), mean
         mean = lambda x: whole(x * seen, present)  # noqa: E731
     fixed, warped = fixed - fixed.mean(), warped - fixed.mean()
     f, w = mean(fixed), mean(warped)
-    a = mean(fixed**2) - f**2 + losses.VARIANCE_FLOOR
-    b = mean(warped**2) - w**2 + losses.VARIANCE_FLOOR
+    a = mean(fixed**2) - f**2 + local_correlation.VARIANCE_FLOOR
+    b = mean(warped**2) - w**2 + local_correlation.VARIANCE_FLOOR
     share = torch.nn.functional.avg_pool3d(weight, stride, stride, ceil_mode=True, count_include_pad=False)
     share = share if seen is None else share * present
     return -((mean(fixed * warped) - f * w) ** 2 / (a * b) * share / share.sum()).sum()
@@ -100,7 +101,7 @@ def test_lncc_equals_scipy_windows_inside(images):
     f, w = fixed[0, 0].numpy(), warped[0, 0].numpy()
     mean = lambda x: uniform_filter(x, 5)  # noqa: E731
     cov = mean(f * w) - mean(f) * mean(w)
-    var = [mean(x * x) - mean(x) ** 2 + losses.VARIANCE_FLOOR for x in (f, w)]
+    var = [mean(x * x) - mean(x) ** 2 + local_correlation.VARIANCE_FLOOR for x in (f, w)]
     expected = -(cov**2 / (var[0] * var[1]))[2:-2, 2:-2, 2:-2].mean()
     assert float(losses.lncc(fixed, warped, inner, window=5)) == pytest.approx(expected, rel=1e-6)
 
@@ -152,7 +153,7 @@ def test_mutual_information_knows_its_extremes():
 def test_joint_histogram_is_a_probability_with_the_right_means():
     random = torch.Generator().manual_seed(3)
     fixed, warped = torch.rand(2, 5000, generator=random, dtype=torch.float64)
-    joint = losses._joint_histogram(fixed, warped, torch.ones(5000, dtype=torch.float64), 32)
+    joint = similarities._joint_histogram(fixed, warped, torch.ones(5000, dtype=torch.float64), 32)
     assert float(joint.sum()) == pytest.approx(1)
     bins = torch.arange(32, dtype=torch.float64)
     assert float((joint.sum(1) * bins).sum()) == pytest.approx(float(fixed.mean() * 31))
@@ -160,8 +161,8 @@ def test_joint_histogram_is_a_probability_with_the_right_means():
 
 
 def test_mind_compares_the_twelve_pairs_of_neighbours_at_root_two():
-    assert len(losses._MIND_PAIRS) == 12
-    assert {math.dist(a, b) for a, b in losses._MIND_PAIRS} == {math.sqrt(2)}
+    assert len(similarities._MIND_PAIRS) == 12
+    assert {math.dist(a, b) for a, b in similarities._MIND_PAIRS} == {math.sqrt(2)}
 
 
 def test_mind_does_not_see_inverted_contrast():

@@ -14,20 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .affine_search import (
-    Level,
-    Volume,
-    averaged,
-    covered_correlation,
-    descend,
-    evaluate,
-    local_correlation,
-    make_level,
-    mutual_information,
-)
-from .image import Image, canonical, resample
-from .job import Monitor, Progress, choose
-from .transform import Affine
+from ..image import Image, canonical, resample
+from ..job import Monitor, Progress, choose
+from ..transform import Affine
+from .level import Level, Volume, averaged, make_level
+from .search import descend
+from .similarity import covered_correlation, evaluate, local_correlation, mutual_information
 
 LEVEL_POINTS = (9_000, 30_000, 100_000)  # points in the box around the fixed object: 7.2, 4.8 and 3.2 mm for a brain
 START_ANGLE = np.deg2rad(22.0)
