@@ -12,7 +12,8 @@ from neuralreg.job import Result
 from slicer.i18n import tr as _
 
 RUN, MEASUREMENTS = "NeuralRegistration.Run", "NeuralRegistration.Measurements"
-ROLES = ("fixed", "moving", "transform", "inverse", "warped", "jacobian")
+MADE = ("transform", "inverse", "warped", "jacobian")
+ROLES = ("fixed", "moving", *MADE)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,14 @@ def add_table(name: str, result: Result, **nodes):
 def in_scene(node):
     """The node, unless it is None or not in the scene: items of a sequence have IDs that are those of others here."""
     return node if node is not None and node.GetScene() is slicer.mrmlScene else None
+
+
+def forget(node) -> None:
+    """Take a node, whose content is about to be replaced, from the runs that made the content."""
+    for run in runs():
+        for role in MADE:
+            if getattr(run, role) is node:
+                run.table.SetNodeReferenceID(f"NeuralRegistration.{role}", None)
 
 
 def write_measurements(table, measurements: dict[str, Any]) -> None:

@@ -200,6 +200,7 @@ def _into_existing(node, output):
     """Move what was loaded into the node that the user chose, or keep the new one."""
     if node is None or output in (CREATE, SKIP):
         return node
+    results.forget(output)
     output.SetAndObserveTransformNodeID(None)  # the result is in world space
     if node.IsA("vtkMRMLTransformNode"):
         output.SetAndObserveTransformFromParent(node.GetTransformFromParent())

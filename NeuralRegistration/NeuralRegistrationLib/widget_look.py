@@ -59,7 +59,9 @@ class LookSection(Section):
 
     def _name_slider(self) -> None:
         """Say what the slider fades to, which the buttons decide."""
-        over = next((name for button, name in LAYERS.items() if getattr(self.ui, button).checked), _("warped"))
+        run = self.panel.run()
+        plain = _("moving") if run is not None and run.warped is None else _("warped")
+        over = next((name for button, name in LAYERS.items() if getattr(self.ui, button).checked), plain)
         self.ui.blendLabel.text = _("Fixed – {over}:").format(over=over)
 
     def onRun(self, index=0) -> None:

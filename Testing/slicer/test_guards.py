@@ -47,6 +47,19 @@ def test_an_existing_transform_is_taken_out_from_under_its_parent(panel, wait):
     assert runs()[0].transform is mine and mine.GetParentTransformNode() is None
 
 
+def test_a_run_whose_volume_was_replaced_does_not_show_the_other_as_its_own(panel, wait):
+    register(panel, wait)
+    warped = runs()[0].warped
+    panel.ui.outputWarpedSelector.setCurrentNode(warped)
+    register(panel, wait)
+    second, first = runs()
+    assert second.warped is warped and first.warped is None and first.transform is not None
+    panel.ui.runComboBox.setCurrentIndex(1)
+    assert not panel.ui.checkerButton.enabled
+    assert look.slice_views()[0].GetForegroundVolumeID() == first.moving.GetID()
+    assert panel.ui.blendLabel.text == "Fixed – moving:"
+
+
 def test_two_outputs_are_two_nodes(panel):
     both = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "both")
     panel.ui.outputTransformSelector.setCurrentNode(both)
