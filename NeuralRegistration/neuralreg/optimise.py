@@ -113,8 +113,8 @@ class Fit:
     energy: Energy
     monitor: Monitor = field(default_factory=Monitor)
     rate: float = 0.05
-    smoothing: float = 0.7  # voxels of the velocity lattice
-    squarings: int = 4
+    smoothing: float = 1.0  # voxels of the velocity lattice
+    squarings: int = 2
     chain: Chain = field(default_factory=Chain)
     curve: list[list[float]] = field(default_factory=list)  # [level, iteration, loss]
     stopped: bool = False

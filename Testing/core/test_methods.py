@@ -159,6 +159,13 @@ def test_stop_after_a_divergence_keeps_the_map_before_it(monkeypatch):
     assert fit.stopped and float(fit.chain.forward.abs().max()) == 0.0
 
 
+def test_the_fit_and_dnvf_have_the_same_defaults():
+    options = make_method("DNVF", "balanced")
+    for field in dataclasses.fields(Fit):
+        if field.name in ("smoothing", "squarings", "rate"):
+            assert field.default == getattr(options, field.name)
+
+
 def fitted(images: Images, directions: str) -> Fit:
     torch.manual_seed(0)
     fit = Fit(images, Energy())

@@ -68,7 +68,7 @@ class CasDNVF:
         from .start import model, predicted
 
         energy = Energy(similarity, self.smoothness, self.volume, landmark_weight=self.landmark_weight)
-        fit = Fit(pair.images(device), energy, monitor, smoothing=1.0, squarings=2)
+        fit = Fit(pair.images(device), energy, monitor)
         predicted(fit, model(self.model, self.network, similarity))
         rows = zip(self.image_factors, self.velocity_factors, self.iterations, self.windows, self.strides, strict=True)
         levels = [Level(*row, at_stage(self.directions, index)) for index, row in enumerate(rows)]
