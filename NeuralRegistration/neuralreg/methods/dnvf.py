@@ -55,10 +55,11 @@ class DNVF:
     presets: ClassVar[dict[str, dict]] = {
         "fast": {
             "image_factors": (4.0, 2.0),
-            "velocity_factors": (4.0, 3.0),
+            "velocity_factors": (4.0, 2.0),
             "iterations": (60, 40),
             "windows": (5, 5),
             "strides": (1, 1),
+            "directions": ("both", "alternate"),
         },
         "balanced": {},
         "best": {
@@ -79,6 +80,7 @@ class DNVF:
         "iterations": (80, 80, 60),
         "windows": (5, 5, 5),
         "strides": (1, 1, 1),
+        "directions": ("alternate",),
     }
 
     def __post_init__(self):
