@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from neuralreg.networks import siren
 from neuralreg.networks.siren import EncodedSiren, Siren
 
@@ -55,17 +56,20 @@ def test_siren_can_learn_a_smooth_velocity():
     assert loss < 0.02 * target.square().mean()
 
 
-@pytest.mark.parametrize("portion", [7, 1000])
-def test_the_sine_layer_has_the_values_and_gradients_of_its_formula(portion, monkeypatch):
-    """V sin(W x + b) as autograd sees it, whether the points come in one portion or in many."""
-    monkeypatch.setattr(siren, "PORTION", portion)
-    random = torch.Generator().manual_seed(0)
-    sizes = [(5, 23), (4, 5), (4,), (3, 4)]
-    inputs = [torch.randn(*size, generator=random, dtype=torch.float64).requires_grad_() for size in sizes]
-    towards = torch.randn(3, 23, generator=random, dtype=torch.float64)
-    values = siren._SineLayer.apply(*inputs)
-    points, weight, bias, out = inputs
-    expected = out @ torch.sin(weight @ points + bias[:, None])
+@pytest.mark.parametrize("points", [1, 3 * 8 * 6, 10**6])
+@pytest.mark.parametrize("shape", [(11, 8, 6), (17, 9, 5), (7, 6, 12)])
+def test_slabs_have_the_values_and_gradients_of_the_formula(shape, points, monkeypatch):
+    """V sin(W e(x) + b) with torch's trilinear interpolation and its gradients, in one slab or in many."""
+    monkeypatch.setattr(siren, "SLAB_POINTS", points)
+    torch.manual_seed(0)
+    network = EncodedSiren((11, 8, 6)).double()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    grids = [F.interpolate(grid, size=shape, mode="trilinear", align_corners=True) for grid in network.grids]
+    phase = network.sine(torch.cat(grids, dim=1).flatten(2)[0].T)
+    expected = network.out(torch.sin(phase)).T.view(1, 3, *shape)
+    towards = torch.randn(1, 3, *shape, dtype=torch.float64)
+    values = network(shape)
     assert torch.allclose(values, expected)
-    ours, theirs = (torch.autograd.grad((y * towards).sum(), inputs) for y in (values, expected))
+    ours, theirs = (torch.autograd.grad((y * towards).sum(), network.parameters()) for y in (values, expected))
     assert all(torch.allclose(a, b) for a, b in zip(ours, theirs, strict=True))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Shape = tuple[int, int, int]
-PORTION = 1 << 17  # points that the sine layer handles at once: few enough to save memory, enough for several threads
+SLAB_POINTS = 1 << 17  # of the encoded network
 
 
 class Siren(nn.Module):
@@ -71,51 +71,84 @@ class EncodedSiren(nn.Module):
                 layer.weight.uniform_(-bound, bound)
 
     def forward(self, shape: Shape) -> Tensor:  # -> (1, 3, D, H, W)
-        encoding = [
-            grid
-            if grid.shape[2:] == tuple(shape)
-            else F.interpolate(grid, size=shape, mode="trilinear", align_corners=True)
-            for grid in self.grids
-        ]
-        points = torch.cat(encoding, dim=1).view(-1, math.prod(shape))
-        return _SineLayer.apply(points, self.sine.weight, self.sine.bias, self.out.weight).view(1, 3, *shape)
+        return _BySlabs.apply(tuple(shape), self.sine.weight, self.sine.bias, self.out.weight, *self.grids)
 
 
-class _SineLayer(torch.autograd.Function):
-    """V sin(W x + b) for all points at once, (features, points) -> (3, points).
+class _BySlabs(torch.autograd.Function):
+    """The velocity of an EncodedSiren, slab by slab; its gradient computes each slab again.
 
-    Goes through the points in portions and keeps no sines for the gradient: with 16 of them for each voxel of a fine
-    lattice they would be the largest tensors of a registration, and computing them again is as fast as reading them.
+    On a fine lattice the encoding, the sines and their gradients would be by far the largest tensors of a registration,
+    and computing a slab again in the processor cache is as fast as reading them back.
     """
 
     @staticmethod
-    def forward(ctx, points: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
-        ctx.save_for_backward(points, weight, bias, out)
-        values = points.new_empty(len(out), points.shape[1])
-        for part, phase in _phases(points, weight, bias):
-            values[:, part] = out @ phase.sin_()
-        return values
+    def forward(ctx, shape: Shape, *parameters: Tensor) -> Tensor:
+        ctx.shape = shape
+        ctx.save_for_backward(*parameters)
+        layers, grids = parameters[:3], parameters[3:]
+        slabs = [_slab(layers, [grid[:, :, _rows(grid, shape, planes)] for grid in grids], grids, shape, planes)
+                 for planes in _slabs(shape)]  # fmt: skip
+        return torch.cat(slabs, dim=2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        points, weight, bias, out = ctx.saved_tensors
-        into_points = torch.empty_like(points)
-        into_weight, into_bias, into_out = (torch.zeros_like(values) for values in (weight, bias, out))
-        for part, phase in _phases(points, weight, bias):
-            into_out.addmm_(gradient[:, part], phase.sin().T)
-            into_phase = (out.T @ gradient[:, part]).mul_(phase.cos_())
-            into_weight.addmm_(into_phase, points[:, part].T)
-            into_bias += into_phase.sum(1)
-            into_points[:, part] = weight.T @ into_phase
-        return into_points, into_weight, into_bias, into_out
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        layers, grids = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
+        sums = [torch.zeros_like(parameter) for parameter in ctx.saved_tensors]
+        for planes in _slabs(ctx.shape):
+            rows = [_rows(grid, ctx.shape, planes) for grid in grids]
+            parts = [grid[:, :, where] for grid, where in zip(grids, rows, strict=True)]
+            leaves = [values.detach().requires_grad_() for values in (*layers, *parts)]
+            with torch.enable_grad():
+                velocity = _slab(leaves[:3], leaves[3:], grids, ctx.shape, planes)
+            found = torch.autograd.grad(velocity, leaves, gradient[:, :, planes.start : planes.stop])
+            into = sums[:3] + [whole[:, :, where] for whole, where in zip(sums[3:], rows, strict=True)]
+            torch._foreach_add_(into, list(found))
+        return None, *sums
 
 
-def _phases(points: Tensor, weight: Tensor, bias: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """W x + b, portion by portion. Channels come first: products of matrices without a transposition."""
-    for first in range(0, points.shape[1], PORTION):
-        part = slice(first, first + PORTION)
-        yield part, torch.addmm(bias[:, None], weight, points[:, part])
+def _slabs(shape: Shape) -> list[range]:
+    """Planes of a lattice, so many at a time that they stay in the cache and still keep several threads busy."""
+    step = max(1, SLAB_POINTS // (shape[1] * shape[2]))
+    return [range(first, min(first + step, shape[0])) for first in range(0, shape[0], step)]
+
+
+def _slab(
+    layers: Sequence[Tensor], parts: Sequence[Tensor], grids: Sequence[Tensor], shape: Shape, planes: range
+) -> Tensor:
+    """V sin(W e(x) + b) on some planes (1, 3, planes, H, W), the encoding e read from the parts of the grids there."""
+    weight, bias, out = layers
+    encoding = [_interpolated(part, grid, shape, planes) for part, grid in zip(parts, grids, strict=True)]
+    # Channels come first, so the layers are applied from the left: products of matrices without a transposition.
+    points = torch.cat(encoding, dim=1).flatten(2)[0]
+    hidden = torch.sin(torch.addmm(bias[:, None], weight, points))
+    return (out @ hidden).view(1, 3, len(planes), *shape[1:])
+
+
+def _below(plane: int | Tensor, grid: Tensor, shape: Shape) -> int | Tensor:
+    """The plane of the grid at or before one of the lattice; both have the same first and last plane."""
+    return plane * (grid.shape[2] - 1) // max(shape[0] - 1, 1)
+
+
+def _rows(grid: Tensor, shape: Shape, planes: range) -> slice:
+    """The planes of the grid that interpolating `planes` of the lattice needs."""
+    return slice(_below(planes[0], grid, shape), _below(planes[-1], grid, shape) + 2)
+
+
+def _interpolated(part: Tensor, grid: Tensor, shape: Shape, planes: range) -> Tensor:
+    """Trilinear, (1, C, rows, h, w) -> (1, C, planes, H, W)."""
+    if grid.shape[2:] == shape:
+        return part[:, :, : len(planes)]
+    places = torch.arange(planes.start, planes.stop, device=part.device)
+    below = _below(places, grid, shape)
+    whole = max(shape[0] - 1, 1)
+    beyond = (places * (grid.shape[2] - 1) - below * whole).to(part) / whole
+    row = below - _below(planes[0], grid, shape)
+    last = part.shape[2] - 1
+    near, far = (part.index_select(2, (row + step).clamp(max=last)) for step in (0, 1))
+    values = torch.lerp(near, far, beyond.view(-1, 1, 1))
+    flat = F.interpolate(values.flatten(1, 2), size=shape[1:], mode="bilinear", align_corners=True)
+    return flat.view(1, -1, len(planes), *shape[1:])
 
 
 def _coordinates(shape: Shape, like: Tensor) -> Tensor:  # -> (D·H·W, 3) in [−1, 1], proportions kept
