@@ -67,10 +67,11 @@ class Energy:
         energy = self.smoothness * losses.smoothness(displacement, spacing)
         if not (self.volume or self.folding):
             return energy
-        determinant = sampling.jacobian_determinant(displacement)
-        if self.folding:
-            energy = energy + self.folding * losses.folding(determinant, self.folding_margin)
-        return energy + self.volume * losses.volume_change(determinant)
+        return energy + losses.mean_over_jacobian(displacement, self._penalty)
+
+    def _penalty(self, determinant: Tensor) -> Tensor:
+        energy = self.volume * losses.volume_change(determinant)
+        return energy + self.folding * losses.folding(determinant, self.folding_margin) if self.folding else energy
 
     def pull(self, displacement: Tensor, landmarks: Landmarks | None, spacing: Tensor) -> Tensor:
         if landmarks is None or not self.landmark_weight:

@@ -6,12 +6,15 @@ Images are (B, C, D, H, W). Coordinates and displacements are (B, 3, D, H, W) in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SLAB_VOXELS = (
+    100_000  # determinants of so many voxels stay in the processor cache: up to ten times as fast as all at once
+)
 STUCK_VOXELS = 0.05  # residual of an inverse above which single voxels are looked after
 NEWTON_STEPS, NEWTON_REACH, NEWTON_LONGEST = 40, 0.05, 2.0  # voxels, for slopes and for a step
 NEWTON_PARTS = 1.0, 0.5, 0.25, 0.1, 0.03  # of a step
@@ -115,6 +118,15 @@ def determinant(matrix: Tensor) -> Tensor:  # (B, 3, 3, …) -> (B, …)
 def jacobian_determinant(displacement: Tensor) -> Tensor:  # (B, 3, D, H, W) -> (B, D, H, W)
     """det ∇(id + u). On one lattice this is also the determinant in millimetres, whatever the lattice's orientation."""
     return determinant(jacobian_matrix(displacement))
+
+
+def slabs_with_neighbours(shape: tuple[int, int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """(first, last, low, high): planes first to last − 1 of a lattice, and low to high − 1 with those on either side,
+    which central differences of the former look at."""
+    step = max(1, SLAB_VOXELS // (shape[1] * shape[2]))
+    for first in range(0, shape[0], step):
+        last = min(first + step, shape[0])
+        yield first, last, max(first - 1, 0), min(last + 1, shape[0])
 
 
 def corner_determinants(displacement: Tensor) -> Tensor:  # (B, 3, D, H, W) -> (B, 8, D-1, H-1, W-1)

@@ -42,7 +42,7 @@ def test_slabs_find_the_same_folds(voxels, monkeypatch):
     cells = ((smallest <= MARGIN) | (largest >= 1 / MARGIN)).float()
     expected = torch.nn.functional.max_pool3d(torch.nn.functional.pad(cells, [1] * 6), 2, 1) > 0
     expected |= sampling.jacobian_determinant(field)[:, None] <= MARGIN
-    monkeypatch.setattr(diffeomorphism, "SLAB_VOXELS", voxels)
+    monkeypatch.setattr(sampling, "SLAB_VOXELS", voxels)
     assert 0 < expected.sum() < expected.numel()
     assert torch.equal(diffeomorphism._bad_voxels(field, MARGIN), expected)
 

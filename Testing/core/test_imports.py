@@ -13,10 +13,10 @@ CORE = ROOT / "neuralreg"
 
 # A module uses lower floors only. `job` (the contract) is open to everybody.
 FLOORS = {
-    1: {"job", "inbox", "sampling", "losses", "weights", "networks", "files", "usage", "workspace", "devices", "qa"}
+    1: {"job", "inbox", "sampling", "weights", "networks", "files", "usage", "workspace", "devices", "qa"}
     | {"adam", "hdf5", "allocator"},
-    2: {"image", "pyramid", "calibration", "feedforward", "workers"},
-    3: {"transform", "preprocess", "optimise", "diffeomorphism", "body", "batch"},
+    2: {"image", "losses", "pyramid", "calibration", "workers"},
+    3: {"transform", "feedforward", "preprocess", "optimise", "diffeomorphism", "body", "batch"},
     4: {"io", "affine", "metrics", "methods", "points", "phantom"},
     5: {"pipeline", "run", "api", "apply", "monitor", "samples", "evaluate", "report", "train", "training"},
     6: {"cli", "commands", "__main__", "__init__"},

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from neuralreg import losses
+from neuralreg import losses, sampling
 from neuralreg.losses import local_correlation, similarities
 from scipy.ndimage import uniform_filter
 
@@ -192,6 +192,21 @@ def test_volume_change_is_blind_to_direction_and_pulls_folds_back():
     assert float(folded.grad[1]) == pytest.approx(float(folded.grad[2]), rel=1e-2)  # no kink
     determinant = torch.tensor([-0.3, 0.02, 0.4, 1.0, 7.0], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(losses.volume_change, determinant)
+
+
+@pytest.mark.parametrize("voxels", [1, 3 * 7 * 8, 10**6])
+@pytest.mark.parametrize("penalty", [losses.volume_change, lambda determinant: losses.folding(determinant, margin=0.9)])
+def test_mean_over_the_jacobian_is_the_mean_over_all_voxels(penalty, voxels, monkeypatch):
+    """Value and gradient are those of all determinants at once, in one slab or in many."""
+    monkeypatch.setattr(sampling, "SLAB_VOXELS", voxels)
+    random = torch.Generator().manual_seed(0)
+    displacement = 0.2 * torch.randn(1, 3, 11, 7, 8, generator=random, dtype=torch.float64)
+    displacement.requires_grad_()
+    found = losses.mean_over_jacobian(displacement, penalty)
+    expected = penalty(sampling.jacobian_determinant(displacement))
+    assert torch.allclose(found, expected) and float(expected) > 0
+    ours, theirs = (torch.autograd.grad(3 * value, displacement)[0] for value in (found, expected))
+    assert torch.allclose(ours, theirs)
 
 
 def test_folding_counts_what_is_below_the_margin_only():

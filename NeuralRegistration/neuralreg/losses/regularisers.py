@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..sampling import jacobian_determinant, slabs_with_neighbours
 
 
 def smoothness(displacement: Tensor, spacing: Tensor | None = None) -> Tensor:
@@ -40,6 +45,35 @@ def volume_change(determinant: Tensor, smallest: float = 0.05) -> Tensor:
     """
     logarithm = determinant.clamp_min(smallest).log() + (determinant - smallest).clamp_max(0.0) / smallest
     return logarithm.square().mean()
+
+
+def mean_over_jacobian(displacement: Tensor, penalty: Callable[[Tensor], Tensor]) -> Tensor:
+    """`penalty`, a mean over determinants such as `folding`, of det ∇(id + u); (1, 3, D, H, W) in voxels -> ().
+
+    The same as `penalty(jacobian_determinant(displacement))`, slab by slab and with the gradient at once: all nine
+    derivatives of every voxel, kept for later, would be the largest tensors of a registration.
+    """
+    return _OverJacobian.apply(displacement, penalty)
+
+
+class _OverJacobian(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, displacement: Tensor, penalty: Callable[[Tensor], Tensor]) -> Tensor:
+        total, gradient = displacement.new_zeros(()), torch.zeros_like(displacement)
+        shape = tuple(displacement.shape[2:])
+        for first, last, low, high in slabs_with_neighbours(shape):
+            part = displacement[:, :, low:high].detach().requires_grad_()
+            with torch.enable_grad():
+                determinant = jacobian_determinant(part)[:, first - low : last - low]
+                share = penalty(determinant) * ((last - first) / shape[0])
+            gradient[:, :, low:high] += torch.autograd.grad(share, part)[0]
+            total += share.detach()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx, factor: Tensor) -> tuple[Tensor, None]:
+        return ctx.saved_tensors[0] * factor, None
 
 
 def landmark_distance(residual_mm: Tensor) -> Tensor:
