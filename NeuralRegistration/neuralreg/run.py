@@ -148,7 +148,7 @@ def _sentences(output: Path) -> Iterator[None]:
     """Failures of the computer as sentences: a full disk, memory that does not suffice."""
     try:
         yield
-    except (Cancelled, RegistrationError):
+    except (Cancelled, RegistrationError, BrokenPipeError):  # the last: nobody reads our progress any more
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

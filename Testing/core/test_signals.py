@@ -36,6 +36,16 @@ def test_signal_leaves_nothing_that_looks_whole(pair, number, moment):
     assert not output.exists()
 
 
+def test_a_run_whose_reader_is_gone_ends_without_blaming_the_disk(pair):
+    arguments = ("register", "fixed.nii.gz", "moving.nrrd", "-o", "unread", "--progress", "json", *ENDLESS)
+    with start(*arguments, cwd=pair.folder) as child:
+        child.stdout.readline()
+        child.stdout.close()
+        said = child.stderr.read()
+        assert child.wait(PATIENCE) == EXIT_CANCELLED and said == ""
+    assert not (pair.folder / "unread").exists()
+
+
 def test_an_interruption_gets_past_those_who_catch_every_error(capsys, monkeypatch):
     """As libraries do around what they import: the command would go on, and hear no second signal."""
     before = signal.getsignal(signal.SIGTERM)
