@@ -65,6 +65,13 @@ def test_what_cannot_be_packed_gets_a_sentence(tmp_path, subjects):
     assert main(["pack", str(subjects), str(tmp_path / "p.npz"), "--keep", "cortex"]) == 2
 
 
+@pytest.mark.parametrize(("name", "words"), [("missing/p.npz", "There is no folder"), ("p.zip", "end it with .npz")])
+def test_where_a_pack_cannot_go_is_said_before_the_work(tmp_path, subjects, name, words, capsys):
+    assert main(["pack", str(subjects), str(tmp_path / name)]) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1, "no subject was read"
+
+
 def test_alignment_makes_the_subjects_share_a_space(tmp_path):
     """Shifted copies: their affines must undo the shift, whoever is the reference."""
     for number, shift in enumerate((0.0, 12.0, -8.0)):

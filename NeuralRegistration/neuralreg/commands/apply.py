@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..job import RegistrationError
-from .shared import add_command
+from .shared import add_command, output_file
 
 PICTURE = (
     "Everything that lies on MOVING is brought to FIXED: image, labels and points move together, moving --> fixed;"
@@ -44,9 +44,7 @@ def add_apply(commands: Any) -> None:
 
 
 def _apply(options: argparse.Namespace) -> None:
-    output = Path(options.output)
-    if not output.parent.is_dir():
-        raise RegistrationError(f"There is no folder {output.parent} to write to; make it or choose another one.")
+    output = output_file(options.output)
     if options.points is None and options.reference is None:
         raise RegistrationError("Add --reference with the volume whose grid the output shall have.")
     try:

@@ -11,6 +11,7 @@ import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..job import AFFINE_STAGES, DEVICES, PRESETS, SIMILARITIES, RegistrationError, choose
@@ -28,6 +29,14 @@ def writing() -> Iterator[None]:
         raise RegistrationError(
             f"{place} cannot be written ({error.strerror or error}); choose another place."
         ) from error
+
+
+def output_file(name: str) -> Path:
+    """The path of a file to write. Raises RegistrationError when its folder is not there, before any work is done."""
+    path = Path(name)
+    if not path.parent.is_dir():
+        raise RegistrationError(f"There is no folder {path.parent} to write to; make it or choose another one.")
+    return path
 
 
 def add_command(commands: Any, name: str, function: Callable, summary: str, text: str = "", examples: str = "") -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..job import RegistrationError
-from .shared import add_command, writing
+from .shared import add_command, output_file, writing
 
 BAR = 30
 
@@ -91,8 +91,10 @@ def add_pack(commands: Any) -> None:
 
 
 def _pack(options: argparse.Namespace) -> None:
-    from ..training.packing import Packing, build_pack, find_subjects, save_pack
+    from ..training.packing import Packing, build_pack, check_name, find_subjects, save_pack
 
+    output = output_file(options.output)
+    check_name(output)
     subjects = find_subjects(Path(options.data))
     show = lambda text: print(text, file=sys.stderr)  # noqa: E731
     try:
@@ -102,7 +104,7 @@ def _pack(options: argparse.Namespace) -> None:
     packing = Packing(options.spacing, align=not options.aligned, keep=keep)
     arrays = build_pack(subjects, packing, show)
     with writing():
-        save_pack(Path(options.output), arrays)
+        save_pack(output, arrays)
 
 
 def add_models(commands: Any) -> None:

@@ -130,10 +130,15 @@ def _as_int16(labels: np.ndarray, path: Path) -> np.ndarray:
     return labels.astype(np.int16)
 
 
-def save_pack(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write a pack; the file is whole or absent. Raises RegistrationError for another ending than .npz, OSError."""
+def check_name(path: Path) -> None:
+    """Raise RegistrationError for another ending than .npz."""
     if path.suffix != ".npz":
         raise RegistrationError(f"{path} cannot be the name of a pack; end it with .npz.")
+
+
+def save_pack(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write a pack; the file is whole or absent. Raises RegistrationError for another ending than .npz, OSError."""
+    check_name(path)
     with replacing(path) as partial:
         np.savez_compressed(partial, **arrays)
 
