@@ -29,10 +29,10 @@ class DNVF:
 
     image_factors: tuple[float, ...] = option((4.0, 2.0, 1.0), "image spacing of each stage, in working voxels", 1, 16)
     velocity_factors: tuple[float, ...] = option(
-        (4.0, 3.0, 1.2), "spacing of the velocity lattice, in working voxels", 1, 32
+        (4.0, 3.0, 1.0), "spacing of the velocity lattice, in working voxels", 1, 32
     )
     iterations: tuple[int, ...] = option((60, 40, 15), "Adam iterations of each stage", 0, 10000)
-    windows: tuple[int, ...] = option((5, 5, 4), "width of the local correlation window, in strides", 2, 31)
+    windows: tuple[int, ...] = option((5, 5, 5), "width of the local correlation window, in strides", 2, 31)
     strides: tuple[int, ...] = option((1, 1, 2), "voxels between two windows of the local correlation", 1, 4)
     directions: tuple[Directions, ...] = option(("both", "both", "alternate"), DIRECTIONS)
     networks: tuple[Literal["encoded", "siren"], ...] = option(
@@ -66,7 +66,7 @@ class DNVF:
             "image_factors": (4.0, 2.0, 2.0, 1.0),
             "velocity_factors": (6.0, 3.0, 2.0, 1.0),
             "iterations": (100, 60, 40, 40),
-            "windows": (5, 5, 5, 4),
+            "windows": (5, 5, 5, 5),
             "strides": (1, 1, 1, 2),
             "networks": ("siren", "siren", "encoded", "encoded"),
             "directions": ("both", "both", "both", "alternate"),
