@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+import traceback
+from contextlib import contextmanager
 from pathlib import Path
 
 import slicer
@@ -11,6 +14,23 @@ from fakechild import PLAYS
 
 BUSY = 10  # times as long as on a quiet computer
 PATIENCE = 60 * BUSY  # seconds
+
+
+@contextmanager
+def failing_on_slot_errors():
+    """An exception inside a Qt slot or a VTK observer only reaches sys.excepthook: make it fail the test."""
+    seen, before = [], sys.excepthook
+
+    def remember(kind, value, trace):
+        seen.append(value)
+        traceback.print_exception(kind, value, trace)
+
+    sys.excepthook = remember
+    try:
+        yield seen
+    finally:
+        sys.excepthook = before
+    assert not seen, f"exception in a slot: {seen[0]!r}"
 
 
 def wait_for(condition, seconds=60, slot_errors=()):

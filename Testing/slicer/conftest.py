@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import traceback
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,25 +55,10 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "harness_only: not run inside a real Slicer")
 
 
-@contextmanager
-def failing_on_slot_errors():
-    """An exception inside a Qt slot or a VTK observer only reaches sys.excepthook: make it fail the test."""
-    seen, before = [], sys.excepthook
-
-    def remember(kind, value, trace):
-        seen.append(value)
-        traceback.print_exception(kind, value, trace)
-
-    sys.excepthook = remember
-    try:
-        yield seen
-    finally:
-        sys.excepthook = before
-    assert not seen, f"exception in a slot: {seen[0]!r}"
-
-
 @pytest.fixture(autouse=True)
 def slot_errors():
+    from clicks import failing_on_slot_errors
+
     with failing_on_slot_errors() as seen:
         yield seen
 

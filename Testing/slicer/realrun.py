@@ -8,8 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 import vtk
-from clicks import wait_for
-from conftest import failing_on_slot_errors
+from clicks import failing_on_slot_errors, wait_for
 from neuralreg.job import TRANSFORM
 from NeuralRegistrationLib import samples
 from NeuralRegistrationLib.results import runs
