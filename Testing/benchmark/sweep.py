@@ -34,6 +34,7 @@ ROWS: dict[str, dict] = {
     "both directions, all stages": {"directions": ["both"]},
     "last velocity lattice 1.5": {"velocity_factors": [4, 3, 1.5]},
     "last velocity lattice 1.2, windows 5, 5, 4": {"velocity_factors": [4, 3, 1.2], "windows": [5, 5, 4]},
+    "last velocity lattice 1": {"velocity_factors": [4, 3, 1]},
     "two stages, images at 4 and 2, velocity at 4 and 3": {**TWO, "velocity_factors": [4, 3]},
     "two stages, images at 4 and 2, velocity at 4 and 2": {**TWO, "velocity_factors": [4, 2]},
     "velocity smoothing 0.8": {"smoothing": 0.8},

@@ -76,3 +76,18 @@ def test_every_voxel_comes_back_after_a_rough_field():
     forward, inverse = with_inverse(forward, guess, fine)
     back = sampling.compose(inverse, sampling.resize_displacement(forward, fine)).norm(dim=1)
     assert back.mean() < 0.05 and back.max() < 1.0
+
+
+def test_the_inverse_is_nearer_between_the_voxels_than_one_that_is_exact_at_them():
+    forward = sampling.integrate(rough(4, 0.5), 7)
+    forward, inverse = with_inverse(forward, sampling.integrate(-rough(4, 0.5), 7), SHAPE)
+    exact = sampling.invert(forward, inverse, 50, tolerance=1e-5)
+    random = torch.Generator().manual_seed(0)
+    places = 4 + torch.rand(1, 3, 40, 50, 1, generator=random) * (torch.tensor(SHAPE[::-1]) - 9).view(1, 3, 1, 1, 1)
+
+    def after(outer, inner):  # mean distance from where a place started, both maps applied
+        there = places + sampling.sample(inner, places)
+        return float((there + sampling.sample(outer, there) - places).norm(dim=1).mean())
+
+    assert after(inverse, forward) < 0.9 * after(exact, forward)
+    assert after(forward, inverse) < 0.9 * after(forward, exact)

@@ -31,7 +31,7 @@ class CasDNVF:
     model: str = option("auto", MODEL)
     image_factors: tuple[float, ...] = option((2.0, 1.0), "image spacing of each stage, in working voxels", 1, 16)
     velocity_factors: tuple[float, ...] = option(
-        (3.0, 1.0), "spacing of the velocity lattice, in working voxels", 1, 32
+        (3.0, 1.1), "spacing of the velocity lattice, in working voxels", 1, 32
     )
     iterations: tuple[int, ...] = option((40, 15), "Adam iterations of each stage", 0, 10000)
     windows: tuple[int, ...] = option((5, 5), "width of the local correlation window, in strides", 2, 31)
