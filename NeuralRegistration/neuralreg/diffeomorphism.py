@@ -64,6 +64,7 @@ def untangled(
         displacement = _smoothed_near(displacement, bad, 1 + round_ // 20)
         bad = _bad_voxels(displacement, margin)
     while bool(bad.any()):  # the last resort: towards the identity, which has no folds
+        check()
         displacement = 0.9 * displacement
         bad = _bad_voxels(displacement, margin)
     return displacement, mended

@@ -186,7 +186,8 @@ class Fit:
         first = iteration + 1 - len(values)
         self.curve += [[self.levels_done, first + i, round(value, 6)] for i, value in enumerate(values)]
         pending.clear()
-        self.monitor.report(Progress("deformable", fraction, loss=values[-1]))
+        shown = values[-2:]  # one of each direction, where they alternate
+        self.monitor.report(Progress("deformable", fraction, loss=sum(shown) / len(shown)))
         self.stopped = self.monitor.stop_and_keep()
 
     def _plateau(self, done: int) -> bool:
