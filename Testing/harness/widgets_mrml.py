@@ -22,8 +22,13 @@ def _while_alive(widget: QtWidgets.QWidget, method: str):
 
     def observer(*_arguments):
         alive = reference()
-        if alive is not None and shiboken6.isValid(alive):
+        if alive is None or not shiboken6.isValid(alive):
+            return
+        try:
             getattr(alive, method)()
+        except RuntimeError:  # Python may collect the window around the widget in the middle of it
+            if shiboken6.isValid(alive):
+                raise
 
     return observer
 
