@@ -131,3 +131,18 @@ def test_checkable_selector(scene):
     selector.setCheckState(second, qt.Qt.Checked)
     assert selector.checkedNodes() == [second] and selector.uncheckedNodes() == [first]
     selector.setMRMLScene(None)
+
+
+def test_a_selector_may_die_while_it_hears_of_the_scene(panel, monkeypatch):
+    """As when Python collects an old panel just then; other errors still reach the test."""
+    import shiboken6
+
+    selector = slicer.util.childWidgetVariables(panel).selector
+
+    def dying(self):
+        shiboken6.delete(self)
+        return self.noneEnabled  # raises RuntimeError
+
+    monkeypatch.setattr(type(selector), "_nodes", dying)
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "volume")
+    assert not shiboken6.isValid(selector)
