@@ -28,8 +28,9 @@ def workspace(output: Path, overwrite: bool = False) -> Iterator[Path]:
 
     Raises RegistrationError when `output` is not a folder that this run may fill.
     """
-    created = _make_folder(output)
+    missing = [folder for folder in (output, *output.parents) if not folder.exists()]  # innermost first
     try:
+        _make_folder(output)
         check_output(output, overwrite)
         with _locked(output) as partial:
             yield partial
@@ -39,7 +40,7 @@ def workspace(output: Path, overwrite: bool = False) -> Iterator[Path]:
         with suppress(OSError):  # the reason of the failure is what the user must hear, not that of the tidying up
             for name in SIGNAL_FILES:
                 (output / name).unlink(missing_ok=True)
-        for folder in created:
+        for folder in missing:
             with suppress(OSError):  # somebody else has put a file there meanwhile: it stays
                 folder.rmdir()
         raise
@@ -85,9 +86,7 @@ def written_since(output: Path, since: float) -> bool:
         return False
 
 
-def _make_folder(output: Path) -> list[Path]:
-    """Create `output`; returns the folders that were created, innermost first."""
-    missing = [folder for folder in (output, *output.parents) if not folder.exists()]
+def _make_folder(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -96,41 +95,53 @@ def _make_folder(output: Path) -> list[Path]:
         raise RegistrationError(
             f"The output folder {output} cannot be made ({error.strerror}); choose another one."
         ) from error
-    return missing
 
 
 @contextmanager
 def _locked(output: Path) -> Iterator[Path]:
     """The folder `.partial`, empty but for the lock that this process holds on it."""
     partial = output / PARTIAL
-    try:
-        partial.mkdir(mode=0o700, exist_ok=True)
-        lock = (partial / LOCK).open("ab")
-    except OSError as error:
-        raise RegistrationError(
-            f"The output folder {output} cannot be written to ({error.strerror}); choose another one."
-        ) from error
-    try:
-        if not (_lock(lock) and _is_open_at(lock, partial / LOCK)):
+    lock, ours = None, False
+    try:  # a signal may come at any line
+        try:
+            partial.mkdir(mode=0o700, exist_ok=True)
+            lock = (partial / LOCK).open("ab")
+        except OSError as error:
+            raise RegistrationError(
+                f"The output folder {output} cannot be written to ({error.strerror}); choose another one."
+            ) from error
+        ours = _is_ours(lock, partial)
+        if not ours:
             raise RegistrationError(f"Another run is writing to {output}; wait for it or choose another folder.")
-    except RegistrationError:
-        lock.close()
-        raise
-    try:
         for left_over in partial.iterdir():  # of a run that was killed
             if left_over.name != LOCK:
                 left_over.unlink()
         yield partial
     finally:
-        if os.name == "nt":  # Windows cannot remove an open file; elsewhere the lock is kept until the folder is gone
+        if lock is None:
+            with suppress(OSError):  # another run has its lock in there
+                partial.rmdir()
+        elif ours or _is_ours(lock, partial):
+            _remove(partial, lock)
+        else:
             lock.close()
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-        except BaseException:  # a signal in the middle of it; the next one is ignored (see cli)
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        finally:
-            lock.close()
+
+
+def _remove(partial: Path, lock: BinaryIO) -> None:
+    if os.name == "nt":  # Windows cannot remove an open file; elsewhere the lock is kept until the folder is gone
+        lock.close()
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+    except BaseException:  # a signal in the middle of it; the next one is ignored (see cli)
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    finally:
+        lock.close()
+
+
+def _is_ours(lock: BinaryIO, partial: Path) -> bool:
+    """Whether this process holds the lock of the folder that is there now."""
+    return _lock(lock) and _is_open_at(lock, partial / LOCK)
 
 
 def _lock(file: BinaryIO) -> bool:

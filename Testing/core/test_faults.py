@@ -10,7 +10,7 @@ import pytest
 import torch
 from child import PATIENCE, python, start
 from geometry import grid_of, image_on
-from neuralreg import io
+from neuralreg import io, workspace
 from neuralreg.image import Grid, Image
 from neuralreg.job import RegistrationError, RegistrationJob
 from neuralreg.phantom import make_phantom
@@ -220,3 +220,19 @@ def test_odd_intensities_give_a_finite_result_or_a_sentence(values):
             continue
         assert np.isfinite([value for _, _, value in found.loss]).all()
         assert torch.isfinite(found.warped.data).all() and torch.isfinite(found.jacobian.data).all()
+
+
+@pytest.mark.parametrize("step", ["_lock", "_is_open_at", "check_output"])
+def test_a_signal_while_the_folder_is_claimed_leaves_nothing(step, tmp_path, monkeypatch):
+    usual, struck = getattr(workspace, step), []
+
+    def once(*arguments):
+        if not struck:
+            struck.append(step)
+            raise KeyboardInterrupt
+        return usual(*arguments)
+
+    monkeypatch.setattr(workspace, step, once)
+    with pytest.raises(KeyboardInterrupt), workspace.workspace(tmp_path / "new" / "run"):
+        pytest.fail("the folder was given out")
+    assert struck and not list(tmp_path.iterdir())
