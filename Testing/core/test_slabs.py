@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 from geometry import DIRECTIONS, grid_of, image_on, transform_on
-from neuralreg import body, hdf5, image, io, metrics
+from neuralreg import body, hdf5, image, io, metrics, sampling
 from neuralreg.body import body_mask
 from neuralreg.image import Grid, Image, resample
 from neuralreg.io.nifti import read_header
 from neuralreg.io.nifti_write import write_nifti
-from neuralreg.metrics import deformation
 from neuralreg.phantom import make_phantom, rotation
 from neuralreg.preprocess import make_pair
 from neuralreg.transform import Affine, jacobian_determinant
@@ -36,7 +35,7 @@ def everything(watch=None) -> dict:
 def test_the_size_of_the_slabs_does_not_matter(monkeypatch):
     whole = everything()
     monkeypatch.setattr(image, "SLAB_VOXELS", 2 * GRID.shape[1] * GRID.shape[2])
-    monkeypatch.setattr(deformation, "SLAB_CELLS", 1)
+    monkeypatch.setattr(sampling, "SLAB_VOXELS", 1)
     sliced = everything()
     for name, expected in whole.items():
         if isinstance(expected, torch.Tensor):

@@ -117,15 +117,24 @@ def test_a_volume_becomes_the_warped_volume(done, harden):
         assert difference.max() < 1e-3 * np.ptp(expected)
 
 
+def arrived(node, harden):
+    """Hardens a node that was moved without, after a look at whether it hangs under a transform as asked."""
+    assert (node.GetParentTransformNode() is None) == harden
+    if not harden:
+        node.HardenTransform()
+
+
+@pytest.mark.parametrize("harden", [False, True])
 @pytest.mark.parametrize("kind", ["segmentation", "label map"])
-def test_labels_cover_the_body_of_the_fixed_volume(done, kind):
+def test_labels_cover_the_body_of_the_fixed_volume(done, kind, harden):
     if kind == "segmentation":
         node = segmentation("parts", done.moving, body=60)
     else:
         node = labels_of(done.moving, 60)
         node.SetAndObserveTransformNodeID(done.moving.GetTransformNodeID())
     body = slicer.util.arrayFromVolume(done.fixed) > 60
-    move(done, [node], harden=True)
+    move(done, [node], harden=harden)
+    arrived(node, harden)
     if kind == "segmentation":
         shown = slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0), done.fixed)
     else:
@@ -135,30 +144,34 @@ def test_labels_cover_the_body_of_the_fixed_volume(done, kind):
     assert dice > 0.93, dice
 
 
-def test_a_model_goes_point_by_point(done):
+@pytest.mark.parametrize("harden", [False, True])
+def test_a_model_goes_point_by_point(done, harden):
     data = vtk.vtkPolyData()
     data.SetPoints(vtk.vtkPoints())
     for point in in_moving_space(done):
         data.GetPoints().InsertNextPoint(*point)
     model = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode", "model")
     model.SetAndObservePolyData(data)
-    move(done, [model], harden=True)
+    move(done, [model], harden=harden)
+    arrived(model, harden)
     assert np.abs(slicer.util.arrayFromModelPoints(model) - STRUCTURES).max() < 0.1
 
 
-def test_a_folder_with_all_that_is_in_it_but_not_what_is_there_already(done, wait):
-    tree = results.hierarchy()
-    folder = tree.CreateFolderItem(tree.GetSceneItemID(), "patient")
+@pytest.mark.parametrize("harden", [False, True])
+def test_a_folder_with_all_that_is_in_it_but_not_what_is_there_already(done, wait, harden):
+    tree, name = results.hierarchy(), f"patient, {harden}"
+    folder = tree.CreateFolderItem(tree.GetSceneItemID(), name)
     inner = tree.CreateFolderItem(folder, "study")
     lists = [point_list(f"list {i}", in_moving_space(done)) for i in range(3)]
     for node, item in zip(lists[:2], (folder, inner), strict=True):
         results.put_into_folder(node, item)
     results.put_into_folder(done.run.jacobian, inner)  # is in fixed space already
     results.put_into_folder(done.fixed, folder)
-    wait(lambda: "patient" in folders_offered(done))  # without another click
-    move(done, [], folder="patient", harden=True)
+    wait(lambda: name in folders_offered(done))  # without another click
+    move(done, [], folder=name, harden=harden)
     assert done.ui.statusLabel.text == "2 moved."
     for node in lists[:2]:
+        arrived(node, harden)
         assert np.abs(positions(node) - STRUCTURES).max() < 0.1
     assert np.abs(positions(lists[2]) - in_moving_space(done)).max() < 1e-6
 

@@ -11,7 +11,6 @@ from ..transform import DisplacementField, Transform
 from .moments import Moments
 
 LOG_FLOOR = 1e-9  # where J ≤ 0 its logarithm is that of this number, as in the Learn2Reg challenge
-SLAB_CELLS = 300_000  # the ten determinants of a slab stay in the processor cache: six times as fast as in one go
 
 
 def folds_percent(jacobian: Tensor, mask: Tensor) -> float:
@@ -47,13 +46,12 @@ def non_diffeomorphic_volume(displacement_vox: Tensor, mask: Tensor) -> tuple[fl
 def _inside_out(displacement_vox: Tensor, mask: Tensor) -> tuple[float, int]:
     """The volume in voxels, and the number of cells looked at."""
     negative, cells = 0.0, 0
-    depth = displacement_vox.shape[2]
-    step = max(1, SLAB_CELLS // (displacement_vox.shape[3] * displacement_vox.shape[4]))
-    for first in range(0, depth - 1, step):
-        last = min(first + step, depth - 1) + 1  # a slab of cells needs one slice of corners more
-        inside = _cells_touching(mask[first:last])
+    for first, _last, _low, behind in sampling.slabs_with_neighbours(tuple(displacement_vox.shape[2:])):
+        if behind - first < 2:  # the last plane has no cells behind it
+            continue
+        inside = _cells_touching(mask[first:behind])
         cells += int(inside.sum())
-        part = displacement_vox[:, :, first:last]
+        part = displacement_vox[:, :, first:behind]
         for determinants in (*sampling.corner_determinants(part).split(1, dim=1), *inner_tetrahedra(part)):
             if float(determinants.min()) < 0:  # rarely: picking the cells of the mask costs more than the determinants
                 negative += float((-determinants[0, 0][inside]).clamp(min=0).double().sum()) / 12.0
