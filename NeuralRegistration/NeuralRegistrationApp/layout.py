@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from NeuralRegistrationLib.colours import FOLDING, GROWING, HIGHEST, KEEPING, SHRINKING
 from trame.ui.vuetify3 import VAppLayout
 from trame.widgets import html
 from trame.widgets import vuetify3 as v3
@@ -35,7 +36,7 @@ def build(server: Any, actions: dict[str, Callable], add_views: Callable[[Any], 
         layout.root.theme = "dark"
         with v3.VNavigationDrawer(permanent=True, width=PANEL_WIDTH), html.Div(classes="pa-3"):
             html.Div("Neural Registration", classes="text-h6 mb-2")
-            inputs()
+            inputs(actions["path"])
             method(actions)
             _run(actions)
             _look()
@@ -49,8 +50,9 @@ def _heading(text: str, condition: str = "true") -> None:
 
 
 def _run(actions: dict[str, Callable]) -> None:
-    v3.VBtn("Register", id="register", block=True, color="primary", classes="mt-3", v_if=("!running",),
-            disabled=("!!problem || !!reading",), click=(actions["register"], CHOSEN))  # fmt: skip
+    v3.VBtn("Register", id="register", block=True, color=("problem || reading ? undefined : 'primary'",),
+            classes="mt-3", v_if=("!running",), disabled=("!!problem || !!reading",),
+            click=(actions["register"], CHOSEN))  # fmt: skip
     html.Div("{{ problem }}", v_if=("problem && !running && volumes.length",), id="problem",
              classes="text-caption text-medium-emphasis mt-1")  # fmt: skip
     with html.Div(v_if=("running",), classes="mt-3"):
@@ -67,7 +69,9 @@ def _run(actions: dict[str, Callable]) -> None:
             html.Span("{{ stage }}", id="stage")
             html.Span("{{ left }}")
         v3.VCheckbox(label="Live preview", v_model=("live_preview",), density="compact", hide_details=True)
-    html.Div(CURVE, v_if=("curve.length",), id="curve", classes="mt-2")
+    with html.Div(v_if=("curve.length",), id="curve", classes="mt-2"):
+        html.Div(CURVE)
+        html.Div("Difference of the volumes, lower is better", classes="text-caption text-disabled text-right")
     v3.VAlert("{{ message }}", v_if=("message",), id="message", type=("message_kind",), variant="tonal",
               density="compact", classes="mt-3 text-body-2")  # fmt: skip
 
@@ -86,8 +90,30 @@ def _look() -> None:
             v3.VSlider(v_model=("blend",), id="blend", min=0, max=1, step=0.01, hide_details=True, density="compact",
                        disabled=("layer === 'checkerboard'",))  # fmt: skip
             html.Span("{{ layer === 'before' ? 'Moving' : layer === 'jacobian' ? 'Jacobian' : 'Warped' }}")
+        _colour_bar()
         v3.VSwitch(label="Deformation grid", v_model=("grid",), id="grid", density="compact", color="primary",
                    hide_details=True, classes="ms-2")  # fmt: skip
+
+
+def _colour_bar() -> None:
+    """What the colours of the Jacobian map mean; it is the same for every run."""
+    colours = ", ".join(map(_css, (SHRINKING, KEEPING, GROWING)))
+    with html.Div(v_if=("layer === 'jacobian'",), id="colours", classes="text-caption mt-1"):
+        html.Div("Times larger in the moving volume; yellow: folded")
+        with html.Div(classes="d-flex", style="gap: 8px"):
+            for flex, background, values in (
+                ("0 0 24px", _css(FOLDING), ("≤ 0",)),
+                ("1", f"linear-gradient(to right, {colours})", ("0", "0.5", "1", "1.5", f"≥ {HIGHEST:g}")),
+            ):
+                with html.Div(style=f"flex: {flex}"):
+                    html.Div(style=f"height: 12px; background: {background}")
+                    with html.Div(classes="d-flex justify-space-between"):
+                        for value in values:
+                            html.Span(value)
+
+
+def _css(colour: tuple[float, float, float]) -> str:
+    return "rgb({})".format(", ".join(f"{100 * part:.0f}%" for part in colour))
 
 
 def _trust() -> None:

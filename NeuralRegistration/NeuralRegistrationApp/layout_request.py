@@ -31,10 +31,12 @@ CHOICES = (
         "Linear stage",
         "What happens before the deformation: position, rotation, and for affine scale and shear",
     ),
+    ("device", "Device", "What computes; a GPU is taken by itself where there is one"),
 )
+SEED_TIP = "Same seed, same computer: the same result to the last byte"
 
 
-def inputs() -> None:
+def inputs(open_path: Callable) -> None:
     html.Input(
         type="file", multiple=True, id="files", style="display: none",
         change="utils.neuralreg.upload($event.target.files); $event.target.value = ''",
@@ -48,6 +50,10 @@ def inputs() -> None:
     html.Div("{{ reading }}", v_if=("reading",), classes="text-caption mt-1", id="reading")
     html.Div("Volumes (NIfTI, NRRD, MHA, MGZ, DICOM), masks, landmarks", classes="text-caption text-disabled mt-1",
              v_else=True)  # fmt: skip
+    v3.VTextField(label="or a path on this computer", id="path", v_if=("paths",), v_model=("path",),
+                  title="A file, a DICOM folder or the output folder of an earlier run; then Enter",
+                  change=(open_path, "[$event.target.value]"), classes="mt-1",
+                  **NARROW, disabled=("running || !!reading",))  # fmt: skip
     for role, tip in (("fixed", "The volume that stays"), ("moving", "The volume that is brought to the fixed one")):
         with html.Div(title=tip, classes="mt-2"):
             v3.VSelect(label=f"{role.capitalize()} volume", id=role, items=("volumes",), v_model=(role,),
@@ -70,11 +76,14 @@ def method(actions: dict[str, Callable]) -> None:
             with v3.VCol(cols=6, title=tip):
                 v3.VSelect(label=label, id=name, items=(f"{name}s",), v_model=(name,), **NARROW, **WHILE_IDLE)
     html.Div("{{ summary }}", classes="text-caption text-medium-emphasis mt-1")
-    html.Div("{{ device }}", v_if=("device",), classes="text-caption text-disabled")
+    html.Div("{{ device === 'cpu' ? 'Running on the CPU, as chosen under Advanced.' : worker_device }}",
+             v_if=("worker_device",), id="computes", classes="text-caption text-disabled")  # fmt: skip
     with _fold("advanced", "Advanced"):
         for name, label, tip in CHOICES:
             with html.Div(title=tip, classes="mt-2"):
                 v3.VSelect(label=label, id=name, items=(f"{name}s",), v_model=(name,), **NARROW, **WHILE_IDLE)
+        v3.VTextField(label="Seed", id="seed", v_model=("seed",), title=SEED_TIP, classes="mt-2", **NARROW,
+                      **WHILE_IDLE)  # fmt: skip
         with (
             v3.VRow(dense=True, classes="mt-1", id="options"),
             v3.VCol(cols=6, v_for="one in options", key="`${drawn}-${one.name}`", title=("one.help",)),

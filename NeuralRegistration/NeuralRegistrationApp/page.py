@@ -26,16 +26,20 @@ VIEW_FROM = (35, 25)  # degrees beside and above the front, so that the 3D view 
 
 
 class Page:
-    """One scene, one registration at a time, shown to whoever has the address. `views` are trame-slicer's."""
+    """One scene, one registration at a time, shown to whoever has the address.
 
-    def __init__(self, state: Any, views: Any, folder: Path):
+    `views` are trame-slicer's; `paths` says whether files of this computer may be named in the page.
+    """
+
+    def __init__(self, state: Any, views: Any, folder: Path, paths: bool = True):
         self.state, self.folder = state, folder
-        self._views = views
+        self._views, self._paths = views, paths
         self.logic = NeuralRegistrationLogic()
         self.reader = Reader(folder)
         self.folders: dict[str, Path] = {}  # run directories by the ID of the run's table
         state.update({"trame__title": "Neural Registration", "volumes": [], "points": [], "fixed": None, "moving": None,
-                      "reading": "", "apart": False, "message": "", "message_kind": "info"})  # fmt: skip
+                      "reading": "", "apart": False, "message": "", "message_kind": "info", "paths": paths,
+                      "path": ""})  # fmt: skip
         self.asking = RequestPart(self)
         self.running = RunPart(self)
         self.looking = LookPart(self)
@@ -98,6 +102,19 @@ class Page:
             self.folders[run.table.GetID()] = folder
             self.choose_pair(run.fixed, run.moving)
             self.looking.show(run)
+
+    async def open_path(self, typed: str) -> None:
+        """Load what was typed into the page: a file or folder of this computer."""
+        typed = typed.strip().strip("\"'")  # as some file managers copy it
+        if not typed or not self._paths or self.state.reading or self.state.running:
+            return
+        path = Path(typed).expanduser().absolute()
+        if not path.exists():
+            self.say(f"There is no file or folder {path}; check the path.", "error")
+            return
+        with self.state as state:
+            state.path = ""
+        await self.open([path])
 
     def _choose(self, nodes: list) -> None:
         """Put new volumes and point lists where none was chosen yet; which label map is which mask, the user knows."""

@@ -9,14 +9,14 @@ import slicer
 from neuralreg.job import PRESETS, RegistrationError
 from neuralreg.methods import describe
 from NeuralRegistrationLib import landmarks, options
-from NeuralRegistrationLib.parameters import Contrast, Linear
+from NeuralRegistrationLib.parameters import Contrast, Device, Linear
 from NeuralRegistrationLib.request import Request, check
 
 if TYPE_CHECKING:
     from .page import Page
 
 SENT = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_points", "moving_points", "centre", "contrast",
-        "linear", "method", "preset")  # fmt: skip
+        "linear", "device", "seed", "method", "preset")  # fmt: skip
 INPUTS = (*SENT, "kept_options")
 POINT_COLOURS = ((0.35, 0.8, 1.0), (1.0, 0.65, 0.2))  # fixed and moving landmarks
 
@@ -30,6 +30,7 @@ class RequestPart:
             "presets": [{"title": name.capitalize(), "value": name} for name in PRESETS], "preset": "balanced",
             "contrasts": _items(Contrast), "contrast": Contrast.AUTO.value,
             "linears": _items(Linear), "linear": Linear.AFFINE.value,
+            "devices": _items(Device), "device": Device.AUTO.value, "seed": "0",
             "fixed_mask": None, "moving_mask": None, "fixed_points": None, "moving_points": None, "centre": False,
             "options": [], "drawn": 0, "kept_options": "{}", "changed_options": 0,
             "optional_open": False, "advanced_open": False,
@@ -40,13 +41,15 @@ class RequestPart:
         self.state.change("fixed_points", "moving_points")(self.on_points)
 
     def request(self) -> Request:
-        """What is asked for, not checked."""
-        state = self.state
+        """What is asked for, not checked. Raises RegistrationError for a seed that is none."""
+        state, seed = self.state, str(self.state.seed).strip()
+        if not seed.isdecimal():
+            raise RegistrationError("The seed under Advanced is a whole number from 0 on.")
         nodes = self.page.chosen("fixed", "moving", "fixed_mask", "moving_mask")
         return Request(
             *nodes, None, *self.page.chosen("fixed_points", "moving_points"), centre=bool(state.centre),
             method=state.method, preset=state.preset, similarity=state.contrast, affine=state.linear,
-            options=self._chosen_options(),
+            device=state.device, seed=int(seed), options=self._chosen_options(),
         )  # fmt: skip
 
     def _chosen_options(self) -> dict[str, Any]:
@@ -54,10 +57,11 @@ class RequestPart:
 
     def on_input(self, **_: Any) -> None:
         """Say what stands in the way of a run, and what the landmarks will do."""
-        state, request = self.state, self.request()
-        note = landmarks.remark(*request.landmarks(), request.method, request.preset, request.options)
-        state.landmark_note, state.landmark_warning = note
+        state = self.state
         try:
+            request = self.request()
+            note = landmarks.remark(*request.landmarks(), request.method, request.preset, request.options)
+            state.landmark_note, state.landmark_warning = note
             check(request)
         except RegistrationError as error:
             state.problem = str(error)

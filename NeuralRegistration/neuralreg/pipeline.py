@@ -32,7 +32,7 @@ MAX_VOXELS = 8_000_000  # of the working grid: 200³; larger volumes are registe
 SAME_CONTRAST = 0.4
 CONTRAST_VOXELS = 1_000_000
 
-SMALL_VOLUME = "The volume is small: more iterations see all of its voxels; an --option overrules this."
+SMALL_VOLUME = "The volume is small: more iterations see all of its voxels; an option that you set overrules this."
 FULL_GPU = (
     "The GPU has too little free memory for this pair: the CPU was used; close other programs or use the preset fast."
 )
@@ -219,7 +219,7 @@ def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> str:
         return "lncc"
     warnings.append(
         "The two volumes look like different contrasts: normalised mutual information (nmi) is used instead of local "
-        "correlation; --similarity overrules this."
+        "correlation; if that is wrong, say so yourself (Contrast in the panel, --similarity on the command line)."
     )
     return "nmi"
 

@@ -1,12 +1,18 @@
 """The page in a real browser: load, register, look, download, reload, cancel, stop and keep."""
 
+import json
+import subprocess
+import sys
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
 from serving import SECONDS
 
+OPEN_SCENE = Path(__file__).with_name("open_scene.py")
+GREY_VALUES = 0.5  # by which ITK's and our interpolation may differ; the volumes reach from 0 to 170
 STILL = 4  # equal pictures in a row, half a second apart, with an answer of the page before each
 
 # What is there only while a run goes on is written down as it comes: a browser that gets no time may not see it again.
@@ -59,9 +65,13 @@ def register(page, preset: str) -> None:
 
 @pytest.fixture(scope="module")
 def loaded(page, pair):
-    """Both volumes, by upload."""
+    """One volume by upload, the other by its path."""
     empty = views(page)
-    page.set_input_files("#files", [str(path) for path in pair])
+    page.set_input_files("#files", str(pair[0]))
+    page.wait_for_function("document.querySelector('#fixed')?.value === 'first'")
+    page.wait_for_function("!document.querySelector('#path').disabled")
+    page.fill("#path", str(pair[1]))
+    page.press("#path", "Enter")
     page.wait_for_function("document.querySelector('#moving')?.value === 'second'")
     page.wait_for_selector("#register:not([disabled])")
     changed(page, empty)
@@ -80,15 +90,27 @@ def registered(loaded):
     return loaded
 
 
-def test_a_bad_upload_gets_one_sentence_in_the_page(page, site, tmp_path):
-    broken = tmp_path / "broken.nii.gz"
-    broken.write_bytes(b"this is no volume")
-    page.set_input_files("#files", str(broken))
-    page.wait_for_selector("#message")
+@pytest.mark.parametrize("name", ["broken.nii.gz", "notes.txt", "series.nii.gz"])
+def test_a_bad_upload_gets_one_sentence_in_the_page(page, site, tmp_path, name):
+    path = tmp_path / name
+    if name == "series.nii.gz":
+        sitk.WriteImage(sitk.JoinSeries([sitk.Image(8, 8, 8, sitk.sitkFloat32)] * 3), str(path))
+    else:
+        path.write_bytes(b"this is no volume")
+    page.set_input_files("#files", str(path))
+    says(page, "#message", name)
     sentence = page.locator("#message").inner_text()
-    assert sentence.startswith("broken.nii.gz ") and sentence.count("\n") == 0 and sentence.endswith(".")
-    assert str(site.folder) not in sentence
+    assert sentence.count("\n") == 0 and sentence.endswith(".") and str(site.folder) not in sentence
+    assert name != "series.nii.gz" or "3 volumes" in sentence
     assert page.locator("#register").is_disabled()
+
+
+def test_a_path_that_does_not_exist_gets_one_too(page):
+    page.wait_for_function("!document.querySelector('#path').disabled")
+    page.fill("#path", "/nowhere/scan.nii.gz")
+    page.press("#path", "Enter")
+    says(page, "#message", "There is no file or folder /nowhere/scan.nii.gz; check the path.")
+    page.fill("#path", "")
 
 
 def test_two_uploads_are_chosen_and_shown(loaded):
@@ -116,6 +138,7 @@ def test_every_way_to_look_changes_the_views(registered):
     for layer in ("before", "checkerboard", "jacobian", "after"):
         registered.click(f"#layer-{layer}")
         picture = changed(registered, picture)
+        assert registered.locator("#colours").count() == (layer == "jacobian")
     registered.check("#grid")
     picture = changed(registered, picture)
     registered.uncheck("#grid")
@@ -161,6 +184,40 @@ def test_the_scene_holds_the_pair_and_the_results(registered, tmp_path):
     assert all(f"/{name}" in files for name in ("first.nrrd", "second.nrrd"))
     assert "warped.nrrd" in files and "Jacobian.nrrd" in files and ".h5" in files
     assert "neuralreg-app-" not in text, "the scene must not point into the private folder"
+
+
+def test_the_scene_opens_in_another_process_and_its_transform_makes_its_warped_volume(registered, pair, tmp_path):
+    path = download(registered, "scene", tmp_path)
+    done = subprocess.run([sys.executable, str(OPEN_SCENE), str(path), str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    scene = json.loads(done.stdout.splitlines()[-1])
+    assert scene["names"]["fixed"] == "first" and scene["names"]["moving"] == "second"
+    assert scene["references"] == ["first", "second"]
+    name, (folding, smaller, same, larger) = scene["colours"]
+    assert "folding" in name and min(same) > 0.95, "white keeps"
+    assert folding[2] < 0.1 < folding[1] and smaller[2] > smaller[0] and larger[0] > larger[2]
+    assert scene["table"]["method"] == "DNVF" and float(scene["table"]["folds percent"]) == 0
+    made = {scene["names"][role] for role in ("transform", "inverse", "warped", "jacobian")}
+    assert made <= set(scene["folders"][scene["run"]])
+    fixed, moving, warped = (sitk.ReadImage(str(tmp_path / f"{role}.nrrd")) for role in ("fixed", "moving", "warped"))
+    again = sitk.Resample(moving, fixed, sitk.ReadTransform(str(tmp_path / "transform.h5")))
+    difference = sitk.GetArrayFromImage(sitk.Abs(again - warped))[2:-2, 2:-2, 2:-2]
+    assert difference.max() < GREY_VALUES
+    before = sitk.GetArrayFromImage(sitk.Abs(sitk.Resample(moving, fixed) - warped))
+    assert before.max() > 20 * GREY_VALUES, "the transform does something"
+
+
+def test_two_browsers_show_the_same(registered, browser, site):
+    second = browser.new_page()
+    second.goto(site.address, timeout=1000 * SECONDS)
+    second.set_default_timeout(1000 * SECONDS)
+    second.wait_for_selector("#trust")
+    assert second.locator("#trust").inner_text() == registered.locator("#trust").inner_text()
+    second.click("#layer-jacobian")
+    registered.wait_for_selector("#colours")
+    registered.click("#layer-after")
+    second.wait_for_selector("#colours", state="detached")
+    second.close()
 
 
 def test_a_reload_changes_nothing(registered):

@@ -18,13 +18,17 @@ POINTS = np.array([(30.0, 40.0, 40.0), (50.0, 60.0, 45.0), (45.0, 45.0, 30.0)]) 
 
 @pytest.fixture(scope="module")
 def extras(pair, tmp_path_factory):
-    """A mask of each volume (a segmentation with layers for the moving one), and point lists."""
+    """A mask of each volume (a segmentation with layers for the moving one), an atlas, and point lists."""
     folder = tmp_path_factory.mktemp("extras")
     image = sitk.ReadImage(str(pair[0]))
     body = image > 50
     sitk.WriteImage(body, str(folder / "body.nii.gz"))
     half = sitk.GetArrayFromImage(body)
     half[:, :, 15:] = 0
+    blocks = np.indices(half.shape) // 6
+    regions = sitk.GetImageFromArray((1 + blocks[0] + 10 * blocks[1] + 100 * blocks[2]).astype(np.int16))
+    regions.CopyInformation(body)
+    sitk.WriteImage(regions, str(folder / "atlas.nii.gz"))  # read before the volumes, and with many labels
     layers = [body, sitk.GetImageFromArray(half)]
     layers[1].CopyInformation(body)
     sitk.WriteImage(sitk.Compose(layers), str(folder / "drawn.seg.nrrd"))
@@ -37,7 +41,13 @@ def extras(pair, tmp_path_factory):
 @pytest.fixture(scope="module")
 def loaded(page, pair, extras):
     """Everything in one upload: what is a mask or a point list is not taken for a volume to register."""
-    files = [*pair, extras / "body.nii.gz", extras / "drawn.seg.nrrd", *sorted(extras.glob("*_points.csv"))]
+    files = [
+        *pair,
+        extras / "body.nii.gz",
+        extras / "drawn.seg.nrrd",
+        extras / "atlas.nii.gz",
+        *sorted(extras.glob("*_points.csv")),
+    ]
     page.set_input_files("#files", [str(path) for path in files])
     page.wait_for_selector("#landmark-note")
     page.wait_for_function("document.querySelector('#moving')?.value === 'second'")
@@ -70,6 +80,10 @@ def test_what_stands_in_the_way_is_said_before_the_run(loaded):
 
 def test_options_are_the_method_s_own_and_checked(loaded):
     loaded.click("#advanced")
+    loaded.fill("#seed", "-1")
+    says(loaded, "#problem", "seed")
+    loaded.fill("#seed", "5")
+    loaded.wait_for_selector("#problem", state="detached")
     loaded.fill("#option-smoothness", "much")
     loaded.press("#option-smoothness", "Tab")
     says(loaded, "#options .v-messages", "is no value for")
@@ -91,12 +105,15 @@ def test_all_of_it_is_in_the_job_and_the_table_owns_up(loaded, site):
     choose(loaded, "fixed_mask", "body")
     choose(loaded, "moving_mask", "drawn.seg")
     choose(loaded, "contrast", "Same")
+    choose(loaded, "device", "CPU only")
+    says(loaded, "#computes", "as chosen")
     choose(loaded, "preset", "Fast")
     loaded.evaluate(HURRY)
     loaded.wait_for_selector("#trust")
     (path,) = site.folder.glob("*/NeuralRegistration-*/run/job.json")
     job = json.loads(path.read_text(encoding="utf-8"))
     assert job["options"] == {"smoothness": 2.5} and job["similarity"] == "lncc" and job["affine"] == "none"
+    assert job["device"] == "cpu" and job["seed"] == 5
     masks = [sitk.GetArrayFromImage(sitk.ReadImage(job[f"{side}_mask"])) for side in ("fixed", "moving")]
     assert np.array_equal(masks[0], masks[1]) and set(np.unique(masks[0])) == {0, 1}, "layers count together"
     for side, points in (("fixed", POINTS), ("moving", POINTS + 2)):
@@ -110,10 +127,10 @@ def test_names_that_differ_by_their_ending_only_stay_apart(loaded, pair, tmp_pat
     for name in names:
         sitk.WriteImage(sitk.ReadImage(str(pair[0])), str(tmp_path / name))
     loaded.set_input_files("#files", [str(tmp_path / name) for name in names])
-    loaded.wait_for_function("window.trame.state.get('volumes').length === 8")  # the four of the pair and its masks
+    loaded.wait_for_function("window.trame.state.get('volumes').length === 9")  # with the five from before
     loaded.click(".v-select:has(#fixed)")
     items = loaded.locator(".v-overlay--active .v-list-item")
-    items.nth(7).wait_for()
+    items.nth(8).wait_for()
     shown = [text.strip() for text in items.all_text_contents()]
     assert {"scan.1", "scan.1.nii.gz", "scan.1.nrrd", "scan.2"} <= set(shown) and len(set(shown)) == len(shown)
     loaded.keyboard.press("Escape")
