@@ -1,7 +1,8 @@
 """The output folder of a run: claimed by one run at a time, and holding either a whole result or none.
 
 Everything is written into a private folder `.partial` inside the output (so that renaming never crosses a file system)
-and renamed at the end, result.json last: a folder without it holds no result.
+and renamed at the end, result.json last: a folder without it holds no result. What an earlier run left is set aside in
+`.earlier` meanwhile, and comes back when the new result does not become whole.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ RUN_FILES = (TRANSFORM, INVERSE, WARPED, JACOBIAN, JOB, RESULT)  # in the order 
 EVALUATION = "evaluation.json"
 DERIVED_FILES = (EVALUATION, "report.html")  # written later about one result; they must not outlive it
 SIGNAL_FILES = (CANCEL, STOP, PREVIEW)
-PARTIAL, LOCK = ".partial", "lock"
+PARTIAL, LOCK, EARLIER = ".partial", "lock", ".earlier"
 
 
 @contextmanager
@@ -31,8 +32,8 @@ def workspace(output: Path, overwrite: bool = False) -> Iterator[Path]:
     missing = [folder for folder in (output, *output.parents) if not folder.exists()]  # innermost first
     try:
         _make_folder(output)
-        check_output(output, overwrite)
         with _locked(output) as partial:
+            check_output(output, overwrite)
             yield partial
             for name in SIGNAL_FILES:
                 (output / name).unlink(missing_ok=True)
@@ -50,6 +51,9 @@ def check_output(output: Path, overwrite: bool) -> None:
     """Raise RegistrationError when `output` is a file, or holds something that the run would mix with its result."""
     if output.exists() and not output.is_dir():
         raise RegistrationError(f"The output {output} is a file; name a folder.")
+    for name in (*RUN_FILES, *DERIVED_FILES):
+        if (output / name).is_dir():
+            raise RegistrationError(f"The output folder {output} holds a folder named {name}; choose another one.")
     if overwrite or not output.exists():
         return
     # A job file alone is a run that waits to be started; hidden files are the system's (.DS_Store) or left by a crash.
@@ -64,18 +68,36 @@ def check_output(output: Path, overwrite: bool) -> None:
 
 
 def publish(partial: Path, output: Path) -> None:
-    """Move a finished run from `partial` to `output`. An interruption takes back what was moved."""
-    for name in (RESULT, *DERIVED_FILES):
-        (output / name).unlink(missing_ok=True)
-    moved = []
+    """Move a finished run from `partial` to `output`. An interruption before the last rename puts back what was there;
+    after it the new result stays."""
     try:
+        for name in (RESULT, *DERIVED_FILES, *RUN_FILES):
+            if os.path.lexists(output / name):
+                (output / EARLIER).mkdir(mode=0o700, exist_ok=True)
+                (output / name).replace(output / EARLIER / name)
         for name in RUN_FILES:
-            moved.append(output / name)
             (partial / name).replace(output / name)
-    except BaseException:
-        for path in moved:
+    finally:
+        try:
+            _settle(output)
+        except BaseException:  # a signal in the middle of it; the next one is ignored (see cli)
+            _settle(output)
+            raise
+
+
+def _settle(output: Path) -> None:
+    """End a publication, also that of a run which was killed: either the new result is whole, or the earlier one is."""
+    earlier, partial = output / EARLIER, output / PARTIAL
+    if (partial / RESULT).exists():  # it is moved last
+        arrived = [output / name for name in RUN_FILES if not (partial / name).exists()]
+        for path in arrived:
             path.unlink(missing_ok=True)
-        raise
+    if not earlier.is_dir():
+        return
+    if not (output / RESULT).exists():
+        for path in sorted(earlier.iterdir(), key=lambda path: path.name == RESULT):
+            path.replace(output / path.name)
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def written_since(output: Path, since: float) -> bool:
@@ -113,6 +135,7 @@ def _locked(output: Path) -> Iterator[Path]:
         ours = _is_ours(lock, partial)
         if not ours:
             raise RegistrationError(f"Another run is writing to {output}; wait for it or choose another folder.")
+        _settle(output)
         for left_over in partial.iterdir():  # of a run that was killed
             if left_over.name != LOCK:
                 left_over.unlink()

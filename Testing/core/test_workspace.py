@@ -1,0 +1,129 @@
+"""What an earlier run left in a folder is replaced by a whole new result, or stays: whatever ends the new run, and when."""
+
+import json
+from pathlib import Path
+
+import pytest
+from neuralreg import workspace
+from neuralreg.job import RESULT, RegistrationError
+from neuralreg.workspace import EARLIER, PARTIAL, RUN_FILES, publish
+
+FILES = (*RUN_FILES, "report.html")  # of the earlier result
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.fixture
+def output(tmp_path) -> Path:
+    """A folder with an earlier result, a report on it, and a file of the user's."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_text(json.dumps(["earlier", name]))
+    (folder / "notes.txt").write_text("mine")
+    return folder
+
+
+def run(output: Path) -> None:
+    with workspace.workspace(output, overwrite=True) as partial:
+        for name in RUN_FILES:
+            (partial / name).write_text(json.dumps(["new", name]))
+        publish(partial, output)
+
+
+def whose(output: Path) -> str:
+    """"earlier" or "new": whose result the folder holds, whole and with nothing else but the user's own file."""
+    found = {path.name: path.read_text() for path in output.iterdir()}
+    assert found.pop("notes.txt") == "mine"
+    whose = json.loads(found[RESULT])[0]
+    assert found == {name: json.dumps([whose, name]) for name in (FILES if whose == "earlier" else RUN_FILES)}
+    return whose
+
+
+def struck(monkeypatch, step: int, error: type[BaseException], after: bool = False) -> None:
+    """Let `error` come at one of the renames of `publish`, before it is done or after."""
+    replace, steps = Path.replace, []
+
+    def strike(path, target):
+        steps.append(target)
+        if len(steps) != step + 1:
+            return replace(path, target)
+        if after:
+            replace(path, target)
+        raise error
+
+    monkeypatch.setattr(Path, "replace", strike)
+
+
+RENAMES = len(FILES) + len(RUN_FILES)
+
+
+def test_a_new_result_replaces_the_earlier_one(output):
+    run(output)
+    assert whose(output) == "new"
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", range(RENAMES))
+def test_interruption_at_any_rename(output, monkeypatch, step, after):
+    struck(monkeypatch, step, KeyboardInterrupt, after)
+    with pytest.raises(KeyboardInterrupt):
+        run(output)
+    assert whose(output) == ("new" if after and step == RENAMES - 1 else "earlier")
+
+
+@pytest.mark.parametrize("step", range(RENAMES))
+def test_the_next_run_mends_what_a_killed_one_left(output, monkeypatch, step):
+    """Also when that run is refused; and its own result is put in the place of the earlier one."""
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        struck(patch, step, Killed)
+        patch.setattr(workspace, "_settle", lambda output: None)
+        patch.setattr(workspace, "_remove", lambda partial, lock: lock.close())
+        run(output)
+    assert (output / PARTIAL).is_dir()
+    with pytest.raises(RegistrationError, match="not empty"), workspace.workspace(output):
+        pytest.fail("the folder was given out")
+    assert whose(output) == "earlier"
+    run(output)
+    assert whose(output) == "new"
+
+
+def test_a_process_killed_after_the_last_rename_leaves_the_new_result(output):
+    run(output)
+    (output / EARLIER).mkdir()
+    (output / EARLIER / RESULT).write_text("earlier")
+    with pytest.raises(RegistrationError, match="not empty"), workspace.workspace(output):
+        pytest.fail("the folder was given out")
+    assert whose(output) == "new"
+
+
+def test_interruption_while_the_earlier_result_is_thrown_away(output, monkeypatch):
+    remove, struck = workspace.shutil.rmtree, []
+
+    def interrupted(*arguments, **named):
+        if not struck:
+            struck.append(arguments)
+            raise KeyboardInterrupt
+        remove(*arguments, **named)
+
+    monkeypatch.setattr(workspace.shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(output)
+    assert whose(output) == "new"
+
+
+def test_a_first_run_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
+    struck(monkeypatch, 3, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "new" / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_the_place_of_a_file_is_not_thrown_away(output):
+    (output / "warped.nii.gz").unlink()
+    (output / "warped.nii.gz").mkdir()
+    with pytest.raises(RegistrationError, match="holds a folder named warped.nii.gz"):
+        run(output)
+    assert (output / "warped.nii.gz").is_dir()
