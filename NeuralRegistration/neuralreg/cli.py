@@ -12,6 +12,8 @@ import ctypes
 import os
 import signal
 import sys
+import warnings
+from pathlib import Path
 from types import FrameType
 
 from . import __version__
@@ -45,10 +47,12 @@ EPILOG = """examples:
 def program() -> None:
     """`main` as a process of its own, which ends at once: Python would spend 1 to 2 s on taking torch apart."""
     keep_memory()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started the program
+            setattr(sys, name, Path(os.devnull).open("w"))
+    warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     code = main()
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code)
 
 
@@ -76,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with _signals():
             options.function(options)
+            sys.stdout.flush()
     except RegistrationError as error:
         print(f"neuralreg: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -83,8 +88,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"neuralreg: {str(error) or 'cancelled.'}", file=sys.stderr)
         return EXIT_CANCELLED
     except BrokenPipeError:  # whoever read our output is gone, and with it the reason to go on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_CANCELLED
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        print(f"neuralreg: what it says cannot be written ({error.strerror}); choose another place.", file=sys.stderr)
+        return EXIT_USER_ERROR
     return 0
 
 

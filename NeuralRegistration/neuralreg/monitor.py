@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ Show = Callable[[Progress], None]
 
 SHOW_EVERY = 0.05  # seconds between two lines of one stage
 PREVIEW_EVERY = 0.5
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a log that finds no room is no reason to end a run
 
 
 class FileMonitor(Monitor):
@@ -80,7 +82,11 @@ def json_lines(stream: TextIO | None = None) -> Show:
     """One JSON object a line, flushed: what the panel reads."""
 
     def show(progress: Progress) -> None:
-        print(progress.to_line(), file=stream or sys.stdout, flush=True)
+        try:
+            print(progress.to_line(), file=stream or sys.stdout, flush=True)
+        except OSError as error:
+            if error.errno not in FULL:  # above all: whoever asked is gone
+                raise
 
     return show
 

@@ -1,12 +1,18 @@
 """The command line from outside: real registrations of a small pair, exit codes, what is left behind."""
 
+import errno
 import hashlib
+import io as stdio
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from child import ENVIRONMENT
 from neuralreg import cli, io
 from neuralreg.commands.shared import parse_options
 from neuralreg.job import RegistrationError, Result
@@ -155,6 +161,55 @@ def test_help_has_examples(command, capsys):
         cli.main([command, "--help"])
     assert ended.value.code == 0
     assert f"examples:\n  neuralreg {command}" in capsys.readouterr().out or command == "serve"
+
+
+class Unwritable(stdio.StringIO):
+    """A standard output that nobody reads, or on a full disk."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+    def write(self, text: str) -> int:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])
+def test_what_cannot_be_said_is_written_all_the_same(result, pair, number, monkeypatch, capsys):
+    """The notes and the summary are lost; the file and the folder are there, and nothing is said against them."""
+    scan = io.read_image(pair.folder / "moving.nrrd")
+    scan.data[0, 3, 3, 3] = float("nan")
+    io.write_image(scan, pair.folder / "nan.nrrd")
+    monkeypatch.setattr(sys, "stdout", Unwritable(number))
+    apply = ("apply", "result", "--reference", "fixed.nii.gz", "--image", "nan.nrrd", "-o", f"{number}.nrrd")
+    assert call(*apply, at=pair.folder) == 0 and (pair.folder / f"{number}.nrrd").exists()
+    register = ("register", "fixed.nii.gz", "nan.nrrd", "-o", f"unheard {number}", *SHORT)
+    assert call(*register, at=pair.folder) == 0 and (pair.folder / f"unheard {number}" / "result.json").exists()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("number", "code", "words"), [(errno.EPIPE, 130, ""), (errno.ENOSPC, 2, "No space left")])
+@pytest.mark.parametrize("command", [("methods",), ("evaluate", "result")])
+def test_a_command_that_only_speaks(result, pair, command, number, code, words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Unwritable(number))
+    assert call(*command, at=pair.folder) == code
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == bool(words)
+
+
+def test_a_log_on_a_full_disk_does_not_end_the_run(pair, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Unwritable(errno.ENOSPC))
+    arguments = ("register", "fixed.nii.gz", "moving.nrrd", "-o", "unlogged", "--progress", "json", *SHORT)
+    assert call(*arguments, at=pair.folder) == 0 and (pair.folder / "unlogged" / "result.json").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="redirections of a POSIX shell")
+def test_closed_outputs():
+    """As programs without a console have them; a reader that has gone before the end is no traceback either."""
+    for redirection in (">&- 2>&-", "| true", "> /dev/full"):
+        command = f'"{sys.executable}" -m neuralreg methods {redirection}'
+        done = subprocess.run(command, shell=True, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr, done.stderr
 
 
 def test_options_are_typed_by_the_fields_of_the_method():

@@ -1,4 +1,4 @@
-"""What an earlier run left in a folder is replaced by a whole new result, or stays: whatever ends the new run, and when."""
+"""An earlier result is replaced by a whole new one, or stays: whatever ends the new run, and when."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def run(output: Path) -> None:
 
 
 def whose(output: Path) -> str:
-    """"earlier" or "new": whose result the folder holds, whole and with nothing else but the user's own file."""
+    """ "earlier" or "new": whose result the folder holds, whole and with nothing else but the user's own file."""
     found = {path.name: path.read_text() for path in output.iterdir()}
     assert found.pop("notes.txt") == "mine"
     whose = json.loads(found[RESULT])[0]
@@ -124,6 +124,6 @@ def test_a_first_run_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
 def test_a_folder_in_the_place_of_a_file_is_not_thrown_away(output):
     (output / "warped.nii.gz").unlink()
     (output / "warped.nii.gz").mkdir()
-    with pytest.raises(RegistrationError, match="holds a folder named warped.nii.gz"):
+    with pytest.raises(RegistrationError, match=r"holds a folder named warped\.nii\.gz"):
         run(output)
     assert (output / "warped.nii.gz").is_dir()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..job import RegistrationError
-from .shared import add_command, output_file
+from .shared import add_command, output_file, say
 
 PICTURE = (
     "Everything that lies on MOVING is brought to FIXED: image, labels and points move together, moving --> fixed;"
@@ -47,26 +47,30 @@ def _apply(options: argparse.Namespace) -> None:
     output = output_file(options.output)
     if options.points is None and options.reference is None:
         raise RegistrationError("Add --reference with the volume whose grid the output shall have.")
+    notes: list[str] = []
     try:
         if options.points:
             _apply_to_points(options, output)
         else:
-            _apply_to_volume(options, output)
+            _apply_to_volume(options, output, notes)
     except OSError as error:
         raise RegistrationError(
             f"{output} cannot be written ({error.strerror or error}); choose another place."
         ) from error
+    for note in notes:
+        say(f"note: {note}")
 
 
-def _apply_to_volume(options: argparse.Namespace, output: Path) -> None:
+def _apply_to_volume(options: argparse.Namespace, output: Path, notes: list[str]) -> None:
     from .. import io
     from ..apply import apply_to_image, load_pair
 
     moving_from_fixed, fixed_from_moving = load_pair(Path(options.transform))
-    grid = io.read_grid(options.reference)
+    grid = io.read_grid(options.reference, notes.append)
     forward = options.origin == "moving"
     target_from_grid = moving_from_fixed if forward else fixed_from_moving or moving_from_fixed.inverse()
-    image = io.read_labels(options.labels) if options.labels else io.read_map(options.image, _note)
+    read = io.read_labels if options.labels else io.read_map
+    image = read(options.labels or options.image, notes.append)
     kind = io.pixel_type(options.labels) if options.labels else None
     io.write_image(apply_to_image(image, target_from_grid, grid, labels=bool(options.labels)), output, kind)
 
@@ -85,7 +89,3 @@ def _apply_to_points(options: argparse.Namespace, output: Path) -> None:
     else:
         moved = inverse_points(moving_from_fixed, given, fixed_from_moving(given) if fixed_from_moving else None)
     write_points(points.moved(moved.T.numpy()), output)
-
-
-def _note(warning: str) -> None:
-    print(f"note: {warning}")

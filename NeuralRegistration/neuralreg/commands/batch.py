@@ -9,7 +9,7 @@ from typing import Any
 
 from ..job import Cancelled, Progress, RegistrationError
 from ..monitor import bar, json_lines
-from .shared import add_command, add_settings, settings_of, writing
+from .shared import add_command, add_settings, say, settings_of, writing
 
 
 def add_batch(commands: Any) -> None:
@@ -64,7 +64,7 @@ def _batch(options: argparse.Namespace) -> None:
         with writing():
             batch.write_summary(rows, output)
         if options.progress != "json":
-            print(batch.format_summary(rows))
+            say(batch.format_summary(rows))
     if follow.errors:
         raise RegistrationError(
             f"{len(follow.errors)} of {len(pairs)} pairs failed; {output / batch.SUMMARY} says why, and the same"

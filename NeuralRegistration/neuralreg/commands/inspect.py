@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .shared import add_command, writing
+from .shared import add_command, say, writing
 
 
 def add_evaluate(commands: Any) -> None:
@@ -60,7 +60,7 @@ def _report(options: argparse.Namespace) -> None:
 
     with writing():
         report = write_report(Path(options.run))
-    print(report)
+    say(str(report))
 
 
 def add_methods(commands: Any) -> None:

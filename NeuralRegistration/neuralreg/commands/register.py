@@ -12,7 +12,7 @@ from ..inbox import Inbox
 from ..job import EXIT_CANCELLED, Cancelled, Progress, RegistrationError, RegistrationJob, Result
 from ..monitor import FileMonitor, Show, bar, json_lines
 from ..workspace import check_output, written_since
-from .shared import add_command, add_settings, settings_of
+from .shared import add_command, add_settings, say, settings_of
 
 STARTED = time.time()  # a `cancel` file older than this process was not meant for it
 
@@ -142,7 +142,7 @@ def _execute(job: RegistrationJob, options: argparse.Namespace, since: float, in
     try:
         result = run(job, monitor, overwrite=options.overwrite)
         if options.progress != "json":
-            print(_summary(job, result))
+            say(_summary(job, result))
     except (Cancelled, KeyboardInterrupt) as error:
         raise Cancelled(_what_is_left(Path(job.output), since)) from error
 

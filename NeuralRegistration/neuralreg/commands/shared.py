@@ -24,11 +24,19 @@ def writing() -> Iterator[None]:
     """What goes wrong when a file is written, as a sentence."""
     try:
         yield
+    except BrokenPipeError:  # of the reader, who is gone: no file is to blame
+        raise
     except OSError as error:
         place = error.filename2 or error.filename or "The output"
         raise RegistrationError(
             f"{place} cannot be written ({error.strerror or error}); choose another place."
         ) from error
+
+
+def say(text: str) -> None:
+    """Tell what was done. That nobody reads it any more, or that it finds no room, undoes nothing."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def output_file(name: str) -> Path:
