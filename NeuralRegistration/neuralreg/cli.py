@@ -49,7 +49,7 @@ def program() -> None:
     keep_memory()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started the program
-            setattr(sys, name, Path(os.devnull).open("w"))
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     code = main()
     atexit._run_exitfuncs()
