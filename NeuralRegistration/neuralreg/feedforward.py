@@ -68,7 +68,8 @@ def network_of(checkpoint: Checkpoint) -> nn.Module:
         network.load_state_dict(checkpoint.state)
     except RuntimeError as error:
         raise RegistrationError(
-            "The weights do not fit the network that their manifest names; use the file as it was published."
+            f"The weights do not fit {checkpoint.manifest.method} with {checkpoint.manifest.network}; use a file of a "
+            "network of these sizes, as it was published."
         ) from error
     return network.eval().requires_grad_(False)
 

@@ -165,8 +165,9 @@ def _from_voxelmorph(config: Any, state: Any) -> Checkpoint:
             weights[ours] = value.float()
     if "field.weight" not in weights or weights["field.weight"].shape[0] != 3:
         raise RegistrationError("This VoxelMorph model is not a 3D registration U-Net; choose another one.")
+    half = bool(config.get("unet_half_res"))  # then their field is in voxels of the halved lattice
     for name in ("field.weight", "field.bias"):
-        weights[name] = weights[name].flip(0)
+        weights[name] = weights[name].flip(0) * (2 if half else 1)
     size = "voxelmorph-1" if weights["field.weight"].shape[1] == 8 else "voxelmorph-2"
     try:
         steps, lattice = int(config.get("int_steps", 0)), _lattice(config.get("inshape", (160, 192, 224)))
@@ -175,7 +176,7 @@ def _from_voxelmorph(config: Any, state: Any) -> Checkpoint:
     return Checkpoint(
         Manifest(
             method="VoxelMorph",
-            network={"size": size, "pooling": pooled},
+            network={"size": size, "pooling": pooled, "half_resolution": half},
             spacing=1.0,
             lattice=lattice,
             diffeomorphic=steps > 0,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from neuralreg.networks import fno
+from neuralreg.networks import fno, unet
 from neuralreg.networks.fno import FNOReg, SpectralConvolution, band_limited, from_modes, low_modes, tucker_ranks
 from neuralreg.networks.unet import UNet
 
@@ -13,13 +13,32 @@ def parameters(network):
     return sum(p.numel() for p in network.parameters())
 
 
-@pytest.mark.parametrize(("size", "published"), [("voxelmorph-1", 259_675), ("voxelmorph-2", 301_411)])
-def test_unet_has_the_published_number_of_parameters(size, published):
-    """Counts of the authors' PyTorch code, as TransMorph (MedIA 2022) quotes them for VoxelMorph-2."""
+@pytest.mark.parametrize(
+    ("size", "encoder", "decoder", "published"),
+    [
+        ("voxelmorph-1", (16, 32, 32, 32), (32, 32, 32, 32, 8, 8), 259_675),
+        ("voxelmorph-2", (16, 32, 32, 32), (32, 32, 32, 32, 32, 16, 16), 301_411),
+        ("as TransMorph has it", (8, 32, 32, 32), (32, 32, 32, 32, 32, 8, 8), 274_387),
+    ],
+)
+def test_unet_has_the_published_layers_and_number_of_parameters(size, encoder, decoder, published, monkeypatch):
+    """Counts follow from the public lists of layers.
+
+    Ours are those of the authors (github.com/voxelmorph/voxelmorph: vm1 and vm2 in pytorch/train.py of 2018), in the
+    U-Net of their later voxelmorph/torch/networks.py, whose default is VoxelMorph-2. What TransMorph (MedIA 2022;
+    IXI/Baseline_registration_methods/VoxelMorph/models.py of its authors) compares with under the name VoxelMorph-1 is
+    another network, narrower at first and longer at the end.
+    """
+    monkeypatch.setitem(unet.SIZES, size, unet.SIZES.get(size, (encoder, decoder)))
+    assert unet.SIZES[size] == (encoder, decoder)
     assert parameters(UNet(size)) == published
 
 
 def test_paper_sized_fnoreg_is_hundreds_of_megabytes_and_the_compact_one_ships():
+    """No count is published, the settings are (github.com/anac0der/fnoreg, deep_fourier_reg/params_3d.json): what they
+    imply is one dense layer's weights, times 15 layers, times the rank."""
+    settings = {"modes": (40, 48, 56), "width": 12, "projection": 24, "layers": 15, "rank": 0.42, "body": None}
+    assert fno.SIZES["paper"] == settings
     with torch.device("meta"):
         paper, compact = (parameters(FNOReg(**fno.SIZES[size])) for size in ("paper", "compact"))
     assert (

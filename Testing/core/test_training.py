@@ -119,15 +119,39 @@ def test_training_writes_a_model_that_says_what_it_is(pack, tmp_path):
     assert [row["iteration"] for row in rows] == [3, 6]
 
 
-def test_a_network_trained_on_one_subject_pair_brings_it_together(pack, tmp_path):
+@pytest.mark.parametrize("term", ["lncc", "dice"])
+def test_a_network_trained_on_one_subject_pair_brings_it_together(pack, tmp_path, term):
+    """By the images alone, and by the labels alone."""
     schedule = Schedule(iterations=60, rate=3e-3, validate_every=60, warmup=1, average=0.5, last_rate=1.0)
-    settings = config(pack, tmp_path, schedule=schedule, augmentation=STILL, validation_subjects=3)
+    settings = config(pack, tmp_path, schedule=schedule, augmentation=STILL, validation_subjects=3, labels=(1,))
+    objective = dataclasses.replace(settings.objective, terms={term: 1.0, "smoothness": 0.1})
+    settings = dataclasses.replace(settings, objective=objective)
     before = train.train(dataclasses.replace(settings, schedule=dataclasses.replace(schedule, iterations=0)))
     assert not before.exists()
-    loaded = data.Pack.load(pack)
-    trainer = train.trainer_of(settings, loaded)
-    values = [trainer.step()["lncc"] for _ in range(60)]
-    assert np.mean(values[-5:]) < np.mean(values[:5]) - 0.1
+    trainer = train.trainer_of(settings, data.Pack.load(pack))
+    values = [trainer.step()[term] for _ in range(60)]
+    assert np.mean(values[-5:]) < np.mean(values[:5]) - {"lncc": 0.1, "dice": 0.04}[term]
+
+
+def test_a_training_that_no_longer_improves_stops(pack, tmp_path):
+    """A rate of zero improves nothing: the first validation is the best, and patience ends with the third one."""
+    schedule = Schedule(iterations=50, rate=0.0, validate_every=2, patience=2)
+    settings = config(pack, tmp_path, schedule=schedule)
+    train.train(settings)
+    assert [row["iteration"] for row in state_of(tmp_path)["history"]] == [2, 4, 6]
+    train.train(settings)  # and it stays at its end
+    assert state_of(tmp_path)["iteration"] == 6
+
+
+def test_mixed_precision_computes_in_half_and_keeps_whole_weights(pack, tmp_path):
+    values, types = {}, {}
+    for precision in ("float32", "bfloat16"):
+        trainer = train.trainer_of(config(pack, tmp_path, precision=precision), data.Pack.load(pack))
+        trainer.network.decoder[0].register_forward_hook(lambda _, __, out, name=precision: types.update({name: out}))
+        values[precision] = [trainer.step()["lncc"] for _ in range(3)]
+        assert {p.dtype for p in trainer.network.parameters()} == {torch.float32}
+    assert {name: out.dtype for name, out in types.items()} == {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    np.testing.assert_allclose(values["bfloat16"], values["float32"], atol=0.01)
 
 
 def test_names_in_a_configuration_are_taken_in_any_case(tmp_path):

@@ -9,7 +9,7 @@ from neuralreg.feedforward import displacements
 from neuralreg.image import Grid
 from neuralreg.sampling import warp
 from neuralreg.training import data
-from neuralreg.training.augment import Augmentation, random_poses, random_tone
+from neuralreg.training.augment import Augmentation, random_appearance, random_poses, random_tone
 from neuralreg.training.examples import Source
 from neuralreg.training.objective import Objective
 from neuralreg.training.synth import known_pair, painted, random_velocity
@@ -35,6 +35,33 @@ def test_poses_are_shared_by_the_pair_up_to_the_residual():
     assert (residual - torch.eye(4)).abs()[:3, :3].max() < 0.2
     assert (fixed - torch.eye(4)).abs().max() > 0.2
     assert all(torch.equal(p, torch.eye(4, dtype=torch.float64)) for p in random_poses(STILL, torch.Generator()))
+
+
+def test_a_flip_mirrors_both_images_left_and_right_and_nothing_else():
+    always = dataclasses.replace(STILL, flip=1.0)
+    fixed, moving = random_poses(always, torch.Generator())
+    assert torch.equal(fixed, torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]).double()))
+    assert torch.equal(fixed, moving)
+    half = [random_poses(dataclasses.replace(STILL, flip=0.5), torch.Generator().manual_seed(s))[0] for s in range(40)]
+    assert 10 < sum(bool(pose[0, 0] < 0) for pose in half) < 30
+
+
+def test_appearance_changes_tone_strength_and_shading_as_much_as_asked():
+    image = torch.linspace(0, 1, 20).view(1, 1, 1, 1, 20).expand(1, 1, 20, 20, 20)
+    seen = {"none": random_appearance(image, STILL, torch.Generator().manual_seed(1))}
+    for name in ("gamma", "gain", "bias"):
+        options = dataclasses.replace(STILL, **{name: 0.3})
+        seen[name] = random_appearance(image, options, torch.Generator().manual_seed(1))
+    assert torch.equal(seen["none"], image)
+    inside = slice(1, 19)
+    ratio = {name: seen[name][..., inside] / image[..., inside] for name in ("gamma", "gain", "bias")}
+    exponent = seen["gamma"][..., inside].log() / image[..., inside].log()
+    assert (exponent - exponent.mean()).abs().max() < 1e-3 and abs(exponent.mean() - 1) > 0.01
+    assert (ratio["gain"] - ratio["gain"].mean()).abs().max() < 1e-3 and abs(ratio["gain"].mean() - 1) > 0.01
+    shading = ratio["bias"].log()
+    assert shading.std() > 0.01
+    steps = torch.cat([shading.diff(dim=axis).abs().flatten() for axis in (2, 3, 4)])
+    assert steps.max() < 0.2  # smooth: what varies by that much takes many voxels
 
 
 def test_a_view_in_the_mean_pose_is_the_subject_itself(pack):

@@ -135,26 +135,43 @@ def test_weights_of_another_network_are_refused(saved):
         build("VoxelMorph", {"size": "huge"})
 
 
-@pytest.mark.parametrize("pooling", [False, True])
-def test_public_voxelmorph_checkpoints_load(tmp_path, pooling):
-    """Their names, their axis order (z, y, x), their configuration: the network must say the same as theirs would."""
-    torch.manual_seed(0)
-    network = UNet("voxelmorph-2", pooling=pooling)
-    torch.nn.init.normal_(network.field.weight)
-    down, up, last = ("encoder", "decoder", "remaining") if pooling else ("downarm", "uparm", "extras")
-    level = "{}.0" if pooling else "{}"
+def as_published(network: UNet, configuration: dict) -> dict:
+    """The content of a public VoxelMorph file: their names of the layers, their order of the axes (z, y, x)."""
+    pooled = network.pooling
+    down, up, last = ("encoder", "decoder", "remaining") if pooled else ("downarm", "uparm", "extras")
     state = {"integrate.vecint.transformer.grid": torch.zeros(1, 3, 2, 2, 2)}
     for name, value in network.state_dict().items():
         group, *rest = name.split(".")
         if group == "field":
-            state[f"flow.{rest[0]}"] = value.flip(0)
+            state[f"flow.{rest[0]}"] = value.flip(0) / (2 if network.half_resolution else 1)
         else:
             theirs = {"encoder": down, "decoder": up, "final": last}[group]
-            number = rest[0] if theirs in ("remaining", "extras") else level.format(rest[0])
+            number = f"{rest[0]}.0" if pooled and theirs != last else rest[0]
             state[f"unet_model.{theirs}.{number}.main.{rest[1]}"] = value
-    torch.save({"config": {"inshape": (160, 192, 224), "int_steps": 7}, "model_state": state}, tmp_path / "vxm.pt")
+    return {"config": configuration, "model_state": state}
+
+
+@pytest.mark.parametrize("steps", [0, 7])
+@pytest.mark.parametrize(
+    "options", [{}, {"pooling": True}, {"pooling": True, "half_resolution": True}, {"size": "voxelmorph-1"}]
+)
+def test_public_voxelmorph_checkpoints_load(tmp_path, options, steps):
+    """Files {"config", "model_state"} of both generations of their code; the network must say what theirs would."""
+    torch.manual_seed(0)
+    network = UNet(**options)
+    torch.nn.init.normal_(network.field.weight)
+    theirs = {"inshape": (160, 192, 224), "int_steps": steps, "unet_half_res": network.half_resolution}
+    torch.save(as_published(network, theirs), tmp_path / "vxm.pt")
     checkpoint = weights.load(tmp_path / "vxm.pt")
     images = torch.rand(2, 1, 1, 16, 16, 16)
     torch.testing.assert_close(network_of(checkpoint)(*images), network(*images))
-    assert checkpoint.manifest.diffeomorphic
-    assert checkpoint.manifest.squarings == 7
+    assert checkpoint.manifest.diffeomorphic is (steps > 0)
+    assert checkpoint.manifest.squarings == steps
+    assert (checkpoint.manifest.orientation, checkpoint.manifest.spacing) == ("AIL", 1.0)
+
+
+def test_a_public_voxelmorph_checkpoint_of_other_layers_gets_a_sentence(tmp_path):
+    content = as_published(UNet(width=0.5), {"inshape": (160, 192, 224)})
+    torch.save(content, tmp_path / "vxm.pt")
+    with pytest.raises(RegistrationError, match="do not fit VoxelMorph"):
+        network_of(weights.load(tmp_path / "vxm.pt"))

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# encoder features, decoder features: one of the decoder per encoder step, the rest at the output's resolution
+# encoder features, decoder features: one of the decoder per encoder step, the rest at the output's resolution.
+# The lists are the authors' vm1 and vm2; TransMorph calls another one VoxelMorph-1: 8-32-32-32, then 32 × 5, 8, 8.
 SIZES = {
     "voxelmorph-1": ((16, 32, 32, 32), (32, 32, 32, 32, 8, 8)),
     "voxelmorph-2": ((16, 32, 32, 32), (32, 32, 32, 32, 32, 16, 16)),

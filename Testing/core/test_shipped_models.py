@@ -1,0 +1,77 @@
+"""The weights that come along: listed, described, small, from data that allow it; they say what they do not know."""
+
+import json
+
+import pytest
+import torch
+from neuralreg import pipeline, weights
+from neuralreg.cli import main
+from neuralreg.image import Grid, Image
+from neuralreg.job import RegistrationError
+from neuralreg.methods import start
+from neuralreg.phantom import make_phantom
+from neuralreg.train import CONFIGS, load_config
+
+SHIPPED = sorted(start.SHIPPED.glob("*.pt"))
+ONLY_FOR_TESTS = ("brain_labelled", "OASIS", "hippocampus", "multimodal", "lung_ct")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_model_has_a_card_a_licence_and_a_configuration_that_makes_it(path):
+    """The card beside the weights is their manifest; the configuration of that name makes the same network."""
+    manifest = weights.load(path).manifest
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert {"name": path.stem, **json.loads(torch.load(path, weights_only=True)["manifest"])} == card
+    assert not any(name in manifest.data for name in ONLY_FOR_TESTS)
+    assert manifest.licence and manifest.anatomy and manifest.contrast
+    assert manifest.training["iterations"] > 0 and manifest.training["validation"]["folds %"] == 0.0
+    text = path.with_suffix(".md").read_text(encoding="utf-8")
+    for words in (f"{path.stem}.toml", "trained on", "eld-out", "Not for"):
+        assert words in text
+    config = load_config(CONFIGS / f"{path.stem}.toml")
+    assert (config.method, config.network) == (manifest.method, manifest.network)
+
+
+def test_all_models_together_are_small():
+    assert len(SHIPPED) >= 3
+    assert sum(path.stat().st_size for path in SHIPPED) <= 40e6
+
+
+def test_the_list_names_every_model_and_what_it_is_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert main(["models"]) == 0
+    text = capsys.readouterr().out
+    for path in SHIPPED:
+        manifest = weights.load(path).manifest
+        line = next(line for line in text.splitlines() if line.startswith(f"{path.stem}:"))
+        assert all(word in line for word in (manifest.method, manifest.anatomy, manifest.contrast, "diffeomorphic"))
+        assert str(path) in text and manifest.licence in text
+    assert main(["models", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out).keys() == {str(path) for path in SHIPPED}
+
+
+def test_a_file_that_is_no_model_is_not_listed(tmp_path, capsys):
+    (tmp_path / "bad.pt").write_bytes(b"PK\x03\x04 no model")
+    assert main(["models", str(SHIPPED[0]), str(tmp_path / "bad.pt")]) == 2
+    said = capsys.readouterr()
+    assert not said.out and "is not a model" in said.err and said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("spacing", "words"), [(6.0, "ml of tissue"), (4.7, "contrast of the fixed image")])
+@pytest.mark.parametrize("method", ["VoxelMorph", "FNOReg"])
+def test_outside_its_domain_a_model_warns_and_names_the_better_choice(method, spacing, words):
+    """A phantom larger than any brain, and one of a brain's size whose intensities are turned over."""
+    phantom = make_phantom(Grid.from_parts((24, 24, 24), spacing=(spacing,) * 3), amplitude_mm=5.0)
+    top = 1.1 * phantom.fixed.data.float().max()
+    fixed, moving = (
+        Image(torch.where(image.data > 0, top - image.data, 0.0), image.grid)
+        for image in (phantom.fixed, phantom.moving)
+    )
+    found = pipeline.register(fixed, moving, method, affine="none", similarity="lncc", device="cpu")
+    assert any(words in warning and "DNVF" in warning for warning in found.warnings), found.warnings
+
+
+def test_a_model_of_another_method_is_refused():
+    with pytest.raises(RegistrationError, match="is a model of FNOReg; choose that method"):
+        start.model("fnoreg_t1", "VoxelMorph")
