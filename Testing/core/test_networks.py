@@ -141,6 +141,27 @@ def test_spectral_layers_stay_in_float32_under_autocast():
     assert (rough - exact).abs().max() < 0.1 * exact.abs().max()
 
 
+@pytest.mark.parametrize("shape", [(17, 17, 17), (17, 33, 33), (33, 17, 17), (9, 9, 9)])
+def test_mixed_precision_gives_the_gradients_of_full_precision(shape):
+    """Down to lattices of one and two voxels, where kernels for bfloat16 may leave them unset: hence the NaNs."""
+    torch.manual_seed(0)
+    network = UNet("voxelmorph-1", half_resolution=True, width=0.5)
+    torch.nn.init.normal_(network.field.weight, 0.0, 0.1)
+    images, gradients = torch.rand(2, 1, 1, *shape), {}
+    for precision in (torch.float32, torch.bfloat16):
+        for _ in range(3):
+            full = [torch.full((n,), math.nan) for n in (1_000, 10_000, 30_000, 100_000)]
+            del full
+            network.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+                field = network(*images)
+            field.square().sum().backward()
+            gradients.setdefault(precision, []).append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+    exact = gradients[torch.float32][0]
+    for rough in gradients[torch.bfloat16]:
+        assert (rough - exact).norm() < 0.05 * exact.norm()
+
+
 def test_tucker_ranks_keep_the_share_asked_for():
     shape = (12, 12, 40, 48, 29)
     ranks = tucker_ranks(shape, 0.42)

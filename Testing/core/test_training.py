@@ -147,7 +147,7 @@ def test_mixed_precision_computes_in_half_and_keeps_whole_weights(pack, tmp_path
     values, types = {}, {}
     for precision in ("float32", "bfloat16"):
         trainer = train.trainer_of(config(pack, tmp_path, precision=precision), data.Pack.load(pack))
-        trainer.network.decoder[0].register_forward_hook(lambda _, __, out, name=precision: types.update({name: out}))
+        trainer.network.decoder[3].register_forward_hook(lambda _, __, out, name=precision: types.update({name: out}))
         values[precision] = [trainer.step()["lncc"] for _ in range(3)]
         assert {p.dtype for p in trainer.network.parameters()} == {torch.float32}
     assert {name: out.dtype for name, out in types.items()} == {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -69,16 +69,16 @@ class UNet(nn.Module):
         x, skips = torch.cat((moving, fixed), dim=1), []
         for layer in self.encoder:
             skips.append(x)
-            x = activated(layer(x))
+            x = convolved(layer, x)
             if self.pooling:
                 skips[-1] = x
                 x = halved(x)
         for layer in self.decoder:
-            x, skip = activated(layer(x)), skips.pop()
+            x, skip = convolved(layer, x), skips.pop()
             if skips or not self.half_resolution:
                 x = torch.cat((doubled(x, skip.shape[2:]), skip), dim=1)
         for layer in self.final:
-            x = activated(layer(x))
+            x = convolved(layer, x)
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 has 8 bits: a quarter of a voxel at 30 voxels
             return self.field(x.float())
 
@@ -93,8 +93,15 @@ def convolution(dimensions: int, inputs: int, outputs: int, stride: int = 1) -> 
     return layer
 
 
-def activated(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.2)
+def convolved(layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer and its activation; in float32, also under autocast, where an axis has less than three voxels.
+
+    There, on a processor, oneDNN leaves the gradient of bfloat16 weights unset (torch 2.13): what lay in memory.
+    """
+    if min(x.shape[2:]) < 3:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.leaky_relu(layer(x.float()), 0.2)
+    return F.leaky_relu(layer(x), 0.2)
 
 
 def halved(x: Tensor) -> Tensor:
