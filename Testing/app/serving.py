@@ -25,20 +25,23 @@ if not os.environ.get("NEURALREG_TEST_PYTHON"):
     pytest.importorskip("torch", reason="the page's children need PyTorch; name one with NEURALREG_TEST_PYTHON")
 
 
-class Site:
-    """A page that runs; `folder` is where it may put temporary files."""
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGES), "OMP_NUM_THREADS": "1"}
 
-    def __init__(self, folder: Path, *arguments: str):
+
+class Site:
+    """A page that runs; `folder` is where it may put temporary files, `home` where it is started."""
+
+    def __init__(self, folder: Path, *arguments: str, home: Path | None = None):
         self.folder = folder / "temporary"
         self.folder.mkdir()
         self._log = folder / "log.txt"
         environment = {
-            **os.environ, "PYTHONPATH": str(PACKAGES), "TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1",
+            **ENVIRONMENT, "TMPDIR": str(self.folder),
             "PATH": os.pathsep.join([str(launcher(folder)), os.environ["PATH"]]),
         }  # fmt: skip
         command = [sys.executable, "-m", "neuralreg", "app", "--no-browser", *arguments]
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=home)
         self.address = self._wait_for_address()
         self.root = self.address.partition("?")[0]
 
@@ -52,9 +55,9 @@ class Site:
             time.sleep(0.1)
         return found.group(1)
 
-    def stop(self) -> int:
-        """Ctrl-C; returns the exit code."""
-        self.process.send_signal(signal.SIGINT)
+    def stop(self, how: signal.Signals = signal.SIGINT) -> int:
+        """Ctrl-C, unless another signal is named; returns the exit code."""
+        self.process.send_signal(how)
         try:
             return self.process.wait(SECONDS)
         except subprocess.TimeoutExpired:

@@ -2,6 +2,7 @@
 
 import http.client
 import signal
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -60,6 +61,14 @@ def test_the_token_opens_the_page_and_stays_out_of_later_addresses(site, cookie)
     assert answer.status == 200 and answer.headers["Referrer-Policy"] == "no-referrer"
 
 
+def test_only_this_computer_is_listened_to(site):
+    port = urlsplit(site.address).port
+    with socket.create_connection(("127.0.0.1", port), SECONDS):
+        pass
+    with pytest.raises(OSError):  # an address of this computer too, as those in its networks are
+        socket.create_connection(("127.0.0.2", port), SECONDS).close()
+
+
 def test_another_page_in_the_same_browser_is_refused(site, cookie):
     foreign = {"Origin": "http://127.0.0.1:1"}
     assert ask(site, "POST", "/upload/a/x.nii", cookie, foreign, b"x").status == 403
@@ -98,8 +107,7 @@ def test_there_is_nothing_to_download_before_a_run(site, cookie, what):
 def test_the_page_ends_at_once_while_it_still_opens_files(tmp_path, pair):
     """SIGTERM right after the address: no traceback, no process, no file."""
     one = Site(tmp_path, *map(str, pair))
-    one.process.send_signal(signal.SIGTERM)
-    assert one.process.wait(SECONDS) == 0, one.log()
+    assert one.stop(signal.SIGTERM) == 0, one.log()
     assert not list(one.folder.iterdir()) and "Traceback" not in one.log()
     with pytest.raises(OSError):
         ask(one, "GET", "/")

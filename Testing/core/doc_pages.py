@@ -17,7 +17,7 @@ from neuralreg import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-MARK = re.compile(r"<!-- not run: (.*?) -->\n\Z", re.DOTALL)
+MARK = re.compile(r"<!-- not run: ((?:(?!-->).)*) -->\n\Z", re.DOTALL)
 FENCE = re.compile(r"^```(\w*)(?: ([\w.]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROSE = ("text", "json")  # shown, not run
 FILES = ("toml", "csv")
