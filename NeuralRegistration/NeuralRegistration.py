@@ -33,7 +33,7 @@ class NeuralRegistration(ScriptedLoadableModule):
         parent.helpText = _(
             "<p>Deformable registration by neural networks: choose the fixed and the moving volume and click "
             "<b>Register</b>. The result is a transform that brings the moving volume, and everything that belongs to "
-            "it, to the fixed one, together with its exact inverse, the warped volume, a map of local change of volume "
+            "it, to the fixed one, together with its inverse, the warped volume, a map of local change of volume "
             "and a table to judge it by.</p>"
             "<p>The work is done by a process of its own; Slicer stays usable, and the scene stays as it is when you "
             "cancel.</p>"

@@ -86,7 +86,7 @@ class RunPart:
         """Let the run end with what it has. Raises RegistrationError when it cannot be told."""
         self.logic.stopAndKeep()
         with self.state as state:
-            state.stopping, state.stage = True, "Finishing with the best so far"
+            state.stopping, state.stage, state.left = True, "Finishing with the best so far", ""
 
     def on_progress(self, progress: Progress) -> None:
         if progress.loss is not None:
@@ -102,7 +102,7 @@ class RunPart:
             state.percent, state.curve = round(100 * progress.fraction, 1), self.curve.lines()
             if not state.stopping or progress.stage != "deformable":
                 state.stage = STAGES.get(progress.stage, progress.stage)
-            if progress.seconds_left is not None:
+            if progress.seconds_left is not None and not state.stopping:  # that was the time of all iterations
                 state.left = f"{estimate.in_words(progress.seconds_left)} left"
 
     def on_finished(self, outcome: Outcome) -> None:
@@ -113,6 +113,8 @@ class RunPart:
             self.page.folders[outcome.run.table.GetID()] = self.logic.runFolder
             self.logic.folder = None  # the page keeps it for downloads; the next run would take it away
             self.page.looking.show(outcome.run)
+        else:
+            self.page.looking.on_layer()  # the earlier result again, which the panel still speaks of
         kind = {DONE: "success", STOPPED: "info"}.get(outcome.status, "error")
         self.page.say(outcome.message + reminder(outcome.status == DONE), kind)
         self.page.render()

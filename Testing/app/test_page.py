@@ -229,12 +229,16 @@ def test_a_reload_changes_nothing(registered):
 
 
 def test_cancel_leaves_what_was_there(registered):
+    picture = views(registered)
     register(registered, "Best")
     registered.click("#cancel")
     registered.wait_for_selector("#register")
     says(registered, "#message", "Cancelled")
     assert registered.locator("#message").inner_text().endswith("What is shown below is an earlier result.")
     assert not registered.locator("#run").count(), "there is one run still"
+    end = time.monotonic() + SECONDS
+    while views(registered) != picture:
+        assert time.monotonic() < end, "the views do not show the earlier result again"
 
 
 def test_stop_and_keep_gives_the_best_so_far(registered):
