@@ -74,6 +74,13 @@ def network_of(checkpoint: Checkpoint) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
+def placed(network: nn.Module, device: str | torch.device) -> nn.Module:
+    """The network on a device; on a processor in the layout in which its convolutions take two thirds of the time."""
+    if torch.device(device).type == "cpu":
+        return network.to(device, memory_format=torch.channels_last_3d)
+    return network.to(device)
+
+
 def displacements(
     field: Tensor, shape: Shape, squarings: int, diffeomorphic: bool = True
 ) -> tuple[Tensor, Tensor | None]:
@@ -157,7 +164,7 @@ def predict(
     `check` is called before every layer of the network; it may raise.
     """
     lens = Lens.of(checkpoint, fixed, spacing)
-    network = network_of(checkpoint).to(fixed.device)
+    network = placed(network_of(checkpoint), fixed.device)
     for layer in network.modules():
         layer.register_forward_pre_hook(lambda *_: check())
     field = network(lens.view(fixed), lens.view(moving))

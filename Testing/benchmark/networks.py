@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.only:
         print(measured(options.only, tuple(map(int, options.shape.split(","))), options))
         return
-    print("| network | parameters | forward s | peak memory MB |\n|---|---|---|---|", flush=True)
+    print("| network | parameters | forward s | CPU s | peak memory MB |\n|---|---|---|---|---|", flush=True)
     given = sys.argv[1:] if arguments is None else arguments
     for name in NETWORKS:
         subprocess.run([sys.executable, "-m", "benchmark.networks", *given, "--only", name], check=True)
@@ -42,30 +42,31 @@ def main(arguments: list[str] | None = None) -> None:
 def measured(name: str, shape: tuple[int, int, int], options: argparse.Namespace) -> str:
     """A row of the table."""
     import torch
-    from neuralreg.feedforward import build
+    from neuralreg.feedforward import build, placed
     from neuralreg.networks.fno import SIZES
     from neuralreg.usage import peak_memory_mb
 
     torch.set_num_threads(options.threads)
-    count, seconds = 0, 0.0
+    count, seconds, cpu = 0, 0.0, 0.0
     if NETWORKS[name]:
         method, size, *changes = NETWORKS[name]
         settings = SIZES[size] if isinstance(size, str) else size
-        network = build(method, settings | (changes[0] if changes else {})).eval().to(options.device)
+        network = placed(build(method, settings | (changes[0] if changes else {})).eval(), options.device)
         count = sum(p.numel() for p in network.parameters())
         fixed, moving = (torch.rand(1, 1, *shape, device=options.device) for _ in range(2))
         with torch.inference_mode():
-            seconds = min(timed(network, fixed, moving) for _ in range(options.repeats))
+            times = [timed(network, fixed, moving) for _ in range(options.repeats)]
+            seconds, cpu = (min(column) for column in zip(*times, strict=True))
     on_gpu = options.device.startswith("cuda")
     memory = torch.cuda.max_memory_allocated() / 1e6 if on_gpu else peak_memory_mb()
-    return f"| {name} | {count:,} | {seconds:.2f} | {memory:.0f} |"
+    return f"| {name} | {count:,} | {seconds:.2f} | {cpu:.2f} | {memory:.0f} |"
 
 
-def timed(network, fixed, moving) -> float:
-    """Seconds of one forward pass; a number is read from the field, so that a GPU has to be done with it."""
-    start = time.perf_counter()
+def timed(network, fixed, moving) -> tuple[float, float]:
+    """Wall and CPU seconds of one forward pass; a number is read from the field: a GPU has to be done with it."""
+    start, used = time.perf_counter(), time.process_time()
     float(network(fixed, moving).sum())
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - used
 
 
 if __name__ == "__main__":

@@ -174,6 +174,14 @@ def test_a_network_on_self_similarities_does_not_notice_an_inverted_contrast():
         feedforward.build("VoxelMorph", {"features": "minds"})
 
 
+@pytest.mark.parametrize("method", ["VoxelMorph", "FNOReg"])
+def test_where_a_network_is_placed_changes_nothing_that_it_says(models, method):
+    checkpoint = weights.load(models[method])
+    images = torch.rand(2, 1, 1, 17, 19, 21)
+    usual, fast = feedforward.network_of(checkpoint), feedforward.placed(feedforward.network_of(checkpoint), "cpu")
+    torch.testing.assert_close(fast(*images), usual(*images), atol=1e-5, rtol=1e-4)
+
+
 def test_the_similarity_chooses_the_model():
     for method in ("VoxelMorph", "FNOReg"):
         assert start.model("auto", method, "lncc").manifest.contrast.startswith("T1")
