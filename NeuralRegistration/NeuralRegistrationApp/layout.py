@@ -20,6 +20,7 @@ CURVE = f"""<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"
   style="display: block; width: 100%; height: 60px; border-bottom: 1px solid #777">
   <polyline v-for="(points, index) in curve" :key="index" :points="points" fill="none" stroke="#6fb7ff"
     vector-effect="non-scaling-stroke" stroke-width="1.5" /></svg>"""
+GRID_COLOURS = "Lines, by how far points move: green 2 mm, yellow 5, red 10 and more"  # Slicer's own scale
 # A choice waits in the browser while a call is under way, and a click does not: it brings along what is chosen.
 CHOSEN = f"[{{ {', '.join(SENT)} }}]"
 DOWNLOADS = (
@@ -93,13 +94,14 @@ def _look() -> None:
         _colour_bar()
         v3.VSwitch(label="Deformation grid", v_model=("grid",), id="grid", density="compact", color="primary",
                    hide_details=True, classes="ms-2")  # fmt: skip
+        html.Div(GRID_COLOURS, v_if=("grid",), classes="text-caption")
 
 
 def _colour_bar() -> None:
     """What the colours of the Jacobian map mean; it is the same for every run."""
     colours = ", ".join(map(_css, (SHRINKING, KEEPING, GROWING)))
     with html.Div(v_if=("layer === 'jacobian'",), id="colours", classes="text-caption mt-1"):
-        html.Div("Times larger in the moving volume; yellow: folded")
+        html.Div("Times larger in the moving volume; 0 or less: folded")
         with html.Div(classes="d-flex", style="gap: 8px"):
             for flex, background, values in (
                 ("0 0 24px", _css(FOLDING), ("≤ 0",)),

@@ -22,6 +22,7 @@ from test_imports import FLOORS
 SPACING_MM = 6.0
 README = PAGES[0]
 WORDS_OF_A_REASON = 3
+NUMBER = r"(?<![\w.-])\d+(?:\.\d+)?(?![\w-])"
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,20 @@ def test_the_traffic_light_in_the_readme_is_that_of_the_program():
     assert tuple(map(float, limits.groups())) == (qa.DICE_GOOD, qa.DICE_FAIR)
     for name in ("Folding", "Volume turned inside out", "Forth and back again", "Landmarks", "Similarity"):
         assert re.search(rf"^\| {name}", text, re.MULTILINE), name
+
+
+def test_the_figures_in_tables_are_those_of_the_benchmark():
+    """As measured, or rounded: a figure of last month stands out."""
+    results = (ROOT / "Testing" / "benchmark" / "RESULTS.md").read_text(encoding="utf-8")
+    measured = np.array(re.findall(NUMBER, results), float)
+    for page in (README, ROOT / "docs" / "comparison.md"):
+        _, _, section = page.read_text(encoding="utf-8").partition("\n## Figures\n")
+        rows = re.findall(r"^\|.*$", section.partition("\n## ")[0], re.MULTILINE)
+        figures = re.findall(NUMBER, " ".join(rows))
+        assert len(figures) > 10
+        for figure in figures:
+            half = 0.5 * 10.0 ** -len(figure.partition(".")[2])
+            assert np.abs(measured - float(figure)).min() <= half * (1 + 1e-9), f"{page.name}: {figure}"
 
 
 def test_versions_agree():

@@ -1,14 +1,18 @@
 """A registration from Python, with the real worker: waiting for it, and not; the clicks are in test_real_clicks.py."""
 
+import re
+from pathlib import Path
+
 import pytest
 import slicer
 from clicks import temporary_files
 from NeuralRegistrationLib import samples
 from NeuralRegistrationLib.dependencies import torch_problem
-from NeuralRegistrationLib.logic import NeuralRegistrationLogic
+from NeuralRegistrationLib.logic import NeuralRegistrationLogic as Logic
 from NeuralRegistrationLib.results import runs
 from test_worker import gone
 
+GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guide.md"
 pytestmark = pytest.mark.skipif(bool(torch_problem()), reason="the real worker needs PyTorch")
 
 
@@ -22,10 +26,24 @@ def test_the_test_of_the_module_itself(module):
     assert not temporary_files(), "the logic was closed"
 
 
+def test_the_example_of_the_guide_for_the_console(module, monkeypatch, capsys):
+    import NeuralRegistration
+
+    logics = []
+    monkeypatch.setattr(NeuralRegistration, "NeuralRegistrationLogic", lambda: logics.append(Logic()) or logics[-1])
+    for node, name in zip(samples.addSmallPair(), ("MRBrainTumor1", "MRBrainTumor2"), strict=True):
+        node.SetName(name)
+    (code,) = re.findall(r"```python\n(from NeuralRegistration .*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    exec(code, {"slicer": slicer})
+    assert "folds_percent" in capsys.readouterr().out and len(runs()) == 1
+    for logic in logics:
+        logic.close()
+
+
 def test_a_call_that_does_not_wait_can_be_cancelled(scene, wait):
     fixed, moving = samples.addSmallPair()
     nodes = slicer.mrmlScene.GetNumberOfNodes()
-    logic, outcomes = NeuralRegistrationLogic(), []
+    logic, outcomes = Logic(), []
     try:
         logic.register(fixed, moving, wait=False, preset="best", onFinished=outcomes.append)
         child = logic.worker.process_id

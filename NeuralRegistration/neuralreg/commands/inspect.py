@@ -72,7 +72,7 @@ def add_methods(commands: Any) -> None:
         "The options are given to `register` as --option KEY=VALUE; lists are written with commas.",
         "  neuralreg methods\n"
         "  neuralreg methods --json\n"
-        "  neuralreg register fixed.nii.gz moving.nii.gz -o result --method DNVF --option smoothness=2\n",
+        "  neuralreg register fixed.nii.gz moving.nii.gz -o result --method DNVF --option smoothness=1\n",
     )
     parser.add_argument("--json", action="store_true", help="the same as JSON")
 

@@ -29,7 +29,7 @@ def add_register(commands: Any) -> None:
         "`cancel` in the folder ends it; one named `stop` ends the optimisation and keeps what it has.",
         "  neuralreg register fixed.nii.gz moving.nii.gz -o result\n"
         "  neuralreg register ct.nrrd mr.nrrd -o result --similarity nmi --preset best\n"
-        "  neuralreg register a.mha b.mha -o result --fixed-mask lung.mha --option smoothness=2\n",
+        "  neuralreg register a.mha b.mha -o result --fixed-mask lung.mha --option smoothness=1\n",
     )
     parser.add_argument("fixed", metavar="FIXED", help="the volume whose space is kept")
     parser.add_argument("moving", metavar="MOVING", help="the volume that is brought to FIXED")
