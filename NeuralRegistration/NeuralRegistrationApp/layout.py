@@ -20,7 +20,7 @@ CURVE = f"""<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"
   style="display: block; width: 100%; height: 60px; border-bottom: 1px solid #777">
   <polyline v-for="(points, index) in curve" :key="index" :points="points" fill="none" stroke="#6fb7ff"
     vector-effect="non-scaling-stroke" stroke-width="1.5" /></svg>"""
-GRID_COLOURS = "Lines, by how far points move: green 2 mm, yellow 5, red 10 and more"  # Slicer's own scale
+GRID_COLOURS = "Lines: green moves 2 mm, yellow 5, red 10 and more"  # Slicer's own scale
 # A choice waits in the browser while a call is under way, and a click does not: it brings along what is chosen.
 CHOSEN = f"[{{ {', '.join(SENT)} }}]"
 DOWNLOADS = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import signal
@@ -19,6 +18,7 @@ from neuralreg.job import RegistrationError
 PACKAGE = Path(__file__).resolve().parent
 MEGABYTE = 1 << 20
 FOUR_UP = "Four-Up"  # as in Slicer
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # not all of them exist on Windows
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,49 @@ class Settings:
 
 def serve(settings: Settings) -> None:
     """Serve the page until it is interrupted. Raises RegistrationError when it cannot be served here."""
-    folder = Path(tempfile.mkdtemp(prefix="neuralreg-app-"))  # for this user only
-    tempfile.tempdir = str(folder)  # whatever the libraries put aside is removed with it
-    try:
-        _draw_without_a_screen()
-        sys.argv = sys.argv[:1]  # trame would read our arguments as its own
-        os.environ["WSLINK_READY_MSG"] = ""
-        asyncio.run(_serve(settings, folder))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with End() as end:
+        folder = Path(tempfile.mkdtemp(prefix="neuralreg-app-"))  # for this user only
+        tempfile.tempdir = str(folder)  # whatever the libraries put aside is removed with it
+        try:
+            _draw_without_a_screen()
+            sys.argv = sys.argv[:1]  # trame would read our arguments as its own
+            os.environ["WSLINK_READY_MSG"] = ""
+            asyncio.run(_serve(settings, folder, end))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+class End:
+    """Hears that the page shall end: Ctrl-C, SIGTERM, a closed terminal. Until it is left, nothing dies of them.
+
+    Of a KeyboardInterrupt within a callback VTK would end the process at once, with the files of patients left behind.
+    """
+
+    def __init__(self):
+        self._asked, self._tell = False, lambda: None
+
+    def __enter__(self) -> End:
+        names = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+        heard = [name for name in names if signal.getsignal(name) != signal.SIG_IGN]  # nohup ignores SIGHUP
+        self._before = {name: signal.signal(name, self._hear) for name in heard}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for name, handler in self._before.items():
+            signal.signal(name, handler)
+
+    def _hear(self, *_: object) -> None:
+        self._asked = True
+        self._tell()
+
+    async def wait(self) -> None:
+        loop, asked = asyncio.get_running_loop(), asyncio.Event()
+        self._tell = lambda: loop.call_soon_threadsafe(asked.set)
+        try:
+            if not self._asked:
+                await asked.wait()
+        finally:
+            self._tell = lambda: None
 
 
 def _draw_without_a_screen() -> None:
@@ -67,7 +101,7 @@ def _draw_without_a_screen() -> None:
     )
 
 
-async def _serve(settings: Settings, folder: Path) -> None:
+async def _serve(settings: Settings, folder: Path, end: End) -> None:
     from .guard import Guard
     from .host import boot
 
@@ -91,7 +125,7 @@ async def _serve(settings: Settings, folder: Path) -> None:
         site.app.add_routes(transfer.routes())
 
     try:
-        await _until_interrupted(server, settings, guard.token, page)
+        await _until_interrupted(server, settings, guard.token, page, end)
     finally:
         page.close()
 
@@ -116,14 +150,9 @@ def _draw(server, app, page) -> None:
     build(server, page.running.actions(), layouts.initialize_layout_grid)
 
 
-async def _until_interrupted(server, settings: Settings, token: str, page) -> None:
+async def _until_interrupted(server, settings: Settings, token: str, page, end: End) -> None:
     """Raises RegistrationError when the address is taken."""
-    end = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_not_what_is_usual)
-    for name in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # on Windows Ctrl-C raises KeyboardInterrupt instead
-            loop.add_signal_handler(name, end.set)
+    asyncio.get_running_loop().set_exception_handler(_not_what_is_usual)
     serving = server.start(
         port=settings.port, host=settings.host, open_browser=False, show_connection_info=False, thread=True,
         exec_mode="task",

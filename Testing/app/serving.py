@@ -29,9 +29,12 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PACKAGES), "OMP_NUM_THREADS": "1"
 
 
 class Site:
-    """A page that runs; `folder` is where it may put temporary files, `home` where it is started."""
+    """A page that runs; `folder` is where it may put temporary files, `home` where it is started.
 
-    def __init__(self, folder: Path, *arguments: str, home: Path | None = None):
+    Without `wait` it may not have an address yet.
+    """
+
+    def __init__(self, folder: Path, *arguments: str, home: Path | None = None, wait: bool = True):
         self.folder = folder / "temporary"
         self.folder.mkdir()
         self._log = folder / "log.txt"
@@ -42,7 +45,7 @@ class Site:
         command = [sys.executable, "-m", "neuralreg", "app", "--no-browser", *arguments]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=home)
-        self.address = self._wait_for_address()
+        self.address = self._wait_for_address() if wait else ""
         self.root = self.address.partition("?")[0]
 
     def log(self) -> str:

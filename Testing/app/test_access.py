@@ -3,6 +3,7 @@
 import http.client
 import signal
 import socket
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -104,13 +105,25 @@ def test_there_is_nothing_to_download_before_a_run(site, cookie, what):
     assert answer.status == 404 and "register a pair first" in answer.text
 
 
-def test_the_page_ends_at_once_while_it_still_opens_files(tmp_path, pair):
-    """SIGTERM right after the address: no traceback, no process, no file."""
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_the_page_ends_at_once_while_it_still_opens_files(tmp_path, pair, name):
+    """A signal right after the address: no traceback, no process, no file."""
     one = Site(tmp_path, *map(str, pair))
-    assert one.stop(signal.SIGTERM) == 0, one.log()
+    assert one.stop(signal.Signals[name]) == 0, one.log()
     assert not list(one.folder.iterdir()) and "Traceback" not in one.log()
     with pytest.raises(OSError):
         ask(one, "GET", "/")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_while_the_page_is_being_made_leaves_nothing(tmp_path, name):
+    one = Site(tmp_path, wait=False)
+    end = time.monotonic() + SECONDS
+    while not list(one.folder.iterdir()):  # the private folder comes first
+        assert time.monotonic() < end, one.log()
+        time.sleep(0.01)
+    assert one.stop(signal.Signals[name]) == 0, one.log()
+    assert not list(one.folder.iterdir()) and "Traceback" not in one.log()
 
 
 def test_names_of_uploads():
