@@ -40,14 +40,17 @@ from neuralreg.transform import DisplacementField, jacobian_determinant
 from . import table
 from .pairs import Pair, pairs_of, spread
 
-FULL, HALF = 2.0, 4.0  # mm
-# configuration of a training from nothing, and the lattice that covers one field of view at each spacing
+SPACING = 2.0  # mm, full resolution
+# configuration of a training from nothing, and a lattice as large as a brain
 NETWORKS = {
-    "FNOReg": ("fnoreg_t1.toml", {FULL: (82, 98, 82), HALF: (41, 49, 41)}),
-    "VoxelMorph": ("voxelmorph_t1_coarse.toml", {FULL: (65, 81, 65), HALF: (33, 41, 33)}),
+    "FNOReg": ("fnoreg_t1.toml", (82, 98, 82)),
+    "VoxelMorph": ("voxelmorph_t1_coarse.toml", (65, 81, 65)),
 }
-CASES = {"full": (FULL, FULL), "half": (HALF, FULL), "half at half": (HALF, HALF)}  # trained at, used at
+RESOLUTIONS = ("full", "half")  # of the training
+AT_HALF = "half at half"  # trained at half resolution and used at it, too
+CASES = (*RESOLUTIONS, AT_HALF)
 COLUMNS = ("pair", "network", "case", "dice", "dice_affine", "sdlogj", "folds_percent", "cpu_s")
+PLAN, RESULTS = "plan.json", "results.csv"
 SPEED_SECONDS = 10.0  # of trial iterations, by which the length of the schedule is chosen
 
 
@@ -61,30 +64,30 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, help="at most so many, spread over the set")
     parser.add_argument("--networks", default=",".join(NETWORKS), help=f"some of {','.join(NETWORKS)}")
     parser.add_argument("--cases", default=",".join(CASES), help=f"some of {','.join(CASES)}")
-    parser.add_argument("--only", metavar="NETWORK-SPACING", help="train this one and stop, such as FNOReg-4")
+    parser.add_argument("--only", metavar="NETWORK-RESOLUTION", help="train this one and stop, such as FNOReg-half")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     names, cases = options.networks.split(","), options.cases.split(",")
-    for name, spacing in itertools.product(names, (FULL, HALF)):
-        if options.only in (None, f"{name}-{spacing:g}"):
-            trained(name, spacing, options)
+    for name, resolution in itertools.product(names, RESOLUTIONS):
+        if options.only in (None, f"{name}-{resolution}"):
+            trained(configuration(name, resolution, options), options)
     if options.only:
         return
     for pair in spread(pairs_of(options.data, ["brain_labelled"]))[: options.pairs]:
-        measure(pair, list(itertools.product(names, cases)), options.out)
-    print(report(options.out))
+        measure(pair, list(itertools.product(names, cases)), options)
+    print(report(options))
 
 
-def folder_of(out: Path, name: str, spacing: float) -> Path:
-    return out / f"{name}-{spacing:g}"
+def configuration(name: str, resolution: str, options: argparse.Namespace) -> TrainingConfig:
+    file, lattice = NETWORKS[name]
+    settings = {"data": str(options.pack), "output": str(options.out / f"{name}-{resolution}")}
+    return load_config(file, **settings, spacing=SPACING, lattice=lattice, training_resolution=resolution)
 
 
-def trained(name: str, spacing: float, options: argparse.Namespace) -> None:
+def trained(config: TrainingConfig, options: argparse.Namespace) -> None:
     """Train one network to the end of its schedule, or find it trained; plan.json says how long that took."""
-    file, lattices = NETWORKS[name]
-    folder = folder_of(options.out, name, spacing)
-    settings = {"data": str(options.pack), "output": str(folder), "spacing": spacing, "lattice": lattices[spacing]}
-    config, plan = load_config(file, **settings), folder / "plan.json"
+    folder = Path(config.output)
+    plan = folder / PLAN
     if not plan.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         iterations = options.iterations or affordable(config, 60 * options.minutes)
@@ -102,7 +105,7 @@ def trained(name: str, spacing: float, options: argparse.Namespace) -> None:
 
 def affordable(config: TrainingConfig, seconds: float) -> int:
     """Iterations that take so much CPU time, by a trial whose network is thrown away."""
-    trainer = trainer_of(config, Pack.load(Path(config.data), config.spacing))
+    trainer = trainer_of(config, Pack.load(Path(config.data), config.seen[1]))
     for _ in range(2):
         trainer.step()
     start, steps = time.process_time(), 0
@@ -112,20 +115,23 @@ def affordable(config: TrainingConfig, seconds: float) -> int:
     return max(1, round(seconds * steps / (time.process_time() - start)))
 
 
-def used_at(out: Path, name: str, trained_at: float, spacing: float) -> Path:
-    """The trained model as one for images of `spacing`: the same weights, told another sampling."""
-    source = folder_of(out, name, trained_at) / MODEL
-    target = source.with_name(f"model-at-{spacing:g}.pt")
+def model_of(name: str, case: str, options: argparse.Namespace) -> Path:
+    """The trained model; in the case AT_HALF a copy that is told the lattice and spacing of its training."""
+    config = configuration(name, case.split()[0], options)
+    source = Path(config.output) / MODEL
+    if case != AT_HALF:
+        return source
+    target, (lattice, spacing) = source.with_name("model-at-half.pt"), config.seen
     if not target.is_file():
         checkpoint = weights.load(source)
-        manifest = replace(checkpoint.manifest, spacing=spacing, lattice=NETWORKS[name][1][spacing])
+        manifest = replace(checkpoint.manifest, lattice=lattice, spacing=spacing)
         weights.save(target, feedforward.network_of(checkpoint), manifest)
     return target
 
 
-def measure(pair: Pair, wanted: list[tuple[str, str]], out: Path) -> None:
+def measure(pair: Pair, wanted: list[tuple[str, str]], options: argparse.Namespace) -> None:
     """Register one pair by the networks and in the cases wanted; the affine stage runs once."""
-    results = out / "results.csv"
+    results = options.out / RESULTS
     known = {(row["network"], row["case"]) for row in table.read(results) if row["pair"] == pair.name}
     if known >= set(wanted):
         return
@@ -138,7 +144,7 @@ def measure(pair: Pair, wanted: list[tuple[str, str]], out: Path) -> None:
         if (name, case) in known:
             continue
         start = time.process_time()
-        transform = linear @ predicted(images, name, used_at(out, name, *CASES[case]))
+        transform = linear @ predicted(images, name, model_of(name, case, options))
         row = {"pair": pair.name, "network": name, "case": case, "cpu_s": round(time.process_time() - start, 2)}
         determinant = jacobian_determinant(transform, fixed.grid).data[0]
         row |= {"sdlogj": round(sdlogj(determinant, mask), 4), "folds_percent": folds_percent(determinant, mask)}
@@ -160,29 +166,29 @@ def overlap(fixed_labels, moving_labels, transform) -> float:
     return statistics.fmean(dice(fixed_labels.data[0], warped.data[0]).values())
 
 
-def report(out: Path) -> str:
+def report(options: argparse.Namespace) -> str:
     """A Markdown table: means over the pairs, and what half resolution cost, pair by pair."""
-    rows = table.read(out / "results.csv")
-    lines = ["| network, trained at, used at | iterations | CPU s | Dice | against full | SDlogJ | J ≤ 0 % |"]
-    lines += ["|---|---|---|---|---|---|---|"]
-    for name in NETWORKS:
-        full = {row["pair"]: float(row["dice"]) for row in rows if (row["network"], row["case"]) == (name, "full")}
-        for case, (trained_at, spacing) in CASES.items():
-            these = [row for row in rows if (row["network"], row["case"]) == (name, case)]
-            if not these:
-                continue
-            plan = json.loads((folder_of(out, name, trained_at) / "plan.json").read_text(encoding="utf-8"))
-            values = [float(row["dice"]) for row in these]
-            gains = [float(row["dice"]) - full[row["pair"]] for row in these if row["pair"] in full]
-            means = [table.mean([row[c] for row in these]) for c in ("sdlogj", "folds_percent")]
+    rows = table.read(options.out / RESULTS)
+    lines = ["| network, training | iterations | CPU s | Dice | against full | SDlogJ | J ≤ 0 % |", "|---" * 7 + "|"]
+    for name, case in itertools.product(NETWORKS, CASES):
+        these = {row["pair"]: row for row in rows if (row["network"], row["case"]) == (name, case)}
+        full = {row["pair"]: row for row in rows if (row["network"], row["case"]) == (name, "full")}
+        if these:
+            overlaps = [float(row["dice"]) for row in these.values()]
+            plan = Path(configuration(name, case.split()[0], options).output) / PLAN
+            gains = [float(these[pair]["dice"]) - float(full[pair]["dice"]) for pair in these if pair in full]
+            length, seconds = json.loads(plan.read_text(encoding="utf-8")).values()
+            means = [table.mean([row[column] for row in these.values()]) for column in ("sdlogj", "folds_percent")]
             lines.append(
-                f"| {name}, {trained_at:g} mm, {spacing:g} mm | {plan['iterations']} | {plan['cpu_s']:.0f} "
-                f"| {statistics.fmean(values):.4f} ({min(values):.3f} to {max(values):.3f}) "
-                f"| {statistics.fmean(gains):+.4f} ({min(gains):+.3f} to {max(gains):+.3f}) "
+                f"| {name}, {case} | {length} | {seconds:.0f} | {spread_of(overlaps)} | {spread_of(gains)} "
                 f"| {means[0]:.3f} | {means[1]:.2g} |"
             )
-    pairs = {row["pair"]: float(row["dice_affine"]) for row in rows}
-    return "\n".join(lines) + f"\n\n{len(pairs)} pairs; affine stage alone: {statistics.fmean(pairs.values()):.4f}"
+    before = {row["pair"]: float(row["dice_affine"]) for row in rows}
+    return "\n".join(lines) + f"\n\n{len(before)} pairs; after the affine stage: {spread_of(list(before.values()))}"
+
+
+def spread_of(values: list[float]) -> str:
+    return f"{statistics.fmean(values):.4f} ({min(values):.3f} to {max(values):.3f})" if values else "–"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from neuralreg.methods.fnoreg import FNOReg
 from neuralreg.methods.voxelmorph import VoxelMorph
 from neuralreg.optimise import Fit
 from neuralreg.preprocess import Pair
-from neuralreg.sampling import identity
+from neuralreg.sampling import identity, warp
 from neuralreg.weights import Checkpoint, Manifest
 
 SPACING = (1.0, 1.5, 2.0)  # x, y, z
@@ -116,6 +116,20 @@ def test_refining_lowers_the_loss_and_leaves_the_model_as_it_is(models, kind):
     assert weights.checksum(weights.load(path).state) and weights.load(path).manifest.sha256 == before
     once, twice = (kind(model=path)(pair(), "mse", "cpu", Monitor()).chain.forward for _ in range(2))
     assert torch.equal(once, twice)
+
+
+@pytest.mark.parametrize("kind", [VoxelMorph, FNOReg])
+def test_a_model_of_plain_displacements_registers_and_has_an_inverse(models, kind, tmp_path):
+    """Its field is the displacement; as a velocity it would be another one."""
+    checkpoint = weights.load(models[kind.__name__])
+    plain = dataclasses.replace(checkpoint.manifest, diffeomorphic=False)
+    weights.save(tmp_path / "plain.pt", feedforward.network_of(checkpoint), plain)
+    paths = models[kind.__name__], str(tmp_path / "plain.pt")
+    integrated, chain = (kind(model=path)(pair(), "mse", "cpu", Monitor()).chain for path in paths)
+    assert not torch.allclose(chain.forward, integrated.forward, atol=0.01)
+    inside = (slice(None), slice(None), *[slice(4, -4)] * 3)
+    there_and_back = chain.forward + warp(chain.inverse, chain.forward)
+    assert there_and_back[inside].abs().max() < 0.1 < chain.forward[inside].abs().max()
 
 
 @pytest.mark.parametrize("residual", ["encoded", "siren"])

@@ -30,6 +30,7 @@ def test_a_model_has_a_card_a_licence_and_a_configuration_that_makes_it(path):
         assert words in text
     config = load_config(CONFIGS / f"{path.stem}.toml")
     assert (config.method, config.network) == (manifest.method, manifest.network)
+    assert (config.spacing, config.lattice) == (manifest.spacing, manifest.lattice)
 
 
 def test_all_models_together_are_small():

@@ -13,6 +13,7 @@ import pytest
 import torch
 from child import start
 from neuralreg import train, weights
+from neuralreg.commands.training import _Bar as Bar
 from neuralreg.feedforward import displacements
 from neuralreg.image import Grid
 from neuralreg.job import RegistrationError
@@ -141,6 +142,29 @@ def test_a_training_that_no_longer_improves_stops(pack, tmp_path):
     assert [row["iteration"] for row in state_of(tmp_path)["history"]] == [2, 4, 6]
     train.train(settings)  # and it stays at its end
     assert state_of(tmp_path)["iteration"] == 6
+
+
+def test_at_half_resolution_training_sees_every_second_voxel_and_the_model_works_on_all(pack, tmp_path):
+    settings = config(pack, tmp_path, training_resolution="Half")
+    trainer = train.trainer_of(settings, data.Pack.load(pack, settings.seen[1]))
+    example = trainer.source.example(trainer.training, torch.Generator().manual_seed(0))
+    assert example.fixed.shape == (1, 1, 9, 9, 9)
+    fine = dataclasses.replace(trainer.source, lattice=(17, 17, 17), spacing=2.0)
+    every = fine.example(trainer.training, torch.Generator().manual_seed(0)).fixed[..., ::2, ::2, ::2]
+    torch.testing.assert_close(example.fixed, every, atol=0.01, rtol=0)  # the same view, of the same millimetres
+    manifest = weights.load(train.train(settings)).manifest
+    assert (manifest.spacing, manifest.lattice, manifest.training["spacing"]) == (2.0, (17, 17, 17), 4.0)
+    with pytest.raises(RegistrationError, match="training resolution"):
+        config(pack, tmp_path, training_resolution="quarter")
+
+
+def test_the_progress_bar_fills(capsys):
+    bar = Bar(4)
+    for iteration in (1, 2, 4):
+        bar(iteration)
+    said = capsys.readouterr().err.split("\r")[1:]
+    assert [text.split()[1] for text in said] == ["1/4", "2/4", "4/4"]
+    assert [text.count("█") for text in said] == [8, 15, 30]
 
 
 def test_mixed_precision_computes_in_half_and_keeps_whole_weights(pack, tmp_path):

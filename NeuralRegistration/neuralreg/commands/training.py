@@ -134,6 +134,6 @@ def _models(options: argparse.Namespace) -> None:
     for path, manifest in manifests.items():
         kind = "diffeomorphic" if manifest.diffeomorphic else "plain displacement"
         print(f"{Path(path).stem}: {manifest.method}, {kind}, {manifest.anatomy}, {manifest.contrast}")
-        print(f"  trained at {manifest.spacing:g} mm on {manifest.data} ({manifest.licence})\n  {path}")
+        print(f"  for images of {manifest.spacing:g} mm, trained on {manifest.data} ({manifest.licence})\n  {path}")
     if not manifests:
         print("There are no trained models; make one with `neuralreg train`.")
