@@ -1,6 +1,8 @@
 """Whatever is wrong with a file: one sentence that says what to do, and nothing allocated for a header's promises."""
 
 import gzip
+import os
+import re
 import struct
 import sys
 from pathlib import Path
@@ -86,6 +88,65 @@ def test_masks(tmp_path):
     fails(tmp_path / "far.nii", "does not overlap", read=lambda path: io.read_mask(path, grid, lambda _: None))
 
 
+def rewritten(path: Path, name: str, old: bytes, new: bytes) -> Path:
+    """A copy of a file with a text header, beside it, in which one entry is another."""
+    copy = path.with_name(name)
+    copy.write_bytes(re.sub(old, new, path.read_bytes(), count=1))
+    assert copy.read_bytes() != path.read_bytes()
+    return copy
+
+
+def test_sheared_axes_outside_nifti(tmp_path):
+    """ITK keeps them, but the outputs of a run, which lie on the fixed grid, are NIfTI files."""
+    for name, old, new in (
+        ("a.nrrd", rb"space directions: .*", b"space directions: (1,0,0) (0.2,1.5,0) (0,0,2.5)"),
+        ("a.mha", rb"TransformMatrix = .*", b"TransformMatrix = 1 0 0 0.2 1 0 0 0 1"),
+    ):
+        io.write_image(image_on(grid_of("LPS")), tmp_path / name)
+        fails(rewritten(tmp_path / name, f"sheared {name}", old, new), "not at right angles", f"sheared {name}")
+
+
+def test_headers_without_a_place_in_space(tmp_path):
+    io.write_image(image_on(grid_of("LPS")), tmp_path / "a.mha")
+    for old, new in (
+        (rb"ElementSpacing = .*", b"ElementSpacing = 0 1 1"),
+        (rb"TransformMatrix = .*", b"TransformMatrix = 1 0 0 1 0 0 0 0 1"),
+    ):
+        fails(rewritten(tmp_path / "a.mha", "b.mha", old, new), "b.mha has no usable position")
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "values", "words"),
+    [
+        ("<8h", 40, (99, 14, 12, 10, 1, 1, 1, 1), "no possible size"),
+        ("<8h", 40, (3, 14, -12, 10, 1, 1, 1, 1), "no possible size"),
+        ("<12f", 280, (float("nan"),) * 12, "no possible orientation"),
+    ],
+)
+def test_headers_of_which_a_library_would_complain_aloud(tmp_path, kind, place, values, words, capfd):
+    io.write_image(image_on(grid_of("LPS")), tmp_path / "a.nii")
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    struct.pack_into(kind, data, place, *values)
+    (tmp_path / "a.nii").write_bytes(data)
+    fails(tmp_path / "a.nii", "is damaged", words)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("padding", [bytes(512), b"junk" * 20])
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.nrrd"])
+def test_padding_behind_a_compressed_volume_is_no_damage(tmp_path, name, padding):
+    sitk.WriteImage(io.to_sitk(image_on(grid_of("LPS"))), str(tmp_path / name), True)
+    with (tmp_path / name).open("ab") as file:
+        file.write(padding)
+    assert torch.equal(io.read_image(tmp_path / name).data, image_on(grid_of("LPS")).data)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.nii")
+    fails(tmp_path / "a.nii", "is no file")
+
+
 def test_sheared_axes(tmp_path):
     io.write_image(image_on(grid_of("LPS")), tmp_path / "a.nii")
     data = bytearray((tmp_path / "a.nii").read_bytes())
@@ -167,7 +228,7 @@ def test_file_types_that_are_not_written(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def write_dicom(folder: Path, volume: sitk.Image, series: int, skip: int | None = None) -> None:
+def write_dicom(folder: Path, volume: sitk.Image, series: int, skip: int | None = None, tilt=0.0, placed=True) -> None:
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     folder.mkdir(exist_ok=True)
@@ -175,29 +236,32 @@ def write_dicom(folder: Path, volume: sitk.Image, series: int, skip: int | None 
         if k == skip:
             continue
         piece = volume[:, :, k]
-        position = volume.TransformIndexToPhysicalPoint((0, 0, k))
+        x, y, z = volume.TransformIndexToPhysicalPoint((0, 0, k))
         for tag, value in {
             "0008|0060": "CT",
             "0020|000d": "1.2.3.4",
             "0020|000e": f"1.2.3.4.{series}",
-            "0020|0032": "\\".join(map(str, position)),
+            "0020|0032": "\\".join(map(str, (x, y + tilt * k, z))),
             "0020|0037": "1\\0\\0\\0\\1\\0",
             "0020|0013": str(k),
         }.items():
-            piece.SetMetaData(tag, value)
+            if placed or tag != "0020|0032":
+                piece.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{series}_{k}.dcm"))
         writer.Execute(piece)
 
 
 @pytest.fixture(scope="module")
 def dicom(tmp_path_factory) -> Path:
-    """Folders: `one` series, `two` series, a series with a slice `missing`."""
+    """Folders: `one` series, `two` series, one with a slice `missing`, from a `tilted` gantry, without positions."""
     folder = tmp_path_factory.mktemp("dicom")
     volume = sitk.Cast(io.to_sitk(image_on(grid_of("LPS"))), sitk.sitkInt16)
     write_dicom(folder / "one", volume, 1)
     write_dicom(folder / "two", volume, 1)
     write_dicom(folder / "two", volume + 100, 2)
     write_dicom(folder / "missing", volume, 1, skip=4)
+    write_dicom(folder / "tilted", volume, 1, tilt=0.3)
+    write_dicom(folder / "nowhere", volume, 1, placed=False)
     return folder
 
 
@@ -212,6 +276,8 @@ def test_dicom_traps(dicom):
     difference = io.read_image(f"{dicom / 'two'}@1").data - io.read_image(f"{dicom / 'two'}@0").data
     assert (difference.abs() == 100).all()
     fails(dicom / "missing", "not evenly spaced")
+    fails(dicom / "tilted", "tilted gantry", "DICOM converter")
+    fails(dicom / "nowhere", "do not say where they lie")
     fails(dicom / "one" / "1_3.dcm", "give the folder with all slices")
 
 

@@ -10,6 +10,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..job import RegistrationError
 from . import nifti
 
@@ -28,13 +30,19 @@ class Voxels:
 
 
 def check_header(path: Path) -> None:
-    """Raise RegistrationError for a header that would crash the reader: MetaIO reserves room for ten dimensions."""
+    """Raise RegistrationError for a header that would crash the reader, or about which its libraries complain aloud."""
+    header = nifti.read_header(path) if path.name.lower().endswith(nifti.ENDINGS) else None
+    if header is not None and (not header.shape or min(header.shape) < 1):
+        raise RegistrationError(f"{path} is damaged: its header states no possible size; copy it again.")
+    if header is not None and not all(m is None or np.isfinite(m).all() for m in (header.sform, header.qform)):
+        raise RegistrationError(f"{path} is damaged: its header states no possible orientation; convert it again.")
     if not path.name.lower().endswith((".mha", ".mhd")):
         return
     with path.open("rb") as file:
         lines = file.read(CHUNK).splitlines()
     for line in lines:
         name, _, value = line.partition(b"=")
+        # MetaIO reserves room for ten dimensions.
         if name.strip() == b"NDims" and not (value.strip().isdigit() and 1 <= int(value) <= 10):
             raise RegistrationError(
                 f"{path} is damaged: its header states no possible number of dimensions; copy it again."
@@ -110,6 +118,8 @@ def _inflated(voxels: Voxels, limit: int) -> int:
             except zlib.error:
                 return min(count, limit - 1)
             pending = inflate.unconsumed_tail
+            if inflate.eof and count >= limit:  # what follows is padding
+                break
             if inflate.eof:  # several gzip members in a row are one file (pigz, bgzip)
                 pending, inflate = inflate.unused_data, zlib.decompressobj(47)
             pending = pending or file.read(CHUNK)

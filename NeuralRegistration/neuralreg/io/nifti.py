@@ -48,7 +48,10 @@ def read_header(path: Path) -> NiftiHeader | None:
     with header.open("rb") as file:
         head = file.read(65536)
     if head[:2] == b"\x1f\x8b":
-        head = zlib.decompressobj(31).decompress(head, 348)
+        try:
+            head = zlib.decompressobj(31).decompress(head, 348)
+        except zlib.error:
+            return None
     if len(head) < 348:
         return None
     order = next((o for o in "<>" if struct.unpack(o + "i", head[:4])[0] == 348), None)
@@ -70,7 +73,7 @@ def _parsed(head: bytes, order: str, header: Path) -> NiftiHeader:
         data=data,
         offset=int(begin) if sane else 0,
         order=order,
-        shape=tuple(dims[1 : 1 + min(max(dims[0], 0), 7)]),
+        shape=tuple(dims[1 : 1 + dims[0]]) if 1 <= dims[0] <= 7 else (),
         datatype=datatype,
         bits=bits,
         spacing=pixdim[1:4],

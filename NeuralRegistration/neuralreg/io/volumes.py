@@ -19,6 +19,9 @@ from .headers import check_complete, check_header
 
 Warn = Callable[[str], object]
 
+SHEARED = "The axes of {} are not at right angles; resample it to a regular grid first."
+NOWHERE = "{} has no usable position, voxel size or orientation in its header; correct it or convert it again."
+SKEW = 1e-3  # cosine between two axes, or tangent of a gantry's tilt; files round theirs to 1e-4 and better
 UNEVEN = 0.1  # of the distance between slices; scanners round positions, a missing slice is 1.0
 
 
@@ -27,6 +30,8 @@ def load_volume(name: str | Path, warn: Warn) -> sitk.Image:
     path, number = split_number(str(name))
     if not path.exists():
         raise RegistrationError(f"There is no file or folder {path}; check the path.")
+    if not (path.is_file() or path.is_dir()):  # a pipe or a device: one could wait for its end forever
+        raise RegistrationError(f"{path} is no file; save the volume to one first.")
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's own warnings would go to the terminal unasked
     try:
         if path.is_dir():
@@ -36,9 +41,9 @@ def load_volume(name: str | Path, warn: Warn) -> sitk.Image:
         raise RegistrationError(f"{path} does not fit into memory; resample or crop it first.") from error
     except (RuntimeError, OSError, ValueError) as error:
         if "orthonormal" in str(error):
-            raise RegistrationError(
-                f"The axes of {path} are not at right angles; resample it to a regular grid first."
-            ) from error
+            raise RegistrationError(SHEARED.format(path)) from error
+        if any(words in str(error) for words in ("determinant is 0", "Refusing to change spacing")):
+            raise RegistrationError(NOWHERE.format(path)) from error
         raise RegistrationError(
             f"{path} cannot be read as an image ({reason(error)}); convert it to NIfTI, NRRD or MHA."
         ) from error
@@ -130,16 +135,29 @@ def _load_series(path: Path, number: int | None) -> sitk.Image:
 
 
 def _check_slices(reader: sitk.ImageSeriesReader, count: int, volume: sitk.Image, path: Path) -> None:
-    """ITK spreads the slices evenly between the first and the last: with one missing all distances would be wrong."""
+    """ITK spreads the slices evenly along their normal, between the first and the last: with one missing, or each
+    shifted against the one before, all distances would be wrong."""
     tag = "0020|0032"  # Image Position (Patient)
-    if count < 3 or not all(reader.HasMetaDataKey(i, tag) for i in range(count)):
+    if count < 2:
         return
-    positions = np.array([[float(v) for v in reader.GetMetaData(i, tag).split("\\")] for i in range(count)])
-    steps = np.diff(positions @ np.array(volume.GetDirection()).reshape(3, 3)[:, 2])
+    known = [reader.GetMetaData(i, tag) for i in range(count) if reader.HasMetaDataKey(i, tag)]
+    positions = np.array([[float(v) for v in text.split("\\")] for text in known])
+    if len(known) < count or not np.ptp(positions, axis=0).any():
+        raise RegistrationError(
+            f"The images in {path} do not say where they lie, so they make no volume; export the original series."
+        )
+    right, down = np.array(volume.GetDirection()).reshape(3, 3)[:, :2].T
+    steps = np.diff(positions @ np.cross(right, down))
     if np.abs(steps - np.median(steps)).max() > UNEVEN * abs(np.median(steps)):
         raise RegistrationError(
             f"The slices in {path} are not evenly spaced: one may be missing or belong to another series;"
             " export the series again or convert it to NIfTI with a DICOM converter."
+        )
+    drift = (positions[-1] - positions[0]) @ np.stack([right, down], axis=1)
+    if np.abs(drift).max() > SKEW * abs(steps.sum()):
+        raise RegistrationError(
+            f"The slices in {path} are shifted against each other, as a tilted gantry does; let a DICOM converter"
+            " correct the tilt (Slicer does when it loads the series), and give the corrected volume."
         )
 
 
