@@ -55,7 +55,7 @@ def write_itk_transforms(path: Path, transforms: list[ItkTransform], watch: Watc
 
 
 def damaged(path: Path) -> bool:
-    """Whether this is no HDF5 file, or one with a checksum that it does not match."""
+    """Whether this is no HDF5 file, one that ends too early, or one with a checksum that it does not match."""
     with Path(path).open("rb") as file:
         head = file.read(SUPERBLOCK)
         if not head.startswith(SIGNATURE):
@@ -63,14 +63,20 @@ def damaged(path: Path) -> bool:
         end = file.seek(0, 2) - len(CHECKSUM) - 4
         file.seek(max(end, 0))
         trailer = file.read()
-        if not trailer.startswith(CHECKSUM):
-            return False  # somebody else's file
+        if not trailer.startswith(CHECKSUM):  # somebody else's file
+            return file.tell() < _stated_end(head)
         file.seek(SUPERBLOCK)
         checksum, left = 0, end - SUPERBLOCK
         while left > 0:
             block = file.read(min(CHUNK, left))
             checksum, left = zlib.crc32(block, checksum), left - len(block)
         return trailer[len(CHECKSUM) :] != struct.pack("<I", zlib.crc32(head, checksum))
+
+
+def _stated_end(head: bytes) -> int:
+    """The length of a file according to its superblock; 0 for a version of it that is not known."""
+    place = {0: 40, 1: 44, 2: 28, 3: 28}.get(head[8] if len(head) == SUPERBLOCK else -1)
+    return 0 if place is None else struct.unpack_from("<Q", head, place)[0]
 
 
 class _Writer:

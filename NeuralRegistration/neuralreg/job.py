@@ -161,6 +161,7 @@ class Result:
     loss: list[list[float]] = field(default_factory=list)  # [stage index, iteration, loss]
     stopped_early: bool = False
     peak_gpu_memory_mb: float | None = None
+    similarity_reason: str = ""
 
     def save(self, path: Path) -> None:
         Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")

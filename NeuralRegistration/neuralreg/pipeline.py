@@ -19,7 +19,7 @@ from .allocator import kept_memory
 from .devices import choose_device, use_threads
 from .diffeomorphism import with_inverse
 from .image import Grid, Image, portion, resample
-from .job import AFFINE_STAGES, SIMILARITIES, Monitor, Part, choose
+from .job import AFFINE_STAGES, SIMILARITIES, Monitor, Part, RegistrationError, choose
 from .methods import make_method, suited
 from .optimise import Fit
 from .preprocess import Pair, PointPairs, make_pair, with_landmarks, working_grid
@@ -56,6 +56,7 @@ class Registration:
     options: dict[str, Any]
     grid: Grid
     stopped_early: bool
+    similarity_reason: str = ""
 
 
 class _Deformable(Part):
@@ -126,7 +127,7 @@ def register(
         moving_from_aligned = _align(given, affine, initial_transform)
     with clock("prepare"):
         pair = _prepared(given, moving_from_aligned, landmarks)
-        compared = _similarity(similarity, pair, given.warnings)
+        compared, why = _similarity(similarity, pair, given.warnings)
         if changes := suited(method, preset, options, math.prod(pair.grid.shape)):
             chosen = make_method(method, preset, {**(options or {}), **changes})
             given.warnings.append(SMALL_VOLUME)
@@ -143,7 +144,7 @@ def register(
             values |= _pulled(landmarks, transform, fit, given.warnings)
     return Registration(
         transform, inverse, warped, jacobian, values, clock.seconds, fit.curve, given.warnings, where, reason, compared,
-        dataclasses.asdict(chosen), pair.grid, fit.stopped,
+        dataclasses.asdict(chosen), pair.grid, fit.stopped, why,
     )  # fmt: skip
 
 
@@ -160,8 +161,8 @@ def _device(wanted: str, threads: int, seed: int) -> tuple[str, str]:
 def _align(given: _Given, kind: str, initial: Transform | None) -> Transform:
     """moving_from_aligned. A linear initial transform is where the affine stage starts; behind any other one it comes
     second: it sees the moving image through that deformation, and the two are composed as they are."""
-    if initial is not None and not isinstance(initial, Affine):
-        _warn_of_folds(initial, given.warnings)
+    if initial is not None:
+        _check_initial(initial, given.warnings)
     if kind == "none":
         return initial or Affine.identity()
     if initial is None or isinstance(initial, Affine):
@@ -181,15 +182,20 @@ def _affine(given: _Given, moving: Image, mask: Image | None, kind: str, initial
     return found.moving_from_aligned
 
 
-def _warn_of_folds(initial: Transform, warnings: list[str]) -> None:
-    """The result is the initial transform with a diffeomorphism behind it: it folds where that one folds."""
+def _check_initial(initial: Transform, warnings: list[str]) -> None:
+    """The result is the initial transform with a diffeomorphism behind it: it folds where that one folds, which is
+    said, and mirrors if that one mirrors, which is refused with a RegistrationError."""
     parts = initial.transforms if isinstance(initial, Composite) else (initial,)
+    if math.prod(np.linalg.det(part.matrix[:3, :3]) for part in parts if isinstance(part, Affine)) < 0:
+        raise RegistrationError(
+            "The initial transform mirrors the moving volume, so left would become right; take the mirroring out of it."
+        )
     fields = [part for part in parts if isinstance(part, DisplacementField)]
     everywhere = (torch.ones(field.grid.shape, dtype=torch.bool) for field in fields)
     shares = [metrics.non_diffeomorphic_volume(f.to_voxels(), e)[1] for f, e in zip(fields, everywhere, strict=True)]
     if max(shares, default=0.0) > 0:
         warnings.append(
-            f"The initial transform folds space in {max(shares):.2g} % of its field, and so will the result; "
+            f"The initial transform folds space in {min(max(shares), 100):.3g} % of its field, and so will the result; "
             "smooth it, or start from its linear part."
         )
 
@@ -209,19 +215,21 @@ def _prepared(given: _Given, moving_from_aligned: Transform, landmarks: PointPai
     return pair if landmarks is None else with_landmarks(pair, landmarks, moving_from_aligned, given.warnings)
 
 
-def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> str:
-    """The similarity to use; "auto" takes local correlation for one contrast and mutual information for two."""
+def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> tuple[str, str]:
+    """The similarity to use and why; "auto" takes local correlation for one contrast and mutual information for two."""
     if wanted != "auto":
-        return wanted
+        return wanted, "It was asked for."
     factor = max(1.0, (np.prod(pair.grid.shape) / CONTRAST_VOXELS) ** (1 / 3))
     images = pair.images("cpu").at(factor)
-    if metrics.mean_local_correlation(images.fixed, images.moving) >= SAME_CONTRAST:
-        return "lncc"
+    correlation = metrics.mean_local_correlation(images.fixed, images.moving)
+    measured = f"their local correlation after the affine stage is {correlation:.2f}, from {SAME_CONTRAST} it is one"
+    if correlation >= SAME_CONTRAST:
+        return "lncc", f"The two volumes look like one contrast: {measured}."
     warnings.append(
         "The two volumes look like different contrasts: normalised mutual information (nmi) is used instead of local "
         "correlation; if that is wrong, say so yourself (Contrast in the panel, --similarity on the command line)."
     )
-    return "nmi"
+    return "nmi", f"The two volumes look like different contrasts: {measured}."
 
 
 def _fit(

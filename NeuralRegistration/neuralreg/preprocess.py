@@ -138,9 +138,14 @@ def make_pair(
     fixed_weight = _view(fixed, fixed_mask, stay, grid, watches[2])
     moving_weight = _view(moving, moving_mask, moving_from_fixed, grid, watches[3])
     shared = fixed_weight.data * moving_weight.data
+    if float(shared.sum()) < 64 and (fixed_mask is not None or moving_mask is not None):
+        raise RegistrationError(
+            "Inside the masks the volumes share no space; draw larger masks or none, or switch on the affine stage."
+        )
     if float(shared.sum()) < 64:
         raise RegistrationError(
-            "The volumes do not overlap in physical space; centre them, or switch on the affine stage, which does it."
+            "The volumes do not overlap in physical space; centre them, switch on the affine stage, which does it, or"
+            " correct the initial transform."
         )
     return Pair(fixed_part, moving_part, _unless_full(fixed_weight), _unless_full(moving_weight))
 

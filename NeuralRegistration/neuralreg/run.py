@@ -135,6 +135,7 @@ def _result(job: RegistrationJob, registration: pipeline.Registration, timings: 
         method=job.method,
         options=registration.options,
         similarity=registration.similarity,
+        similarity_reason=registration.similarity_reason,
         seed=job.seed,
         versions=versions(),
         warnings=[*warnings, *registration.warnings],

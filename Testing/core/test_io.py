@@ -184,6 +184,25 @@ def test_damaged_transform_is_a_sentence_and_no_crash(tmp_path, change):
         io.read_transform(tmp_path / "t.h5")
 
 
+def test_a_transform_of_somebody_else_that_ends_too_early_is_a_sentence(tmp_path, capfd):
+    """The HDF5 library would print a page."""
+    field = io.to_sitk_transform(transform_on(grid_of("LPS")))
+    sitk.WriteTransform(field, str(tmp_path / "t.h5"))
+    io.read_transform(tmp_path / "t.h5")
+    data = (tmp_path / "t.h5").read_bytes()
+    (tmp_path / "t.h5").write_bytes(data[: len(data) // 2])
+    with pytest.raises(RegistrationError, match="the file is damaged"):
+        io.read_transform(tmp_path / "t.h5")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_picture_in_colours_is_no_displacement_field(tmp_path):
+    colours = sitk.GetImageFromArray(np.full((9, 9, 9, 3), 7, np.uint8), isVector=True)
+    sitk.WriteImage(colours, str(tmp_path / "rgb.nrrd"))
+    with pytest.raises(RegistrationError, match="whole numbers, as colours are"):
+        io.read_transform(tmp_path / "rgb.nrrd")
+
+
 def test_mask_on_another_grid_is_resampled_and_said():
     whole = grid_of("LPS", (20, 20, 20))
     part = Grid.from_parts((10, 20, 20), whole.origin, whole.spacing)

@@ -105,6 +105,19 @@ def test_a_folding_initial_transform_is_told(phantom, folding):
     assert [("folds space" in w and "smooth it" in w) for w in given.warnings] == [True] * folding
 
 
+def test_a_mirroring_initial_transform_is_refused(phantom):
+    """Left would become right. Two reflections are none."""
+    given = pipeline._Given(phantom.fixed, phantom.moving)
+    mirror, field = (
+        Affine(np.diag([-1.0, 1.0, 1.0, 1.0])),
+        DisplacementField(torch.zeros(3, 4, 4, 4), Grid((4, 4, 4), np.eye(4))),
+    )
+    for start in (mirror, mirror @ field):
+        with pytest.raises(RegistrationError, match="left would become right"):
+            pipeline._align(given, "none", start)
+    assert pipeline._align(given, "none", mirror @ field @ mirror)
+
+
 def test_masks_restrict_the_comparison_not_the_field(phantom):
     """A bright artefact in the fixed image would pull the field; a mask without it does not."""
     fixed = Image(phantom.fixed.data.clone(), phantom.fixed.grid)
@@ -123,6 +136,7 @@ def test_other_contrast_is_noticed_and_registered(phantom):
     other = make_phantom(phantom.fixed.grid, amplitude_mm=14.0, contrasts=("T1", "T2"))
     got = pipeline.register(other.fixed, other.moving, affine="none", **SETTINGS)
     assert got.similarity == "nmi" and any("contrast" in w for w in got.warnings)
+    assert "different contrasts" in got.similarity_reason
     fixed, moving = other.landmarks(80)
     assert float(tre(got.transform, fixed, moving).mean()) < 0.8 * float((fixed - moving).norm(dim=0).mean())
 

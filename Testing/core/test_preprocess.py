@@ -89,6 +89,14 @@ def test_no_overlap_is_said_in_a_sentence():
         make_pair(image, image, Affine(away), working_grid(image, 10**7))
 
 
+def test_masks_that_leave_nothing_in_common_are_blamed_and_not_the_volumes():
+    image = head()
+    speck = Image(torch.zeros_like(image.data), image.grid)
+    speck.data[0, 3, 3, 3] = 1
+    with pytest.raises(RegistrationError, match="Inside the masks"):
+        make_pair(image, image, Affine.identity(), working_grid(image, 10**7), speck)
+
+
 def test_weights_follow_the_masks_and_what_is_seen():
     image = head()
     grid = working_grid(image, 10**7)

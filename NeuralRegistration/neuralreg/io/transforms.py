@@ -117,6 +117,8 @@ def _read_named_field(path: Path, name: Path) -> DisplacementField:
     reader.ReadImageInformation()
     if reader.GetDimension() != 3 or reader.GetNumberOfComponents() != 3:
         raise ValueError("a displacement field is a volume with 3 values per voxel")
+    if "float" not in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
+        raise ValueError("its values are whole numbers, as colours are, not millimetres")
     check_complete(path, 3 * int(np.prod([int(n) for n in reader.GetSize()], dtype=object)))
     return _field(reader.Execute())
 

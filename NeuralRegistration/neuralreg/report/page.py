@@ -170,7 +170,8 @@ def _course(result: Mapping[str, Any]) -> str:
 def _settings(job: RegistrationJob, result: Mapping[str, Any]) -> str:
     settings = {
         "Fixed": job.fixed, "Moving": job.moving, "Method": result["method"], "Preset": job.preset,
-        "Similarity": result["similarity"], "Affine stage": job.affine, "Initial transform": job.initial_transform,
+        "Similarity": result["similarity"], "Why this similarity": result["similarity_reason"] or None,
+        "Affine stage": job.affine, "Initial transform": job.initial_transform,
         "Fixed mask": job.fixed_mask, "Moving mask": job.moving_mask, "Device": result["device"],
         "Seed": result["seed"],
         **{f"Option {name}": json.dumps(value) for name, value in result["options"].items()},
