@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from .dependencies import cores
 from .lattice import world_bounds
 from .scene_export import export_mask, export_transform, export_volume, volumes_overlap
 from .scene_load import Outputs
+
+LONGEST_NAME = 60  # of a file, as some systems limit whole paths
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,8 @@ def write_job(request: Request, folder: Path) -> Path:
     if request.landmarks() != (None, None):
         others["fixed_landmarks"], others["moving_landmarks"] = landmarks.write_lists(*request.landmarks(), inputs)
     job = RegistrationJob(
-        fixed=export_volume(request.fixed, inputs / "fixed.nrrd"),
-        moving=export_volume(request.moving, inputs / "moving.nrrd"),
+        fixed=export_volume(request.fixed, _file(inputs / "fixed", request.fixed)),
+        moving=export_volume(request.moving, _file(inputs / "moving", request.moving)),
         output=str(run), method=request.method, preset=request.preset, similarity=request.similarity,
         affine=request.affine, initial_transform=initial, device=request.device, seed=request.seed,
         threads=cores(),
@@ -111,6 +114,13 @@ def write_job(request: Request, folder: Path) -> Path:
     )  # fmt: skip
     job.save(run / JOB)
     return run / JOB
+
+
+def _file(folder: Path, volume) -> Path:
+    """A file in a new folder, called like the volume, as the report of the run will call it; ASCII, for ITK."""
+    folder.mkdir()
+    name = re.sub(r"[^\w.-]+", "_", volume.GetName(), flags=re.ASCII).strip("._")
+    return folder / f"{name[:LONGEST_NAME] or folder.name}.nrrd"
 
 
 def _check_outputs(request: Request) -> None:

@@ -172,6 +172,7 @@ def test_downloads_are_what_they_say(registered, pair, tmp_path):
     assert difference.max() < 1.0, "the transform makes the warped volume"
     report = download(registered, "report", tmp_path).read_text(encoding="utf-8")
     assert report.lstrip().lower().startswith("<!doctype html") and "Similarity of the images" in report
+    assert "<title>Registration of second.nrrd to first.nrrd</title>" in report
 
 
 def test_the_scene_holds_the_pair_and_the_results(registered, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from serving import ENVIRONMENT, SECONDS, Site
-from test_page import choose, download, says
+from test_page import answered, choose, download, says
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "app.md"
 COMMANDS = re.findall(r"^neuralreg app(.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
@@ -69,6 +69,17 @@ def test_the_commands_of_the_documentation_open_the_page(begin, arguments, tmp_p
 
 def test_the_documentation_shows_each_way_to_begin():
     assert {arguments.strip() for arguments in COMMANDS} == {"", "fixed.nii.gz moving.nii.gz", "result"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="has no second address of its own")
+def test_whoever_comes_from_elsewhere_cannot_name_files_of_this_computer(begin, home):
+    site, tab = begin("--host", "127.0.0.2")
+    assert "Others on the network" in site.log() and not tab.locator("#path").count()
+    tab.evaluate("window.trame.state.set('paths', true)")
+    tab.fill("#path", str(home / "fixed.nii.gz"))
+    tab.press("#path", "Enter")
+    answered(tab)
+    assert not tab.evaluate("window.trame.state.get('reading') || window.trame.state.get('message')")
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc for processes")

@@ -1,13 +1,17 @@
 """What leaves the scene lies where Slicer shows it: parent transforms applied, exactly where they are linear."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import slicer
 import vtk
 from fakerun import GRIDS, add_volume, as_sitk, blobs
-from neuralreg.job import RegistrationError
+from neuralreg.job import RegistrationError, RegistrationJob
+from NeuralRegistrationLib import samples
 from NeuralRegistrationLib import scene as exchange
+from NeuralRegistrationLib.request import Request, write_job
 
 
 def linear_parent(matrix, name="parent"):
@@ -161,3 +165,15 @@ def test_what_cannot_be_exported_is_a_sentence(scene, tmp_path):
         )
     with pytest.raises(RegistrationError, match="could not be written"):
         exchange.export_volume(add_volume("v", GRIDS["axial"]), tmp_path / "missing" / "v.nrrd")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("T1 pre/op", "T1_pre_op.nrrd"), ("../x", "x.nrrd"), ("頭部", "moving.nrrd"), ("", "moving.nrrd")],
+)
+def test_the_files_of_a_job_are_called_like_the_volumes(scene, tmp_path, name, file):
+    fixed, moving = samples.addSmallPair()
+    moving.SetName(name)
+    job = RegistrationJob.load(write_job(Request(fixed, moving), tmp_path))
+    assert Path(job.fixed).name == "Small_fixed.nrrd" and Path(job.moving) == tmp_path / "inputs" / "moving" / file
+    assert Path(job.moving).is_file()
