@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from serving import ENVIRONMENT, SECONDS, Site
-from test_page import answered, choose, download, says
+from test_page import answered, download, make_endless, says
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "app.md"
 COMMANDS = re.findall(r"^neuralreg app(.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
@@ -86,7 +86,7 @@ def test_whoever_comes_from_elsewhere_cannot_name_files_of_this_computer(begin, 
 def test_the_end_of_the_page_is_the_end_of_its_run(begin):
     site, tab = begin("fixed.nii.gz", "moving.nii.gz")
     tab.wait_for_selector("#register:not([disabled])")
-    choose(tab, "preset", "Best")
+    make_endless(tab)
     tab.click("#register")
     tab.wait_for_selector("#curve polyline")
     children = descendants(site.process.pid)
