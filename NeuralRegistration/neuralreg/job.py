@@ -197,7 +197,7 @@ class Result:
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """The object in a JSON file. Raises RegistrationError with the file's name when there is none."""
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # editors of Windows put a mark in front
     except FileNotFoundError as error:
         raise RegistrationError(f"There is no {what} file at {path}; check the path.") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -152,6 +152,9 @@ def _sentences(output: Path) -> Iterator[None]:
     except (Cancelled, RegistrationError, BrokenPipeError):  # the last: nobody reads our progress any more
         raise
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            name = f"{str(error.filename)[:40]}…"
+            raise RegistrationError(f"The name {name} is too long for this computer; choose a shorter one.") from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise RegistrationError(
                 f"The disk of {output} is full; free some space or choose another output folder (nothing was written)."

@@ -118,6 +118,9 @@ FOREIGN = [
     {"fixed": "/dev/zero"},
     {"fixed": "a\0b.nii"},
     {"output": "/proc/nowhere"},
+    {"output": "o" * 300},
+    {"fixed": "f" * 300},
+    {"initial_transform": "t" * 300},
     {"initial_transform": "/etc/passwd"},
     {"fixed_mask": ".."},
     {"method": "__import__('os').system('touch pwned')"},
@@ -142,6 +145,22 @@ def test_job_from_somebody_else_runs_no_code(pair, tmp_path, changes, capsys, mo
     said = capsys.readouterr().err.strip()
     assert said.startswith("neuralreg: ") and said.count("\n") == 0
     assert inputs(tmp_path) == ["job.json"]
+
+
+@posix
+@pytest.mark.parametrize("arguments", [("-o", "o" * 300), ("-o", "out", "--fixed-mask", "m" * 300)])
+def test_names_that_are_too_long(pair, arguments, capsys, monkeypatch):
+    from neuralreg import cli
+
+    monkeypatch.chdir(pair)
+    assert cli.main(["register", "fixed image.nii.gz", "moving image.nrrd", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert "too long" in said.lower() and said.count("\n") == 1 and len(inputs(pair)) == 2
+
+
+def test_a_job_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "job.json").write_text('{"fixed": "f.nii", "moving": "m.nii", "output": "."}', encoding="utf-8-sig")
+    assert load_job(tmp_path / "job.json").output == str(tmp_path)
 
 
 def test_relative_paths_of_a_job_stay_beside_it(tmp_path):

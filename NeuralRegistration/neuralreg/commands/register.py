@@ -12,7 +12,7 @@ from ..inbox import Inbox
 from ..job import EXIT_CANCELLED, Cancelled, Progress, RegistrationError, RegistrationJob, Result
 from ..monitor import FileMonitor, Show, bar, json_lines
 from ..workspace import check_output, written_since
-from .shared import add_command, add_settings, say, settings_of
+from .shared import add_command, add_settings, say, settings_of, writing
 
 STARTED = time.time()  # a `cancel` file older than this process was not meant for it
 
@@ -97,7 +97,8 @@ def _add_run_options(parser: argparse.ArgumentParser, progress: str | None = Non
 def _register(options: argparse.Namespace) -> None:
     names = ("fixed", "moving", "output", "initial_transform", "fixed_mask", "moving_mask")
     names += ("fixed_landmarks", "moving_landmarks")
-    check_output(Path(options.output), options.overwrite)  # before torch is imported: this answer needs no waiting
+    with writing():  # before torch is imported: this answer needs no waiting
+        check_output(Path(options.output), options.overwrite)
     job = RegistrationJob(**{name: getattr(options, name) for name in names}, **settings_of(options))
     _execute(job, options, STARTED)
 
