@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,8 @@ class RegistrationJob:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
                 raise RegistrationError(f'"{name}" must be a whole number, 0 or larger; got {value!r}.')
-        if "\0" in self.output:
-            raise RegistrationError(f'"output" is no path: it holds a character of no width; got {self.output!r}.')
+        if "\0" in self.output or not _encodable(self.output):
+            raise RegistrationError(f'"output" is no path: no file can have this name; got {self.output!r}.')
         if not isinstance(self.options, dict):
             raise RegistrationError(f'"options" must be a table of names and values; got {self.options!r}.')
 
@@ -113,6 +114,14 @@ class RegistrationJob:
         if missing:
             raise RegistrationError(f'The job file {path} lacks "{missing[0]}"; add it.')
         return cls(**values)
+
+
+def _encodable(path: str) -> bool:
+    """Whether a text can be a path: JSON may hold halves of characters."""
+    try:
+        return bool(os.fsencode(path))
+    except UnicodeEncodeError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from .files import replacing
 from .job import RegistrationError
 
+SYSTEMS = ("RAS", "LPS", "0", "1")  # the numbers are those of Slicer 4.10 and older
 RAS_FROM_LPS = np.array([-1.0, -1.0, 1.0])  # its own inverse
 FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
 MARKUPS_SCHEMA = "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
@@ -62,9 +63,13 @@ def read_points(path: str | Path) -> Points:
     try:
         text = path.read_text(encoding="utf-8-sig")
         points = {"json": _from_json, "fcsv": _from_fcsv, "csv": _from_csv}[kind](text)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OSError, csv.Error) as error:
+    except (ValueError, OSError, csv.Error) as error:
         raise RegistrationError(
             f"{path} cannot be read as points ({error}); give x, y, z in mm in each row."
+        ) from error
+    except (KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        raise RegistrationError(
+            f"{path} is not built like a file of points; give x, y, z in mm in each row, or save the markups again."
         ) from error
     if not len(points.lps):
         raise RegistrationError(f"{path} holds no points; place some and save it again.")
@@ -165,7 +170,7 @@ def _from_fcsv(text: str) -> Points:
     head = [line for line in lines if line.startswith("#")]
     rows = list(csv.reader(line for line in lines if not line.startswith("#")))
     system = _entry(head, "CoordinateSystem") or "RAS"  # files of Slicer 4.10 and older say 0 or nothing
-    if system.upper() not in ("RAS", "LPS", "0", "1"):
+    if system.upper() not in SYSTEMS:
         raise ValueError(f"its coordinate system {system} is not known")
     names = (_entry(head, "columns") or FCSV_COLUMNS).split(",")
     columns = tuple(names.index(n) for n in "xyz")
@@ -184,14 +189,22 @@ def _from_json(text: str) -> Points:
     document = json.loads(text)
     positions, labels = [], []
     for markup, point in _control_points(document):
-        positions.append(np.array(point["position"], dtype=np.float64).reshape(3) * _sign(markup))
+        position = np.array(point["position"], dtype=np.float64)
+        if position.shape != (3,):
+            raise ValueError("a position is not three numbers")
+        positions.append(position * _sign(markup))
         labels.append(str(point.get("label") or point.get("id") or len(labels) + 1))
     return Points(np.array(positions).reshape(-1, 3), tuple(labels), document)
 
 
 def _sign(markup: dict[str, Any]) -> np.ndarray:
-    """What turns LPS into the coordinates of a markup and back."""
-    return RAS_FROM_LPS if str(markup.get("coordinateSystem", "LPS")).upper() in ("RAS", "0") else np.ones(3)
+    """What turns LPS into the coordinates of a markup and back. Raises ValueError for other coordinates, or not mm."""
+    system, units = str(markup.get("coordinateSystem", "LPS")).upper(), markup.get("coordinateUnits", "mm")
+    if system not in SYSTEMS:
+        raise ValueError(f"its coordinate system {system} is not known")
+    if isinstance(units, str) and units.lower() not in ("mm", ""):
+        raise ValueError(f"its coordinates are in {units}")
+    return RAS_FROM_LPS if system in ("RAS", "0") else np.ones(3)
 
 
 def _control_points(document: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -119,6 +119,7 @@ FOREIGN = [
     {"fixed": "a\0b.nii"},
     {"output": "/proc/nowhere"},
     {"output": "o" * 300},
+    {"output": "\ud800"},
     {"fixed": "f" * 300},
     {"initial_transform": "t" * 300},
     {"initial_transform": "/etc/passwd"},

@@ -97,6 +97,10 @@ def test_any_file_type_to_any_other(tmp_path, first, second):
         ("p.mrk.json", "[1, 2]"),
         ("p.mrk.json", '{"markups": [{"controlPoints": [{"position": [1, 2]}]}]}'),
         ("p.mrk.json", "not JSON"),
+        ("p.mrk.json", "[" * 50_000),
+        ("p.mrk.json", '{"markups": [{"coordinateSystem": "IJK", "controlPoints": [{"position": [1, 2, 3]}]}]}'),
+        ("p.mrk.json", '{"markups": [{"coordinateUnits": "voxel", "controlPoints": [{"position": [1, 2, 3]}]}]}'),
+        ("p.mrk.json", '{"markups": [{"controlPoints": null}]}'),
         ("p.txt", "1,2,3\n"),
     ],
 )

@@ -60,9 +60,11 @@ def test_missing_files_get_a_sentence(tmp_path):
     with pytest.raises(RegistrationError, match="no job file"):
         report.write_report(tmp_path)
     write_run(tmp_path)
-    (tmp_path / "run" / WARPED).unlink()
-    with pytest.raises(RegistrationError, match="needed for the report"):
-        report.write_report(tmp_path / "run")
+    data = (tmp_path / "run" / WARPED).read_bytes()
+    for damage in (lambda file: file.write_bytes(data[: len(data) // 2]), lambda file: file.unlink()):
+        damage(tmp_path / "run" / WARPED)
+        with pytest.raises(RegistrationError, match="needed for the report"):
+            report.write_report(tmp_path / "run")
     assert not (tmp_path / "run" / "report.html").exists()
 
 

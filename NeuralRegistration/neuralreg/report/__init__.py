@@ -14,13 +14,14 @@ import numpy as np
 import SimpleITK as sitk
 
 from .. import qa
-from ..files import replacing
+from ..files import check_written, replacing
 from ..hdf5 import damaged
 from ..job import JACOBIAN, JOB, RESULT, TRANSFORM, WARPED, RegistrationError, RegistrationJob, Result, read_json
 from . import pictures
 from .page import render
 
 REPORT, EVALUATION = "report.html", "evaluation.json"
+NIFTI_HEADER = 352  # bytes before the voxels
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -34,8 +35,8 @@ def write_report(run_dir: str | Path) -> Path:
     volumes = {
         "fixed": _volume(run_dir / job.fixed),  # in its run directory, a job counts relative paths from there
         "moving": _volume(run_dir / job.moving),
-        "warped": _volume(run_dir / WARPED),
-        "jacobian": _volume(run_dir / JACOBIAN),
+        "warped": _output(run_dir / WARPED),
+        "jacobian": _output(run_dir / JACOBIAN),
     }
     transform = _read(_transform, run_dir / TRANSFORM)
     values = dict(result.metrics)
@@ -95,6 +96,17 @@ def _volume(path: Path) -> sitk.Image:
     return _read(pictures.read_volume, path)
 
 
+def _output(path: Path) -> sitk.Image:
+    """A volume that the run has written, float32; ITK would read one that was cut short as well."""
+    return _read(_whole, path)
+
+
+def _whole(name: str) -> sitk.Image:
+    volume = pictures.read_volume(name)
+    check_written(Path(name), NIFTI_HEADER + 4 * volume.GetNumberOfPixels())
+    return volume
+
+
 def _transform(name: str) -> sitk.Transform:
     if damaged(Path(name)):  # ITK's reader may end the process
         raise ValueError("damaged")
@@ -104,6 +116,6 @@ def _transform(name: str) -> sitk.Transform:
 def _read(reader, path: Path):
     try:
         return reader(str(path))
-    except (RuntimeError, IndexError, ValueError, FileNotFoundError) as error:
+    except (RuntimeError, IndexError, ValueError, OSError) as error:
         message = f"{path} is needed for the report and cannot be read; put it back or run the registration again."
         raise RegistrationError(message) from error
