@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import qt
@@ -25,7 +25,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
 
 from .parameters import NeuralRegistrationParameterNode
-from .request import Request, write_job
+from .request import Request, in_words, write_job
 from .results import Run
 from .scene_load import load_steps
 from .worker import Ending, Worker
@@ -242,6 +242,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         )
 
     def _finish(self, outcome: Outcome) -> None:
+        outcome = replace(outcome, message=in_words(outcome.message, self._request, self.folder))
         tell, self._request, self._onProgress, self._onFinished = self._onFinished, None, None, None
         self._giveUpLoading()
         self.removeObservers()

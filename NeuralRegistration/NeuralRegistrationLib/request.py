@@ -19,6 +19,7 @@ from .scene_export import export_mask, export_transform, export_volume, volumes_
 from .scene_load import Outputs
 
 LONGEST_NAME = 60  # of a file, as some systems limit whole paths
+INPUTS = ("fixed", "moving", "fixed_mask", "moving_mask", "initial_transform")  # nodes that no output may replace
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,23 @@ def _file(folder: Path, volume) -> Path:
     return folder / f"{name[:LONGEST_NAME] or folder.name}.nrrd"
 
 
+def in_words(message: str, request: Request, folder: Path) -> str:
+    """What a run said of its input files, with the names of the nodes from which `write_job` made them."""
+    for name in (*INPUTS, "fixed_landmarks", "moving_landmarks"):
+        node, place = getattr(request, name), re.escape(str(folder / "inputs" / name.replace("_transform", "")))
+        if node is not None:  # the files of volumes are called like them, in folders fixed and moving
+            quoted = f'"{node.GetName()}"'
+            message = re.sub(rf"{place}([\\/][\w.-]+)?\.(nrrd|h5|csv)", lambda _, quoted=quoted: quoted, message)
+    return message
+
+
 def _check_outputs(request: Request) -> None:
     """A result may not replace what the run needs, nor another result of it."""
     targets = request.outputs.existing()
     if len({node.GetID() for node in targets}) < len(targets):
         raise RegistrationError("Two outputs go to the same node; choose different ones, or create new ones.")
-    inputs = (request.fixed, request.moving, request.fixed_mask, request.moving_mask, request.initial_transform)
     for node in targets:
-        if any(node is one for one in inputs):
+        if any(node is getattr(request, name) for name in INPUTS):
             raise RegistrationError(
                 f'"{node.GetName()}" is an input and cannot be an output too; choose another node, or create a new one.'
             )

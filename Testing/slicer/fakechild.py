@@ -52,7 +52,7 @@ def main() -> int:
     play = PLAYS.get(job.options.get("hidden", 1), "quick")
     output = Path(job.output)
     if play == "sentence":
-        print("neuralreg: The two volumes have nothing in common; choose others.", file=sys.stderr)
+        print(f"neuralreg: {job.fixed} and {job.moving} have nothing in common; choose others.", file=sys.stderr)
         return 2
     if play == "full disk":
         print(f"neuralreg: The disk of {output} is full; free some space.", file=sys.stderr)

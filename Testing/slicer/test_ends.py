@@ -18,7 +18,7 @@ from test_worker import gone
     [
         ("crash", "unexpectedly"),
         ("killed", "memory"),
-        ("sentence", "nothing in common"),
+        ("sentence", '"fixed" and "moving" have nothing in common'),  # names of nodes, not of temporary files
         ("full disk", "is full"),
         ("no result", "no result file"),
     ],
