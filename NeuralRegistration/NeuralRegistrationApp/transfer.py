@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MEGABYTE = 1 << 20
 LONGEST_NAME = 200
+SERIES = "DICOM series"
 
 
 class Transfer:
@@ -94,9 +95,17 @@ def plain_name(given: str) -> str:
 
 
 def sources(batch: Path) -> list[Path]:
-    """What to read of the files of a batch: volumes and points, or the whole folder when they are slices (DICOM)."""
+    """What to read of the files of a batch: volumes and points, or one folder of all when they are slices (DICOM)."""
     files = sorted(path for path in batch.iterdir() if path.is_file())
     known = [path for path in files if path.name.lower().endswith((*VOLUMES, *POINTS))]
     if len(files) == 1:
         return files
-    return known or [batch]
+    return known or [_together(files, batch / SERIES)]
+
+
+def _together(files: list[Path], folder: Path) -> Path:
+    """The files in a folder of their own, which gives the volume its name."""
+    folder.mkdir()
+    for path in files:
+        path.rename(folder / path.name)
+    return folder
