@@ -38,9 +38,20 @@ def sample(image: Tensor, coordinates: Tensor, mode: str = "bilinear", outside: 
 
 def warp(image: Tensor, displacement: Tensor, mode: str = "bilinear", outside: str = "zeros") -> Tensor:
     """`image ∘ (id + displacement)` for a displacement on the image's own lattice -> (B, C, D, H, W)."""
-    scale = _normalising_scale(image, displacement)
-    base = identity(displacement.shape[2:], displacement) * scale - 1.0
-    return _grid_sample(image, torch.addcmul(base, displacement, scale).permute(0, 2, 3, 4, 1), mode, outside)
+    sizes = image.shape[:1:-1]
+    moved = [
+        torch.add(_normalised_axis(axis, n, displacement), values, alpha=2.0 / max(n - 1, 1))
+        for axis, n, values in zip((2, 1, 0), sizes, displacement.unbind(1), strict=True)
+    ]
+    # The channels of a vector field side by side in memory: one look into the cache instead of three.
+    image = image.contiguous(memory_format=torch.channels_last_3d) if image.shape[1] > 1 else image
+    return _grid_sample(image, torch.stack(moved, dim=-1), mode, outside)
+
+
+def _normalised_axis(axis: int, size: int, like: Tensor) -> Tensor:
+    """Where the voxels of a lattice, that of `like` (B, 3, D, H, W), lie along one axis: −1 to 1 over `size` voxels."""
+    places = torch.arange(like.shape[2 + axis], dtype=like.dtype, device=like.device)
+    return (places * (2.0 / max(size - 1, 1)) - 1.0).view([1, *(-1 if axis == other else 1 for other in range(3))])
 
 
 def _normalising_scale(image: Tensor, like: Tensor) -> Tensor:
