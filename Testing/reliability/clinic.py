@@ -1,6 +1,6 @@
 """Real pairs as clinics have them: half a head, thick slices, a few slices, a skull, a resection, an abdomen.
 
-    python Testing/reliability/clinic.py --data DATA [--preset fast] [--only half --only skull]
+    python Testing/reliability/clinic.py --data DATA [--preset fast] [--factor 2] [--only half]
 
 Nothing masked. DATA holds brain_labelled/ and synthetic_labels/. Printed for each pair: what it
 started from, after the affine stage and in the end (mean Dice of the labels where both images show something; for the
@@ -23,6 +23,7 @@ import torch
 from neuralreg import io, metrics, pipeline
 from neuralreg.image import Grid, Image, resample_labels
 from neuralreg.phantom import rotation, smooth_deformation
+from neuralreg.preprocess import shrunk
 from neuralreg.transform import Affine, Transform
 
 NAMES = ("1000", "1001")  # fixed and moving brain
@@ -48,11 +49,13 @@ class Case:
     truth: Transform | None = None
 
 
-def brains(data: Path) -> Case:
-    """Two whole brains at 1 mm."""
+def brains(data: Path, factor: int) -> Case:
+    """Two whole brains at 1 mm, or as many times coarser."""
     folder = data / "brain_labelled"
     images = [io.read_image(folder / f"{name}_T1w_brain.nii.gz") for name in NAMES]
-    return Case("whole", *images, *(io.read_labels(folder / f"{name}_labels.nii.gz") for name in NAMES))
+    labels = [io.read_labels(folder / f"{name}_labels.nii.gz") for name in NAMES]
+    blocks = np.array([factor] * 3)
+    return Case("whole", *(shrunk(i, blocks) for i in images), *(every_nth(m, factor) for m in labels))
 
 
 def changed(case: Case, name: str, which: str, change: Callable[[Image], Image]) -> Case:
@@ -74,10 +77,11 @@ def displaced(image: Image) -> Image:
     return Image(image.data, Grid(image.grid.shape, matrix @ image.grid.world_from_index))
 
 
-def slices(step: int, thickness: int) -> Callable[[Image], Image]:
-    """Every `step`-th slice, of that many voxels: the mean of intensities, the middle one of labels."""
+def slices(step_mm: float, thickness_mm: float) -> Callable[[Image], Image]:
+    """A slice every `step_mm`, so thick: the mean of intensities, the middle one of labels."""
 
     def cut(image: Image) -> Image:
+        step, thickness = (round(mm / image.grid.spacing[2]) for mm in (step_mm, thickness_mm))
         count = (image.grid.shape[0] - thickness) // step + 1
         pieces = torch.stack([image.data[:, k * step : k * step + thickness] for k in range(count)], dim=1)
         data = pieces.mean(dim=2) if image.data.is_floating_point() else pieces[:, :, thickness // 2]
@@ -102,17 +106,18 @@ def resected(case: Case, which: str) -> Case:
 def heads(data: Path) -> Case:
     """A head with skin and skull at 2 mm, painted by its labels, and another one that was stripped of them."""
     maps = [io.read_labels(data / "synthetic_labels" / f"label_map_{name}.nii.gz") for name in HEADS]
-    maps = [Image(m.data[:, ::2, ::2, ::2].contiguous(), coarse(m.grid)) for m in maps]
+    maps = [every_nth(m, 2) for m in maps]
     maps[1] = Image(torch.where(maps[1].data < 500, maps[1].data, 0), maps[1].grid)
     fixed, moving = (Image(painted(m.data, seed), m.grid) for seed, m in enumerate(maps))
     brain = Image(torch.where(maps[0].data < 500, maps[0].data, 0), maps[0].grid)
     return Case("with and without skull", fixed, moving, brain, maps[1])
 
 
-def coarse(grid: Grid) -> Grid:
-    matrix = grid.world_from_index.copy()
-    matrix[:3, :3] *= 2
-    return Grid(tuple((n + 1) // 2 for n in grid.shape), matrix)
+def every_nth(labels: Image, n: int) -> Image:
+    """Every n-th voxel on each axis."""
+    data, matrix = labels.data[:, ::n, ::n, ::n].contiguous(), labels.grid.world_from_index.copy()
+    matrix[:3, :3] *= n
+    return Image(data, Grid(tuple(data.shape[1:]), matrix))
 
 
 def painted(labels: torch.Tensor, seed: int) -> torch.Tensor:
@@ -148,15 +153,15 @@ def scanned(points: torch.Tensor, seed: int) -> torch.Tensor:
     return (values + 15.0 * noise)[None]
 
 
-def cases(data: Path) -> Iterator[Case]:
-    whole = brains(data)
+def cases(data: Path, factor: int) -> Iterator[Case]:
+    whole = brains(data, factor)
     yield whole
     for which in ("moving", "fixed"):
         half = changed(whole, f"half: the {which} image", which, upper_half)
         yield changed(half, half.name, "moving", displaced)
     for which in ("moving", "fixed"):
-        yield changed(whole, f"thick: 1 × 1 × 6 mm, the {which} image", which, slices(6, 6))
-    yield changed(whole, "stack: 11 slices of 5 mm, 15 mm apart, the fixed image", "fixed", slices(15, 5))
+        yield changed(whole, f"thick: slices of 6 mm, the {which} image", which, slices(6, 6))
+    yield changed(whole, "stack: slices of 4 mm, 16 mm apart, the fixed image", "fixed", slices(16, 4))
     for which in ("fixed", "moving"):
         yield resected(whole, which)
     yield heads(data)
@@ -191,13 +196,14 @@ def measured(case: Case, preset: str) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--preset", default="balanced")
+    parser.add_argument("--factor", type=int, default=1, help="times 1 mm: the voxels of the brains")
     parser.add_argument("--only", action="append", default=[], help="cases whose name holds this word")
     options = parser.parse_args(arguments)
     print(
         "| pair | as stored | affine | result | Jacobian | folds | similarity | s |\n|---|---|---|---|---|---|---|---|"
     )
-    for case in cases(options.data):
+    for case in cases(options.data, options.factor):
         if not options.only or any(word in case.name for word in options.only):
             print(f"| {measured(case, options.preset)} |", flush=True)
 
