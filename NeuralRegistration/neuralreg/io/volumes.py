@@ -157,7 +157,7 @@ def _check_slices(reader: sitk.ImageSeriesReader, count: int, volume: sitk.Image
     if np.abs(drift).max() > SKEW * abs(steps.sum()):
         raise RegistrationError(
             f"The slices in {path} are shifted against each other, as a tilted gantry does; let a DICOM converter"
-            " correct the tilt (Slicer does when it loads the series), and give the corrected volume."
+            " correct the tilt, and give the corrected volume."
         )
 
 
