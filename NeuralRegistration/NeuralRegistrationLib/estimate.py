@@ -11,7 +11,7 @@ import qt
 MEASURED_MEGAVOXELS = 5.8
 MEASURED_CALIBRATION = 0.0076
 CPU_SECONDS = {
-    "DNVF": {"fast": 38.0, "balanced": 80.0, "best": 600.0},
+    "DNVF": {"fast": 38.0, "balanced": 110.0, "best": 600.0},
     "VoxelMorph": {"fast": 11.0, "balanced": 11.0, "best": 30.0},
     "FNOReg": {"fast": 12.0, "balanced": 12.0, "best": 30.0},
     "Cas-DNVF": {"fast": 24.0, "balanced": 84.0, "best": 200.0},

@@ -29,17 +29,17 @@ class DNVF:
 
     image_factors: tuple[float, ...] = option((4.0, 2.0, 1.0), "image spacing of each stage, in working voxels", 1, 16)
     velocity_factors: tuple[float, ...] = option(
-        (4.0, 3.0, 1.1), "spacing of the velocity lattice, in working voxels", 1, 32
+        (4.0, 3.0, 1.0), "spacing of the velocity lattice, in working voxels", 1, 32
     )
-    iterations: tuple[int, ...] = option((60, 40, 15), "Adam iterations of each stage", 0, 10000)
+    iterations: tuple[int, ...] = option((60, 40, 20), "Adam iterations of each stage", 0, 10000)
     windows: tuple[int, ...] = option((5, 5, 5), "width of the local correlation window, in strides", 2, 31)
     strides: tuple[int, ...] = option((1, 1, 2), "voxels between two windows of the local correlation", 1, 4)
     directions: tuple[Directions, ...] = option(("both", "both", "alternate"), DIRECTIONS)
     networks: tuple[Literal["encoded", "siren"], ...] = option(
         ("encoded",), "network of each stage: encoded or siren (the last entry repeats)"
     )
-    smoothness: float = option(0.4, "weight of the smoothness of the displacement", 0, 1000)
-    volume: float = option(0.4, "weight of local changes of volume", 0, 1000)
+    smoothness: float = option(0.3, "weight of the smoothness of the displacement", 0, 1000)
+    volume: float = option(0.3, "weight of local changes of volume", 0, 1000)
     folding: float = option(0.0, "weight of the penalty on folds", 0, 10000)
     landmark_weight: float = option(0.1, "pull of the landmark pairs, where some are given", 0, 1000)
     rate: float = option(0.05, "learning rate of the encoded network", 1e-6, 1)
