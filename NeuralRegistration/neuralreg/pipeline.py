@@ -22,7 +22,7 @@ from .image import Grid, Image, portion, resample
 from .job import AFFINE_STAGES, SIMILARITIES, Monitor, Part, RegistrationError, choose
 from .methods import make_method, suited
 from .optimise import Fit
-from .preprocess import Pair, PointPairs, make_pair, with_landmarks, working_grid
+from .preprocess import Pair, PointPairs, is_ct, make_pair, with_landmarks, working_grid
 from .transform import Affine, Composite, DisplacementField, Transform, jacobian_determinant
 
 MAX_VOXELS = 8_000_000  # of the working grid: 200³; larger volumes are registered on a coarser lattice
@@ -32,7 +32,11 @@ MAX_VOXELS = 8_000_000  # of the working grid: 200³; larger volumes are registe
 SAME_CONTRAST = 0.4
 CONTRAST_VOXELS = 1_000_000
 
-SMALL_VOLUME = "The volume is small: more iterations see all of its voxels; an option that you set overrules this."
+SMALL_VOXELS = 300_000  # of the working grid: there is time for more than a head's share of iterations
+SUITED = {
+    "small": "The volume is small: more iterations see all of its voxels; an option that you set overrules this.",
+    "ct": "Both volumes are CT: a smoother deformation is sought; an option that you set overrules this.",
+}
 FULL_GPU = (
     "The GPU has too little free memory for this pair: the CPU was used; close other programs or use the preset fast."
 )
@@ -128,9 +132,10 @@ def register(
     with clock("prepare"):
         pair = _prepared(given, moving_from_aligned, landmarks)
         compared, why = _similarity(similarity, pair, given.warnings)
-        if changes := suited(method, preset, options, math.prod(pair.grid.shape)):
+        kind = _kind(given, pair)
+        if changes := suited(method, preset, options, kind):
             chosen = make_method(method, preset, {**(options or {}), **changes})
-            given.warnings.append(SMALL_VOLUME)
+            given.warnings.append(SUITED[kind])
     with clock("deformable"), kept_memory():
         fit, where, reason = _fit(chosen, pair, compared, where, reason, seed, given)
         aligned_from_fixed, fixed_from_aligned = _diffeomorphic(fit, pair.grid, given.monitor)
@@ -213,6 +218,13 @@ def _prepared(given: _Given, moving_from_aligned: Transform, landmarks: PointPai
     masks = given.fixed_mask, given.moving_mask
     pair = make_pair(given.fixed, given.moving, moving_from_aligned, grid, *masks, part.step)
     return pair if landmarks is None else with_landmarks(pair, landmarks, moving_from_aligned, given.warnings)
+
+
+def _kind(given: _Given, pair: Pair) -> str:
+    """The kind of pair that settings may suit: "small", "ct" or neither ("")."""
+    if math.prod(pair.grid.shape) <= SMALL_VOXELS:
+        return "small"
+    return "ct" if all(is_ct(volume.data[0]) for volume in (given.fixed, given.moving)) else ""
 
 
 def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> tuple[str, str]:

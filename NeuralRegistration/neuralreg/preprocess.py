@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PointPairs = tuple[torch.Tensor, torch.Tensor]  # fixed and moving, (3, n) each, LPS mm
 
-HU_AIR, HU_BONE = -1000.0, 700.0
+HU_AIR, HU_LUNG, HU_BONE = -1000.0, -500.0, 700.0
 MARGIN_VOXELS = 6  # room around the body in which the field falls to zero
 
 
@@ -98,15 +98,27 @@ def _nonzero_box(content: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     return np.array(low), np.array(high)
 
 
-def intensity_range(data: torch.Tensor) -> tuple[float, float]:
-    """Values that become 0 and 1: air and bone for CT; background and the 99.5th percentile of the rest elsewhere."""
+def is_ct(data: torch.Tensor) -> bool:
+    """Whether the values look like Hounsfield units: one in fifty at least is air, or padding below it."""
+    return _quantile(_some_sorted(data), 0.02) <= HU_LUNG
+
+
+def _some_sorted(data: torch.Tensor) -> torch.Tensor:
     values = data.flatten()
     values = torch.nan_to_num(values[:: max(1, values.numel() // 500_000)], nan=0.0, posinf=0.0, neginf=0.0)
-    values = values.sort().values
-    at = lambda q: float(values[min(int(q * len(values)), len(values) - 1)])  # noqa: E731
-    if at(0.02) <= -500:  # Hounsfield units; values below air are padding
+    return values.sort().values
+
+
+def _quantile(ordered: torch.Tensor, share: float) -> float:
+    return float(ordered[min(int(share * len(ordered)), len(ordered) - 1)])
+
+
+def intensity_range(data: torch.Tensor) -> tuple[float, float]:
+    """Values that become 0 and 1: air and bone for CT; background and the 99.5th percentile of the rest elsewhere."""
+    values = _some_sorted(data)
+    if _quantile(values, 0.02) <= HU_LUNG:
         return HU_AIR, HU_BONE
-    low, top = at(0.005), at(0.995)
+    low, top = _quantile(values, 0.005), _quantile(values, 0.995)
     body = values[values > low + 0.02 * (top - low)]
     return low, float(body[min(int(0.995 * len(body)), len(body) - 1)]) if len(body) else top
 

@@ -217,16 +217,21 @@ def test_every_option_says_what_it_is(name):
 
 
 def test_small_volumes_get_more_iterations_unless_the_user_said_how_many():
-    small = suited("DNVF", "balanced", {"smoothness": 2.0}, 100_000)
+    small = suited("DNVF", "balanced", {"smoothness": 2.0}, "small")
     chosen = make_method("DNVF", "balanced", {"smoothness": 2.0, **small})
     assert sum(chosen.iterations) > sum(make_method("DNVF", "balanced").iterations) and chosen.smoothness == 2.0
-    for name, preset, options, voxels in [
-        ("DNVF", "balanced", {"iterations": [1, 2, 3]}, 100_000),
-        ("DNVF", "balanced", {}, 3_000_000),
-        ("DNVF", "fast", {}, 100_000),
-        ("VoxelMorph", "balanced", {}, 100_000),
+    for name, preset, options, kind in [
+        ("DNVF", "balanced", {"iterations": [1, 2, 3]}, "small"),
+        ("DNVF", "balanced", {}, ""),
+        ("DNVF", "fast", {}, "small"),
+        ("VoxelMorph", "balanced", {}, "small"),
     ]:
-        assert suited(name, preset, options, voxels) == {}
+        assert suited(name, preset, options, kind) == {}
+
+
+@pytest.mark.parametrize("kind", ["small", "ct"])
+def test_what_suits_a_kind_of_pair_makes_a_method(kind):
+    assert make_method("DNVF", "balanced", suited("DNVF", "balanced", None, kind)) != make_method("DNVF", "balanced")
 
 
 def test_the_table_needs_no_torch():

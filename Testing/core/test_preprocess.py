@@ -6,7 +6,7 @@ import torch
 from geometry import TURN
 from neuralreg.image import Grid, Image, resample
 from neuralreg.job import RegistrationError
-from neuralreg.preprocess import MARGIN_VOXELS, intensity_range, make_pair, normalised, shrunk, working_grid
+from neuralreg.preprocess import MARGIN_VOXELS, intensity_range, is_ct, make_pair, normalised, shrunk, working_grid
 from neuralreg.transform import Affine
 from test_image import stored_otherwise
 
@@ -62,7 +62,8 @@ def test_intensities_of_ct_are_air_to_bone_whatever_the_padding():
     ct = torch.full((20, 20, 20), -3024.0)
     ct[2:-2] = -900.0
     ct[5:15, 5:15, 5:15] = 40.0
-    assert intensity_range(ct) == (-1000.0, 700.0)
+    assert intensity_range(ct) == (-1000.0, 700.0) and is_ct(ct)
+    assert not is_ct(ct + 3024.0)
 
 
 def test_outliers_do_not_set_the_scale():

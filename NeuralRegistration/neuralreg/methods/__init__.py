@@ -22,7 +22,6 @@ METHODS = {
 
 Directions = typing.Literal["both", "alternate", "forward"]
 DIRECTIONS = "comparison in each stage: both (moving on fixed and back), alternate, or forward (the last entry repeats)"
-SMALL_VOXELS = 300_000  # of the working grid: there is time for more than a head's share of iterations
 
 
 def option(default: Any, text: str, minimum: float | None = None, maximum: float | None = None) -> Any:
@@ -53,10 +52,14 @@ def make_method(name: str, preset: str, options: dict[str, Any] | None = None) -
     return cls(**values)
 
 
-def suited(name: str, preset: str, options: dict[str, Any] | None, voxels: int) -> dict[str, Any]:
-    """Option values that the preset "balanced" takes for a small working grid; none that the user has set."""
-    small = getattr(method_class(name), "small", {}) if choose("preset", preset, PRESETS) == "balanced" else {}
-    return dict(small) if voxels <= SMALL_VOXELS and not set(small) & set(options or {}) else {}
+def suited(name: str, preset: str, options: dict[str, Any] | None, kind: str) -> dict[str, Any]:
+    """Option values that the preset "balanced" takes for pairs of a `kind` (see `DNVF.suits`); none that the user has
+    set, and none at all where that is a list: the lists of the stages belong together."""
+    changes = getattr(method_class(name), "suits", {}) if choose("preset", preset, PRESETS) == "balanced" else {}
+    changes, given = changes.get(kind, {}), options or {}
+    if any(isinstance(value, tuple) and key in given for key, value in changes.items()):
+        return {}
+    return {key: value for key, value in changes.items() if key not in given}
 
 
 def describe() -> list[dict[str, Any]]:
