@@ -145,8 +145,9 @@ def make_pair(
     """
     stay = lambda points: points  # noqa: E731
     watches = [portion(watch, share, share + 0.25) for share in (0.0, 0.25, 0.5, 0.75)]
-    fixed_part = _read(normalised(fixed), stay, grid, watches[0])
-    moving_part = _read(normalised(moving), moving_from_fixed, grid, watches[1])
+    # In canonical axes: else the last digits depend on the storage, and a fit makes hundredths of a mm of them.
+    fixed_part = _read(normalised(canonical(fixed)), stay, grid, watches[0])
+    moving_part = _read(normalised(canonical(moving)), moving_from_fixed, grid, watches[1])
     fixed_weight = _view(fixed, fixed_mask, stay, grid, watches[2])
     moving_weight = _view(moving, moving_mask, moving_from_fixed, grid, watches[3])
     shared = fixed_weight.data * moving_weight.data

@@ -261,7 +261,7 @@ def test_configurations_that_come_along_are_valid(name):
     assert loaded.output == "elsewhere"
     assert loaded.about["licence"]
     for forbidden in ("brain_labelled", "hippocampus", "multimodal", "lung_ct"):
-        assert forbidden not in (train.CONFIGS / name).read_text()
+        assert forbidden not in (train.CONFIGS / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
