@@ -1,4 +1,4 @@
-"""The widgets of the page: a panel on the left, Slicer's four views beside it."""
+"""The widgets of the page: a panel on the left, Slicer's four views beside it, or below it on a narrow screen."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ from typing import Any
 
 from NeuralRegistrationLib.colours import FOLDING, GROWING, HIGHEST, KEEPING, SHRINKING
 from trame.ui.vuetify3 import VAppLayout
-from trame.widgets import html
+from trame.widgets import client, html
 from trame.widgets import vuetify3 as v3
 
 from .layout_request import NARROW, inputs, method
 from .page_request import SENT
 from .page_run import HEIGHT, WIDTH
 
-PANEL_WIDTH = 380
+STYLE = """
+#page { display: flex; height: 100vh; }
+#panel { flex: 0 0 380px; overflow-y: auto; }
+#views { flex: 1; min-width: 0; }
+@media (max-width: 800px) {
+  #page { flex-direction: column; height: auto; }
+  #panel { flex: none; }
+  #views { flex: none; height: min(100vw, 100vh); }
+}"""
 LIGHTS = "({green: '#4cc26f', amber: '#f2a33a', red: '#f06a60'})"
 CURVE = f"""<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"
   style="display: block; width: 100%; height: 60px; border-bottom: 1px solid #777">
@@ -35,15 +43,17 @@ def build(server: Any, actions: dict[str, Callable], add_views: Callable[[Any], 
     """Draw the page. `add_views` puts the views into the layout it is given."""
     with VAppLayout(server) as layout:
         layout.root.theme = "dark"
-        with v3.VNavigationDrawer(permanent=True, width=PANEL_WIDTH), html.Div(classes="pa-3"):
-            html.Div("Neural Registration", classes="text-h6 mb-2")
-            inputs(actions["path"])
-            method(actions)
-            _run(actions)
-            _look()
-            _trust()
-        with v3.VMain(style="height: 100vh"), html.Div(style="height: 100%; width: 100%", id="views"):
-            add_views(layout)
+        client.Style(STYLE)
+        with html.Div(id="page"):
+            with html.Div(id="panel", classes="bg-surface pa-3"):
+                html.Div("Neural Registration", classes="text-h6 mb-2")
+                inputs(actions["path"])
+                method(actions)
+                _run(actions)
+                _look()
+                _trust()
+            with html.Div(id="views"):
+                add_views(layout)
 
 
 def _heading(text: str, condition: str = "true") -> None:

@@ -136,6 +136,7 @@ def _draw(server, app, page) -> None:
     from trame_slicer.rca_view import register_rca_factories
     from trame_slicer.views import Layout, LayoutDirection, ViewLayoutDefinition
 
+    from .field_of_view import follow_size
     from .layout import build
 
     register_rca_factories(app.view_manager, server, rca_encoder="jpeg")
@@ -145,6 +146,7 @@ def _draw(server, app, page) -> None:
     layouts = LayoutManager(app.scene, app.view_manager, server)
     layouts.register_layout(FOUR_UP, Layout(LayoutDirection.Horizontal, [left, right]))
     layouts.set_layout(FOUR_UP)
+    follow_size(app)
     for shown in app.view_manager.get_views():
         shown.set_orientation_marker(slicer.vtkMRMLAbstractViewNode.OrientationMarkerTypeAxes)
     build(server, page.running.actions(), layouts.initialize_layout_grid)
