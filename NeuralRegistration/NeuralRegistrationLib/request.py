@@ -20,6 +20,7 @@ from .scene_load import Outputs
 
 LONGEST_NAME = 60  # of a file, as some systems limit whole paths
 INPUTS = ("fixed", "moving", "fixed_mask", "moving_mask", "initial_transform")  # nodes that no output may replace
+CENTRING = "centre of the moving volume onto that of the fixed one"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Request:
     def landmarks(self) -> tuple:
         """The two point lists that guide the registration; (None, None) without."""
         return self.fixed_landmarks, self.moving_landmarks
+
+    def names(self) -> dict[str, str]:
+        """The names of the nodes that are given, by role."""
+        given = {name: getattr(self, name) for name in INPUTS}
+        return {name: node.GetName() for name, node in given.items() if node is not None}
 
     def of_another(self, moving, name: str) -> Request:
         """The same for another moving volume; what belongs to this one is left out: its mask, and landmarks in it.
@@ -92,11 +98,11 @@ def write_job(request: Request, folder: Path) -> Path:
     inputs, run = folder / "inputs", folder / "run"
     inputs.mkdir()
     run.mkdir()
-    initial = None
+    initial, names = None, request.names()
     if request.initial_transform is not None:
         initial = export_transform(request.initial_transform, inputs / "initial.h5")
     elif request.centre and not volumes_overlap(request.fixed, request.moving):
-        initial = _centring(request, inputs / "initial.h5")
+        initial, names["initial_transform"] = _centring(request, inputs / "initial.h5"), CENTRING
     others = {}
     for name, mask, volume in (
         ("fixed_mask", request.fixed_mask, request.fixed),
@@ -110,15 +116,14 @@ def write_job(request: Request, folder: Path) -> Path:
         moving=export_volume(request.moving, _file(inputs / "moving", request.moving)),
         output=str(run), method=request.method, preset=request.preset, similarity=request.similarity,
         affine=request.affine, initial_transform=initial, device=request.device, seed=request.seed,
-        threads=cores(),
-        options=request.options, **others,
+        threads=cores(), options=request.options, names=names, **others,
     )  # fmt: skip
     job.save(run / JOB)
     return run / JOB
 
 
 def _file(folder: Path, volume) -> Path:
-    """A file in a new folder, called like the volume, as the report of the run will call it; ASCII, for ITK."""
+    """A file in a new folder, called like the volume; ASCII, for ITK."""
     folder.mkdir()
     name = re.sub(r"[^\w.-]+", "_", volume.GetName(), flags=re.ASCII).strip("._")
     return folder / f"{name[:LONGEST_NAME] or folder.name}.nrrd"

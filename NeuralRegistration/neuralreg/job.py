@@ -54,7 +54,8 @@ class RegistrationJob:
     """Everything that a run needs; two runs of one job on one CPU write the same bytes.
 
     Paths are strings as the user gave them. `options` holds fields of the method (see `neuralreg methods`).
-    `threads` 0 means all cores; Slicer leaves one free.
+    `threads` 0 means all cores; Slicer leaves one free. `names`: what the report shall call inputs (by field, such as
+    "fixed") whose paths say nothing, as those of Slicer's nodes.
     """
 
     fixed: str
@@ -73,6 +74,7 @@ class RegistrationJob:
     seed: int = 0
     threads: int = 0
     options: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         for name in ("fixed", "moving", "output", "method"):
@@ -98,8 +100,11 @@ class RegistrationJob:
                 raise RegistrationError(f'"{name}" must be a whole number, 0 or larger; got {value!r}.')
         if "\0" in self.output or not _encodable(self.output):
             raise RegistrationError(f'"output" is no path: no file can have this name; got {self.output!r}.')
-        if not isinstance(self.options, dict):
-            raise RegistrationError(f'"options" must be a table of names and values; got {self.options!r}.')
+        for name in ("options", "names"):
+            if not isinstance(getattr(self, name), dict):
+                raise RegistrationError(f'"{name}" must be a table of names and values; got {getattr(self, name)!r}.')
+        if not all(isinstance(called, str) for called in self.names.values()):
+            raise RegistrationError(f'"names" must hold texts; got {self.names!r}.')
 
     def save(self, path: Path) -> None:
         Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")

@@ -178,7 +178,7 @@ def download(page, what: str, folder):
     return path
 
 
-def test_downloads_are_what_they_say(registered, pair, tmp_path):
+def test_downloads_are_what_they_say(registered, pair, site, tmp_path):
     fixed = sitk.ReadImage(str(pair[0]))
     transform = sitk.ReadTransform(str(download(registered, "transform", tmp_path)))
     warped = sitk.ReadImage(str(download(registered, "warped", tmp_path)))
@@ -188,7 +188,8 @@ def test_downloads_are_what_they_say(registered, pair, tmp_path):
     assert difference.max() < 1.0, "the transform makes the warped volume"
     report = download(registered, "report", tmp_path).read_text(encoding="utf-8")
     assert report.lstrip().lower().startswith("<!doctype html") and "Similarity of the images" in report
-    assert "<title>Registration of second.nrrd to first.nrrd</title>" in report
+    assert "<title>Registration of second to first</title>" in report
+    assert str(site.folder) not in report and "<td>Moving</td><td><code>second</code></td>" in report
 
 
 def test_the_scene_holds_the_pair_and_the_results(registered, tmp_path):

@@ -22,7 +22,7 @@ def loaded(page, pair):
 
 @pytest.fixture
 def shown(loaded, tmp_path):
-    """Call it for the grey values of the views (axial, coronal, 3D, sagittal) in a window of another size, or in this."""
+    """Call it for the grey values of the views (axial, coronal, 3D, sagittal) in a window of that size."""
 
     def resized(size: tuple[int, int] | None = None) -> list[np.ndarray]:
         before = views(loaded)

@@ -106,6 +106,8 @@ def test_other_lines_are_no_progress(line):
         ('{"fixed": "a", "moving": "b", "output": "c", "seed": -1}', '"seed"'),
         ('{"fixed": "a", "moving": "b", "output": "c", "seed": true}', '"seed"'),
         ('{"fixed": "a", "moving": "b", "output": "c", "options": ["x"]}', '"options"'),
+        ('{"fixed": "a", "moving": "b", "output": "c", "names": ["x"]}', '"names"'),
+        ('{"fixed": "a", "moving": "b", "output": "c", "names": {"fixed": 1}}', '"names"'),
         ('{"fixed": "a", "moving": "b", "output": "c", "initial_transform": {"run": "rm"}}', '"initial_transform"'),
     ],
 )

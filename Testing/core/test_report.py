@@ -56,6 +56,18 @@ def test_names_from_users_are_text(tmp_path):
     assert "<script" not in page and "<img src=x" not in page and page.count("</style>") == 1
 
 
+def test_inputs_are_called_by_their_names_where_they_have_some_and_else_by_their_paths(tmp_path):
+    write_run(tmp_path)
+    job = RegistrationJob.load(tmp_path / "run" / JOB)
+    names = {"fixed": "T1 <pre>", "initial_transform": "by hand"}
+    given = dataclasses.replace(job, initial_transform="/tmp/x/initial.h5", moving_mask="/data/mask.nrrd", names=names)
+    given.save(tmp_path / "run" / JOB)
+    page = report.write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert "<title>Registration of moving.nii.gz to T1 &lt;pre&gt;</title>" in page and "/tmp/x" not in page
+    for shown in ("T1 &lt;pre&gt;", "../moving.nii.gz", "by hand", "/data/mask.nrrd"):
+        assert f"<code>{shown}</code>" in page
+
+
 def test_missing_files_get_a_sentence(tmp_path):
     with pytest.raises(RegistrationError, match="no job file"):
         report.write_report(tmp_path)

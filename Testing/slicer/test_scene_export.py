@@ -176,4 +176,4 @@ def test_the_files_of_a_job_are_called_like_the_volumes(scene, tmp_path, name, f
     moving.SetName(name)
     job = RegistrationJob.load(write_job(Request(fixed, moving), tmp_path))
     assert Path(job.fixed).name == "Small_fixed.nrrd" and Path(job.moving) == tmp_path / "inputs" / "moving" / file
-    assert Path(job.moving).is_file()
+    assert Path(job.moving).is_file() and job.names == {"fixed": "Small fixed", "moving": name}

@@ -61,7 +61,7 @@ def render(
     """The whole page. planes: as `report._pictures` makes them; largest: upper end of the Jacobian's colours."""
     parts = [_head(run_dir, job, result, checks), _comparison(planes), _deformation(planes, largest)]
     parts += [_quality(checks), _measurements(values), _course(result), _settings(job, result)]
-    title = f"Registration of {Path(job.moving).name} to {Path(job.fixed).name}"
+    title = f"Registration of {_short(job, 'moving')} to {_short(job, 'fixed')}"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head>'
@@ -77,10 +77,19 @@ def _head(run_dir: Path, job: RegistrationJob, result: Mapping[str, Any], checks
         f'<div class="verdict {light}"><span class="light">{LIGHTS[light]}</span><span>{VERDICTS[light]} '
         '<span class="quiet">Judge by the pictures first; the numbers support your eyes.</span></span></div>'
     )
-    files = ("Fixed", Path(job.fixed).name), ("Moving", Path(job.moving).name)
-    names = (*files, ("Method", how), ("Folder", run_dir.resolve().name))
+    pair = ("Fixed", _short(job, "fixed")), ("Moving", _short(job, "moving"))
+    names = (*pair, ("Method", how), ("Folder", run_dir.resolve().name))
     rows = "".join(f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in names)
     return f'<h1>Registration report</h1><dl class="pair">{rows}</dl>{verdict if checks else ""}{_warnings(result)}'
+
+
+def _called(job: RegistrationJob, name: str) -> str | None:
+    """An input as the user knows it: by its name, else its path; None where there is none."""
+    return job.names.get(name) or getattr(job, name)
+
+
+def _short(job: RegistrationJob, name: str) -> str:
+    return job.names.get(name) or Path(getattr(job, name)).name
 
 
 def _warnings(result: Mapping[str, Any]) -> str:
@@ -169,11 +178,12 @@ def _course(result: Mapping[str, Any]) -> str:
 
 def _settings(job: RegistrationJob, result: Mapping[str, Any]) -> str:
     settings = {
-        "Fixed": job.fixed, "Moving": job.moving, "Method": result["method"], "Preset": job.preset,
+        "Fixed": _called(job, "fixed"), "Moving": _called(job, "moving"),
+        "Method": result["method"], "Preset": job.preset,
         "Similarity": result["similarity"], "Why this similarity": result["similarity_reason"] or None,
-        "Affine stage": job.affine, "Initial transform": job.initial_transform,
-        "Fixed mask": job.fixed_mask, "Moving mask": job.moving_mask, "Device": result["device"],
-        "Seed": result["seed"],
+        "Affine stage": job.affine, "Initial transform": _called(job, "initial_transform"),
+        "Fixed mask": _called(job, "fixed_mask"), "Moving mask": _called(job, "moving_mask"),
+        "Device": result["device"], "Seed": result["seed"],
         **{f"Option {name}": json.dumps(value) for name, value in result["options"].items()},
         **{f"Version of {name}": value for name, value in result["versions"].items()},
     }  # fmt: skip
