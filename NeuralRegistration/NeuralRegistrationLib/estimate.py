@@ -19,7 +19,7 @@ CPU_SECONDS = {
 # A guess: nothing was measured on a GPU yet.
 GPU_SECONDS = {"fast": 4.0, "balanced": 6.0, "best": 12.0}
 FIXED_SHARE = 0.2  # of the time that does not depend on the size
-SERIAL_SHARE = 0.21  # of the CPU time that more cores do not shorten: a pair of 80 CPU seconds took 48.6 s on two cores
+SERIAL_SHARE = 0.28  # of the CPU time that more cores do not shorten: 115 CPU seconds on one core take 73.5 s on two
 LARGEST_WORKING_GRID = 8.0  # megavoxels; larger volumes are registered on a coarser lattice
 
 

@@ -206,7 +206,7 @@ def test_first_estimate_follows_the_speed_of_this_computer(panel, wait):
     slow = estimate.estimate("DNVF", "balanced", "cpu", 5.8, 1, panel.logic.worker.calibration)
     assert slow == (pytest.approx(2 * reference), False)
     shorter = estimate.estimate("DNVF", "balanced", "cpu", 5.8, 2)[0] / reference
-    assert shorter == pytest.approx(73.5 / 115, rel=0.1)  # as measured
+    assert shorter == pytest.approx(73.5 / 115, rel=0.01)  # as measured
 
 
 def test_many_pairs_one_failure_does_not_end_the_batch(panel, wait):
