@@ -1,46 +1,75 @@
-"""How long a run will take: learnt from the runs on this computer; before the first one scaled from a computer on which
-it was measured, by how fast this one does the same piece of work (neuralreg/calibration.py)."""
+"""How long a run will take: reckoned from the iterations that this pair gets and scaled by the runs on this computer;
+before the first one by how fast it does a piece of work that was timed elsewhere (neuralreg/calibration.py)."""
 
 from __future__ import annotations
 
-import qt
+import math
+from dataclasses import dataclass, field
+from typing import Any
 
-# Measured: CPU seconds of a whole run from files to files for a pair of 1 mm brains (brain_labelled 1000 and 1001 of
-# Testing/benchmark/RESULTS.md) on a computer that takes 7.6 ms for the piece of work. "best" is reckoned from its
-# iterations, and methods that are not named are taken for DNVF.
+import qt
+from neuralreg.methods import kind_of, work
+
+# Measured: CPU seconds of DNVF with the presets fast and balanced, from files to files, for a pair of 1 mm brains
+# (brain_labelled 1000 and 1001 of Testing/benchmark/RESULTS.md) on a computer that takes 7.6 ms for the piece of work.
+# What lies between the two are the iterations.
 MEASURED_MEGAVOXELS = 5.8
 MEASURED_CALIBRATION = 0.0076
-CPU_SECONDS = {
-    "DNVF": {"fast": 38.0, "balanced": 125.0, "best": 600.0},
-    "VoxelMorph": {"fast": 11.0, "balanced": 11.0, "best": 30.0},
-    "FNOReg": {"fast": 12.0, "balanced": 12.0, "best": 30.0},
-    "Cas-DNVF": {"fast": 24.0, "balanced": 84.0, "best": 200.0},
-}
-# A guess: nothing was measured on a GPU yet.
-GPU_SECONDS = {"fast": 4.0, "balanced": 6.0, "best": 12.0}
-FIXED_SHARE = 0.2  # of the time that does not depend on the size
+SECONDS = {"cpu": (38.0, 125.0), "cuda": (4.0, 6.0)}  # on a GPU: a guess, nothing was measured there yet
+NETWORK_SECONDS = 3.5  # more, at that size, for methods that start with a trained network
+START_SECONDS = 4.0  # the same for every size
 SERIAL_SHARE = 0.28  # of the CPU time that more cores do not shorten: 115 CPU seconds on one core take 73.5 s on two
 LARGEST_WORKING_GRID = 8.0  # megavoxels; larger volumes are registered on a coarser lattice
+MARGIN_VOXELS = 12  # of the working grid, on each axis beyond the body
+LUNG_HU = -500.0  # a volume with values below is taken for CT
 
 
-def remember(method: str, preset: str, device: str, megavoxels: float, seconds: float) -> None:
-    """Note how long a run took, relative to the size, for the next estimate."""
-    qt.QSettings().setValue(_key(method, preset, device), f"{seconds / _size(megavoxels):.4f}")
+@dataclass(frozen=True)
+class Task:
+    """What a run is about: settings, and the size of the fixed volume (voxels and mm, x y z)."""
+
+    method: str
+    preset: str
+    size: tuple[int, ...]
+    spacing: tuple[float, ...] = (1.0, 1.0, 1.0)
+    both_ct: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, fixed, moving, method: str, preset: str, options: dict[str, Any]) -> Task:
+        """The task of two volume nodes; `moving` may be None or empty as yet."""
+        volumes = [volume.GetImageData() for volume in (fixed, moving) if volume is not None]
+        both_ct = all(v is not None and v.GetScalarRange()[0] <= LUNG_HU for v in volumes) and len(volumes) == 2
+        spacing = tuple(abs(s) for s in fixed.GetSpacing())
+        return cls(method, preset, volumes[0].GetDimensions(), spacing, both_ct, options)
+
+    def seconds(self, device: str) -> float:
+        """On one core of the computer on which it was measured, or on a GPU."""
+        kind = kind_of(math.prod(n + MARGIN_VOXELS for n in self.size), self.both_ct)
+        share = min(math.prod(self.size) / 1e6, LARGEST_WORKING_GRID) / MEASURED_MEGAVOXELS
+        fast, balanced = SECONDS["cuda" if device.startswith("cuda") else "cpu"]
+        few, many = work("DNVF", "fast"), work("DNVF", "balanced")
+        each = (balanced - fast) / (many - few)
+        passing = max(fast - few * each - START_SECONDS, 0.0) + (0.0 if self.method == "DNVF" else NETWORK_SECONDS)
+        iterating = each * work(self.method, self.preset, self.options, kind, self.spacing)
+        return START_SECONDS + share * (passing + iterating)
 
 
-def estimate(
-    method: str, preset: str, device: str, megavoxels: float, cores: int, calibration: float | None = None
-) -> tuple[float, bool]:
+def remember(task: Task, device: str, seconds: float) -> None:
+    """Note how long a run took, as a multiple of what was reckoned, for the next estimate."""
+    qt.QSettings().setValue(_key(task.method, device), f"{seconds / task.seconds(device):.4f}")
+
+
+def estimate(task: Task, device: str, cores: int, calibration: float | None = None) -> tuple[float, bool]:
     """(seconds, whether they come from a run on this computer); `calibration` is the worker's, once it is known."""
-    stored = qt.QSettings().value(_key(method, preset, device))
+    stored = qt.QSettings().value(_key(task.method, device))
     if stored:
-        return float(stored) * _size(megavoxels), True
+        return float(stored) * task.seconds(device), True
     if device == "cuda":
-        return GPU_SECONDS[preset] * _size(megavoxels), False
+        return task.seconds(device), False
     slower = (calibration or MEASURED_CALIBRATION) / MEASURED_CALIBRATION
     spread = SERIAL_SHARE + (1 - SERIAL_SHARE) / max(cores, 1)
-    seconds = CPU_SECONDS.get(method, CPU_SECONDS["DNVF"])[preset]
-    return seconds * slower * spread * _size(megavoxels), False
+    return task.seconds(device) * slower * spread, False
 
 
 def in_words(seconds: float) -> str:
@@ -52,10 +81,5 @@ def in_words(seconds: float) -> str:
     return f"{round(seconds / 30) / 2:g} min"
 
 
-def _size(megavoxels: float) -> float:
-    """How much longer a pair takes than the measured one."""
-    return FIXED_SHARE + (1 - FIXED_SHARE) * min(megavoxels, LARGEST_WORKING_GRID) / MEASURED_MEGAVOXELS
-
-
-def _key(method: str, preset: str, device: str) -> str:
-    return f"NeuralRegistration/seconds/{method}/{preset}/{device}"
+def _key(method: str, device: str) -> str:
+    return f"NeuralRegistration/seconds/{method}/{device}"

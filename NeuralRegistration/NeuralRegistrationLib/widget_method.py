@@ -44,15 +44,15 @@ class MethodSection(Section):
         if not node.fixedVolume or node.fixedVolume.GetImageData() is None:
             self.ui.estimateLabel.text = _("The time is estimated once there is a fixed volume.")
             return
-        megavoxels = node.fixedVolume.GetImageData().GetNumberOfPoints() / 1e6
-        seconds, learnt = estimate.estimate(
-            node.method,
-            node.preset.value,
-            self.device(),
-            megavoxels,
-            dependencies.cores(),
-            self.logic.worker.calibration,
-        )
+        chosen = options.chosen(node.options, node.method)
+        task = estimate.Task.of(node.fixedVolume, node.movingVolume, node.method, node.preset.value, chosen)
+        try:
+            seconds, learnt = estimate.estimate(
+                task, self.device(), dependencies.cores(), self.logic.worker.calibration
+            )
+        except RegistrationError:  # said beside Apply
+            self.ui.estimateLabel.text = _("The time is estimated once the options fit together.")
+            return
         known = _("About {time}, going by runs on this computer.")
         guessed = _("About {time}: an estimate until the first run on this computer.")
         text = known if learnt else guessed

@@ -138,12 +138,10 @@ class RunSection(Section):
             self.ui.runComboBox.setCurrentIndex(0)
 
     def _remember(self, outcome: Outcome) -> None:
-        image = self.request.fixed.GetImageData()
-        seconds = outcome.run.measurements.get("seconds total")
-        if image is not None and seconds and not outcome.stopped_early:
-            device = outcome.run.measurements.get("device", "cpu")
-            megavoxels = image.GetNumberOfPoints() / 1e6
-            estimate.remember(self.request.method, self.request.preset, device, megavoxels, seconds)
+        run, seconds = self.request, outcome.run.measurements.get("seconds total")
+        if run.fixed.GetImageData() is not None and seconds and not outcome.stopped_early:
+            task = estimate.Task.of(run.fixed, run.moving, run.method, run.preset, run.options)
+            estimate.remember(task, outcome.run.measurements.get("device", "cpu"), seconds)
 
     def _show_running(self, running: bool, keep_curve: bool = False) -> None:
         self.ui.applyButton.visible = not running

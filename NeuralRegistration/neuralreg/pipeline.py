@@ -20,7 +20,7 @@ from .devices import choose_device, use_threads
 from .diffeomorphism import with_inverse
 from .image import Grid, Image, portion, resample
 from .job import AFFINE_STAGES, SIMILARITIES, Monitor, Part, RegistrationError, choose
-from .methods import make_method, suited
+from .methods import kind_of, make_method, suited
 from .optimise import Fit
 from .preprocess import Pair, PointPairs, is_ct, make_pair, with_landmarks, working_grid
 from .transform import Affine, Composite, DisplacementField, Transform, jacobian_determinant
@@ -32,7 +32,6 @@ MAX_VOXELS = 8_000_000  # of the working grid: 200³; larger volumes are registe
 SAME_CONTRAST = 0.4
 CONTRAST_VOXELS = 1_000_000
 
-SMALL_VOXELS = 300_000  # of the working grid: there is time for more than a head's share of iterations
 SUITED = {
     "small": "The volume is small: more iterations see all of its voxels; an option that you set overrules this.",
     "ct": "Both volumes are CT: a smoother deformation is sought; an option that you set overrules this.",
@@ -132,7 +131,7 @@ def register(
     with clock("prepare"):
         pair = _prepared(given, moving_from_aligned, landmarks)
         compared, why = _similarity(similarity, pair, given.warnings)
-        kind = _kind(given, pair)
+        kind = kind_of(math.prod(pair.grid.shape), all(is_ct(volume.data[0]) for volume in (fixed, moving)))
         if changes := suited(method, preset, options, kind):
             chosen = make_method(method, preset, {**(options or {}), **changes})
             given.warnings.append(SUITED[kind])
@@ -218,13 +217,6 @@ def _prepared(given: _Given, moving_from_aligned: Transform, landmarks: PointPai
     masks = given.fixed_mask, given.moving_mask
     pair = make_pair(given.fixed, given.moving, moving_from_aligned, grid, *masks, part.step)
     return pair if landmarks is None else with_landmarks(pair, landmarks, moving_from_aligned, given.warnings)
-
-
-def _kind(given: _Given, pair: Pair) -> str:
-    """The kind of pair that settings may suit: "small", "ct" or neither ("")."""
-    if math.prod(pair.grid.shape) <= SMALL_VOXELS:
-        return "small"
-    return "ct" if all(is_ct(volume.data[0]) for volume in (given.fixed, given.moving)) else ""
 
 
 def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> tuple[str, str]:

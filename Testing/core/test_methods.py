@@ -12,7 +12,7 @@ from geometry import tilted_grid
 from neuralreg import methods, optimise, pipeline
 from neuralreg.image import Grid
 from neuralreg.job import Cancelled, Monitor, RegistrationError
-from neuralreg.methods import METHODS, describe, make_method, suited
+from neuralreg.methods import METHODS, describe, make_method, suited, work
 from neuralreg.methods.start import FreeVelocity
 from neuralreg.metrics import tre
 from neuralreg.networks.siren import EncodedSiren
@@ -232,6 +232,26 @@ def test_small_volumes_get_more_iterations_unless_the_user_said_how_many():
 @pytest.mark.parametrize("kind", ["small", "ct"])
 def test_what_suits_a_kind_of_pair_makes_a_method(kind):
     assert make_method("DNVF", "balanced", suited("DNVF", "balanced", None, kind)) != make_method("DNVF", "balanced")
+
+
+@pytest.mark.parametrize("kind", ["", "small", "ct"])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.4, 1.4, 2.5)])
+def test_work_is_known_before_there_is_a_pair(kind, spacing):
+    """What the estimate of time reckons with is what the fit counts on real lattices."""
+    chosen = make_method("DNVF", "balanced", suited("DNVF", "balanced", None, kind))
+    blank = torch.zeros(1, 1, 60, 90, 80)
+    fit = Fit(Images(blank, blank, None, None, spacing), Energy())
+    counted = sum(fit.cost(level) for _, levels in chosen._stages(fit) for level in levels)
+    assert work("DNVF", "balanced", None, kind, spacing) * blank.numel() == pytest.approx(counted, rel=0.1)
+    longer = {"iterations": [2 * n for n in chosen.iterations]}
+    assert work("DNVF", "balanced", longer) == pytest.approx(
+        2 * work("DNVF", "balanced", {"iterations": chosen.iterations})
+    )
+
+
+def test_work_of_networks_is_that_of_their_refinement():
+    assert work("VoxelMorph", "balanced") == 0 < work("VoxelMorph", "balanced", {"refine": 30})
+    assert work("Cas-DNVF", "fast") < work("Cas-DNVF", "balanced") < work("DNVF", "best")
 
 
 def test_the_table_needs_no_torch():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from neuralreg import pipeline
+from neuralreg import methods, pipeline
 from neuralreg.image import Grid, Image, resample
 from neuralreg.job import Cancelled, Monitor, RegistrationError
 from neuralreg.metrics import tre
@@ -142,7 +142,7 @@ def test_other_contrast_is_noticed_and_registered(phantom):
 
 
 def test_two_cts_get_a_smoother_deformation_unless_the_user_said_how_smooth(phantom, monkeypatch):
-    monkeypatch.setattr(pipeline, "SMALL_VOXELS", 0)
+    monkeypatch.setattr(methods, "SMALL_VOXELS", 0)
     scans = [Image(v.data / v.data.max() * 1000 - 950, v.grid) for v in (phantom.fixed, phantom.moving)]
     smooth = pipeline.register(*scans, threads=1)
     assert smooth.options["smoothness"] == 1 and pipeline.SUITED["ct"] in smooth.warnings

@@ -1,6 +1,7 @@
 """The panel, clicked through with a child that plays the command line: every click path."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -184,13 +185,18 @@ def test_options_that_do_not_suit_the_preset_are_said_before_apply(panel):
     assert panel.ui.applyButton.enabled
 
 
+BRAIN = estimate.Task("DNVF", "balanced", (180, 180, 179))  # 5.8 megavoxels
+
+
 def test_time_is_learnt_from_runs(panel, wait):
     import qt
 
     qt.QSettings().remove("NeuralRegistration/seconds")
     panel.refresh()
     assert "an estimate until the first run" in panel.ui.estimateLabel.text
-    estimate.remember("DNVF", "balanced", "cpu", 0.008, 3.0)
+    node = panel.parameters
+    task = estimate.Task.of(node.fixedVolume, node.movingVolume, "DNVF", "balanced", {})
+    estimate.remember(task, "cpu", 3.0)
     panel.refresh()
     assert "on this computer" in panel.ui.estimateLabel.text and "About 3 s" in panel.ui.estimateLabel.text
 
@@ -200,13 +206,32 @@ def test_first_estimate_follows_the_speed_of_this_computer(panel, wait):
     import qt
 
     qt.QSettings().remove("NeuralRegistration/seconds")
-    reference = estimate.estimate("DNVF", "balanced", "cpu", 5.8, 1)[0]
-    assert reference == pytest.approx(125.0)  # as measured
+    for preset, measured in zip(("fast", "balanced"), estimate.SECONDS["cpu"], strict=True):
+        assert estimate.estimate(replace(BRAIN, preset=preset), "cpu", 1)[0] == pytest.approx(measured, rel=0.01)
+    reference = estimate.estimate(BRAIN, "cpu", 1)[0]
     wait(lambda: panel.logic.worker.ready)  # the child of the test says that it is half as fast
-    slow = estimate.estimate("DNVF", "balanced", "cpu", 5.8, 1, panel.logic.worker.calibration)
+    slow = estimate.estimate(BRAIN, "cpu", 1, panel.logic.worker.calibration)
     assert slow == (pytest.approx(2 * reference), False)
-    shorter = estimate.estimate("DNVF", "balanced", "cpu", 5.8, 2)[0] / reference
+    shorter = estimate.estimate(BRAIN, "cpu", 2)[0] / reference
     assert shorter == pytest.approx(73.5 / 115, rel=0.01)  # as measured
+
+
+def test_what_a_ct_teaches_suits_brains():
+    """A computer three times as slow as reckoned: one run of CT or of a small crop says so for every other pair."""
+    import qt
+
+    ct = replace(BRAIN, size=(115, 157, 129), spacing=(1.4, 1.4, 2.5), both_ct=True)
+    crop = replace(BRAIN, size=(35, 50, 36))
+    assert ct.seconds("cpu") < 0.8 * replace(ct, both_ct=False).seconds("cpu")
+    assert crop.seconds("cpu") > replace(crop, preset="fast").seconds("cpu")
+    for learnt in (ct, crop):
+        qt.QSettings().remove("NeuralRegistration/seconds")
+        estimate.remember(learnt, "cpu", 3 * learnt.seconds("cpu"))
+        for task in (BRAIN, replace(BRAIN, preset="fast"), ct, crop):
+            assert estimate.estimate(task, "cpu", 4) == (pytest.approx(3 * task.seconds("cpu"), rel=1e-3), True)
+    longer = replace(BRAIN, options={"iterations": [120, 80, 40]})
+    assert 1.8 < (longer.seconds("cpu") - 4) / (BRAIN.seconds("cpu") - 4) < 2
+    qt.QSettings().remove("NeuralRegistration/seconds")
 
 
 def test_many_pairs_one_failure_does_not_end_the_batch(panel, wait):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 from ..job import PRESETS, RegistrationError, choose
@@ -19,6 +21,11 @@ METHODS = {
     "FNOReg": "neuralreg.methods.fnoreg:FNOReg",
     "Cas-DNVF": "neuralreg.methods.cas_dnvf:CasDNVF",
 }
+
+SMALL_VOXELS = 300_000  # of the working grid: there is time for more than a head's share of iterations
+# What one voxel of a SIREN's lattice costs, in voxels of an image: measured on 60 iterations of a coarse stage, 115 s
+# instead of 2.8.
+SIREN_VOXELS = 370.0
 
 Directions = typing.Literal["both", "alternate", "forward"]
 DIRECTIONS = "comparison in each stage: both (moving on fixed and back), alternate, or forward (the last entry repeats)"
@@ -60,6 +67,35 @@ def suited(name: str, preset: str, options: dict[str, Any] | None, kind: str) ->
     if any(isinstance(value, tuple) and key in given for key, value in changes.items()):
         return {}
     return {key: value for key, value in changes.items() if key not in given}
+
+
+def kind_of(voxels: int, both_ct: bool) -> str:
+    """The kind of pair that settings may suit, by the voxels of the working grid: "small", "ct" or neither ("")."""
+    return "small" if voxels <= SMALL_VOXELS else "ct" if both_ct else ""
+
+
+def work(
+    name: str, preset: str, options: dict[str, Any] | None = None, kind: str = "", spacing: Sequence[float] = (1, 1, 1)
+) -> float:
+    """What the iterations of a method cost, in image voxels for each voxel of a working grid of `spacing` mm: the
+    notion of `optimise.Fit.cost`, before there is a pair. 0 for one pass of a network."""
+    chosen = make_method(name, preset, {**(options or {}), **suited(name, preset, options, kind)})
+    if not hasattr(chosen, "iterations"):
+        factor = chosen.refine_spacing / min(spacing)
+        return 2 * chosen.refine * (_voxels(factor, spacing) + 3 * _voxels(2 * factor, spacing))
+    total, networks = 0.0, getattr(chosen, "networks", ()) or (chosen.residual,)
+    stages = zip(chosen.image_factors, chosen.velocity_factors, chosen.iterations, strict=True)
+    for index, (image, velocity, iterations) in enumerate(stages):
+        turns = 2 if at_stage(chosen.directions, index) == "both" else 1
+        cost = turns * (_voxels(image, spacing) + 3 * _voxels(velocity, spacing))
+        siren = at_stage(networks, index) == "siren"
+        total += iterations * (cost + (SIREN_VOXELS * _voxels(velocity, spacing) if siren else 0.0))
+    return total
+
+
+def _voxels(factor: float, spacing: Sequence[float]) -> float:
+    """Voxels of a lattice of `factor` times the smallest spacing for each voxel of the grid; thick slices stay."""
+    return math.prod(s / max(s, factor * min(spacing)) for s in spacing)
 
 
 def describe() -> list[dict[str, Any]]:
