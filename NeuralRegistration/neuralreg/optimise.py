@@ -115,7 +115,7 @@ class Fit:
     monitor: Monitor = field(default_factory=Monitor)
     rate: float = 0.05
     smoothing: float = 1.0  # voxels of the velocity lattice
-    squarings: int = 2
+    squarings: int = 1
     chain: Chain = field(default_factory=Chain)
     curve: list[list[float]] = field(default_factory=list)  # [level, iteration, loss]
     stopped: bool = False

@@ -43,7 +43,7 @@ ROWS: dict[str, dict] = {
     "windows 5, 5, 4": {"windows": [5, 5, 4]},
     "windows 7, 5, 5": {"windows": [7, 5, 5]},
     "iterations 60, 40, 30": {"iterations": [60, 40, 30]},
-    "1 squaring": {"squarings": 1},
+    "2 squarings": {"squarings": 2},
     "one coarse stage, encoded": PLAIN,
     "one coarse stage, SIREN 5×512, rate 1e-4": {**PLAIN, "networks": ["siren"], "siren_rate": 1e-4},
     "one coarse stage, SIREN 5×512, rate 3e-4": {**PLAIN, "networks": ["siren"], "siren_rate": 3e-4},

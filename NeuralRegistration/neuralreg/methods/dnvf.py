@@ -45,7 +45,7 @@ class DNVF:
     rate: float = option(0.05, "learning rate of the encoded network", 1e-6, 1)
     siren_rate: float = option(3e-4, "learning rate of the siren network", 1e-7, 1)
     smoothing: float = option(1.0, "Gaussian smoothing of the velocity, in voxels of its lattice", 0, 8)
-    squarings: int = option(2, "squarings when integrating the velocity during the optimisation", 1, 10)
+    squarings: int = option(1, "squarings when integrating the velocity during the optimisation", 1, 10)
     features: int = option(4, "features per resolution of the encoded network", 1, 64)
     hidden: int = option(16, "sine units of the encoded network", 1, 512)
     siren_hidden: int = option(512, "sine units per layer of the siren network", 8, 1024)
