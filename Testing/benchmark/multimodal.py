@@ -1,9 +1,10 @@
-"""Registration across contrasts: T1 to T2 and FLAIR of one patient, bent by a known deformation of at most 8 mm.
+"""Registration across contrasts: T1 to T2, FLAIR and CT of one head, bent by a known deformation of at most 8 mm.
 
     python -m benchmark.multimodal --data DIR [--similarities auto mind mi …] [--seeds 0 1] (from the folder Testing)
 
-DIR holds multimodal/. The scans are aligned as they come, so the true map is the deformation itself. The affine stage
-runs once per pair. Errors are means over the brain, in mm; seconds are CPU time of `pipeline.register`.
+DIR holds multimodal/ and, for the CT, brain_labelled/: that CT is painted from a label map (see painted_ct), its T1 is
+real. The images are aligned as they come, so the true map is the deformation itself. The affine stage runs once per
+pair. Errors are means over the brain, in mm; seconds are CPU time of `pipeline.register`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ import numpy as np
 import torch
 from neuralreg import io, pipeline
 from neuralreg.affine import register_affine
-from neuralreg.image import Grid, Image, resample
+from neuralreg.image import Grid, Image, resample, resample_labels
 from neuralreg.phantom import SEMI_AXES_MM, SmoothDeformation
 from neuralreg.transform import Affine, Transform
+
+from .painted_ct import TISSUES, painted_ct
 
 LARGEST_MM, PUSHES, SIGMA_MM = 8.0, 150, 20.0  # of the deformation: Gaussian pushes in random directions
 MARGIN_VOXELS = 16  # around the brain: empty space is not carried along
 EVERY = 61  # of the brain's voxels, one in so many is measured
+CONTRASTS = ("T2", "FLAIR", "CT")
 SIMILARITIES = ("mind", "mi", "nmi", "local_gradient", "lncc", "auto")
 
 
@@ -46,15 +50,27 @@ class Case:
         return float((transform(self.points) - self.truth).norm(dim=0).mean())
 
 
-def make_case(folder: Path, contrast: str, seed: int) -> Case:
+def make_case(data: Path, contrast: str, seed: int) -> Case:
     """T1 fixed; moving is `contrast` read through a smooth deformation whose inverse is the truth."""
-    fixed, other = (_brain(io.read_image(folder / f"patient07_{name}.nii.gz")) for name in ("T1", contrast))
+    fixed, other = with_ct(data / "brain_labelled", seed) if contrast == "CT" else scans(data / "multimodal", contrast)
     z, y, x = torch.nonzero(fixed.data[0] != 0)[::EVERY].T
     points = fixed.grid.points()[:, z, y, x]
     bend = bending(points, seed)
-    moving = resample(other, bend, other.grid)
+    moving = resample(other, bend, other.grid, default=float(other.data.min()))
     affine = register_affine(fixed, moving).moving_from_aligned
     return Case(f"T1-{contrast} seed {seed}", fixed, moving, points, bend.inverse()(points), affine)
+
+
+def scans(folder: Path, contrast: str) -> tuple[Image, Image]:
+    """T1 and another contrast of one patient."""
+    return tuple(_brain(io.read_image(folder / f"patient07_{name}.nii.gz")) for name in ("T1", contrast))
+
+
+def with_ct(folder: Path, seed: int, name: str = "1000") -> tuple[Image, Image]:
+    """The T1 of a brain, and a CT of the head around it, painted from the structures that were drawn on the T1."""
+    fixed = _brain(io.read_image(folder / f"{name}_T1w_brain.nii.gz"))
+    labels = resample_labels(io.read_labels(folder / f"{name}_labels.nii.gz"), lambda points: points, fixed.grid)
+    return fixed, painted_ct(labels, TISSUES, seed)
 
 
 def bending(points: torch.Tensor, seed: int) -> SmoothDeformation:
@@ -88,9 +104,9 @@ def measured(case: Case, similarity: str, **settings) -> tuple[float, float, str
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with multimodal/")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the scans")
     parser.add_argument("--similarities", nargs="+", default=list(SIMILARITIES), choices=SIMILARITIES)
-    parser.add_argument("--contrasts", nargs="+", default=["T2", "FLAIR"], choices=["T2", "FLAIR"])
+    parser.add_argument("--contrasts", nargs="+", default=list(CONTRASTS), choices=CONTRASTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one deformation each")
     parser.add_argument("--method", default="DNVF")
     parser.add_argument("--preset", default="balanced")
@@ -101,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     print("| pair | similarity | mean error mm | CPU s | remark |\n|---|---|---|---|---|", flush=True)
     for contrast in options.contrasts:
         for seed in options.seeds:
-            case = make_case(options.data / "multimodal", contrast, seed)
+            case = make_case(options.data, contrast, seed)
             start = float((case.points - case.truth).norm(dim=0).mean())
             print(f"| {case.name} | affine alone | {case.error(case.affine):.2f} | | as stored {start:.2f} mm |")
             for name in options.similarities:

@@ -8,19 +8,21 @@ from .deformation import folds_percent, non_diffeomorphic_volume, regularity, sd
 from .overall import summary
 from .overlap import dice, hd95
 from .points import inverse_consistency_mm, tre
-from .similarity import agreement, mean_local_correlation, mutual_information, ncc
+from .relation import Relation, relation
+from .similarity import agreement, mutual_information, ncc
 
 __all__ = [
+    "Relation",
     "agreement",
     "dice",
     "folds_percent",
     "hd95",
     "inverse_consistency_mm",
-    "mean_local_correlation",
     "mutual_information",
     "ncc",
     "non_diffeomorphic_volume",
     "regularity",
+    "relation",
     "sdlogj",
     "summary",
     "tre",
