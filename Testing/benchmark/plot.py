@@ -1,17 +1,22 @@
-"""The plot of accuracy against time: a panel for each data set, a dot for each method."""
+"""The plot of accuracy against time: a panel for each data set, a dot for each method and a faint one for each pair."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from .table import by_method, mean
+from .table import by_method
 
 MEASURES = (("dice", "mean Dice"), ("tre_mm", "TRE, mm (lower is better)"))
 OURS, THEIRS = "#c44e17", "#4a6a8a"
+TITLES = {
+    "ants": "ANTs SyN", "ants-mi": "ANTs SyN, mutual information", "convexadam": "ConvexAdam", "fireants": "FireANTs",
+    "voxelmorph": "VoxelMorph, its authors'",
+}  # fmt: skip
+Dots = list[tuple[float, float]]  # CPU seconds and value of each pair
 
 
 def plot(rows: list[dict[str, str]], path: Path) -> None:
-    """Mean accuracy against mean CPU seconds of the whole command, as a picture file."""
+    """Accuracy against CPU seconds of the whole command, as a picture file. Raises SystemExit without a row for it."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -21,27 +26,39 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
     if not panels:
         raise SystemExit("There is no row with Dice or TRE to draw; run the benchmark first.")
     figure, axes = pyplot.subplots(
-        1, len(panels), figsize=(5.5 * len(panels), 4.2), squeeze=False, layout="constrained"
+        1, len(panels), figsize=(6.4 * len(panels), 4.2), squeeze=False, layout="constrained"
     )
-    for axis, (title, label, dots) in zip(axes[0], panels, strict=True):
-        for name, seconds, value in dots:
-            color = OURS if ":" in name else THEIRS
-            axis.plot(seconds, value, "o", color=color, markersize=7)
-            axis.annotate(name, (seconds, value), (6, 5), textcoords="offset points", fontsize=9, color=color)
-        axis.set(title=title, xlabel="CPU seconds, everything included", ylabel=label, xscale="log")
-        axis.margins(x=0.25, y=0.15)
+    for axis, (title, label, methods) in zip(axes[0], panels, strict=True):
+        most = max(map(len, methods.values()))
+        for name, dots in methods.items():
+            _draw(axis, name, dots, most)
+        axis.set(title=f"{title}, {most} pair{'s' * (most > 1)}", xlabel="CPU seconds, everything included")
+        axis.set(ylabel=label, xscale="log")
+        axis.margins(x=0.1, y=0.12)
+        axis.set_xlim(right=3 * axis.get_xlim()[1])  # room for the names
         axis.grid(alpha=0.25, which="both")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=100)
 
 
-def _panel(dataset: str, table: dict[str, list[dict[str, str]]]):
-    """(title, label, [(method, seconds, value)]) with the first measure that the data set has, or None."""
+def _draw(axis, name: str, dots: Dots, most: int) -> None:
+    """The mean of a method with its name, and its pairs; how many, where others have more."""
+    color = OURS if ":" in name else THEIRS
+    center = tuple(sum(values) / len(dots) for values in zip(*dots, strict=True))
+    axis.plot(*zip(*dots, strict=True), "o", color=color, markersize=4, alpha=0.35, markeredgewidth=0)
+    axis.plot(*center, "o", color=color, markersize=8)
+    title = TITLES.get(name, name.replace(":", " "))
+    text = title if len(dots) == most else f"{title} ({len(dots)} of {most})"
+    axis.annotate(text, center, (8, 4), textcoords="offset points", fontsize=9, color=color)
+
+
+def _panel(dataset: str, table: dict[str, list[dict[str, str]]]) -> tuple[str, str, dict[str, Dots]] | None:
+    """(title, label, method → dots) with the first measure that the data set has, or None."""
     for column, label in MEASURES:
-        dots = []
+        methods = {}
         for name, rows in table.items():
             good = [row for row in rows if not row["error"] and row[column]]
             if good:
-                dots.append((name, mean([row["cpu_s"] for row in good]), mean([row[column] for row in good])))
-        if dots:
-            return dataset, label, dots
+                methods[name] = [(float(row["cpu_s"]), float(row[column])) for row in good]
+        if methods:
+            return dataset, label, methods
     return None
