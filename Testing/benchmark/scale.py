@@ -24,7 +24,8 @@ COLUMNS = ("kind", "size", "million_voxels", "pairs", "wall_s", "cpu_s", "memory
 COLUMNS += ("load", "folds_percent", "warning")
 EXTENT = 300.0  # mm along the longest axis
 COARSE = 96  # the phantom is made with at most so many voxels along an axis and resampled from there
-SMALL = (48, 48, 48)  # of the pairs in a batch
+SMALL = "32"  # voxels of the pairs in a batch
+COLORS = {"fast": "#4a6a8a", "balanced": "#c44e17", "best": "#3a7d44"}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,17 +34,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pairs", default="1,10,100", help="numbers of small pairs for `neuralreg batch`")
     parser.add_argument("--preset", default="balanced")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--memory", type=float, metavar="GB", help="address space that a run may have (Linux)")
+    parser.add_argument("--phantoms", type=Path, metavar="DIR", help="keep them there: made once for several presets")
     parser.add_argument("--out", type=Path, default=Path("scale.csv"))
     parser.add_argument("--plot", type=Path, metavar="F.png", help="draw what the file holds")
     parser.add_argument("--make", nargs=2, metavar=("SIZE", "DIR"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.make:
-        make_pair(_shape(options.make[0]), Path(options.make[1]))
+        make_pair(shape_of(options.make[0]), Path(options.make[1]))
         return
     for size in filter(None, options.sizes.split(",")):
         _once(options, "volume", size, 1, _measured_volume)
     for count in filter(None, options.pairs.split(",")):
-        _once(options, "batch", "x".join(map(str, SMALL)), int(count), _measured_batch)
+        _once(options, "batch", SMALL, int(count), _measured_batch)
     if options.plot:
         plot(read(options.out), options.plot)
 
@@ -80,16 +83,18 @@ def _once(options: argparse.Namespace, kind: str, size: str, pairs: int, measure
         return
     row = dict.fromkeys(COLUMNS, "") | settings
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
-        made = timed([sys.executable, "-m", "benchmark.scale", "--make", size, folder], options.threads)
+        phantoms = (options.phantoms or Path(folder)) / size
+        if not (phantoms / "moving.nii.gz").is_file():
+            phantoms.mkdir(parents=True, exist_ok=True)
+            timed([sys.executable, "-m", "benchmark.scale", "--make", size, str(phantoms)], options.threads)
         row |= {"load": busy(), "million_voxels": round(_voxels(size) / 1e6, 2)}
-        row |= measure(Path(folder), options, pairs)
+        row |= measure(phantoms.resolve(), Path(folder), options, pairs)
     append(options.out, row, COLUMNS)
-    done = f"{kind} {size} × {pairs}: {row['cpu_s']} CPU s, {row['memory_mb']} MB"
-    print(f"{done} (made in {made['wall_s']} s)", flush=True)
+    print(f"{kind} {size} × {pairs}: {row['cpu_s']} CPU s, {row['memory_mb']} MB", flush=True)
 
 
-def _measured_volume(folder: Path, options: argparse.Namespace, _pairs: int) -> dict[str, object]:
-    files = (str(folder / "fixed.nii.gz"), str(folder / "moving.nii.gz"), "-o", str(folder / "run"))
+def _measured_volume(phantoms: Path, folder: Path, options: argparse.Namespace, _pairs: int) -> dict[str, object]:
+    files = (str(phantoms / "fixed.nii.gz"), str(phantoms / "moving.nii.gz"), "-o", str(folder / "run"))
     row = timed([*_neuralreg("register", options), *files], options.threads)
     result = Result.load(folder / "run" / RESULT)
     return row | {
@@ -99,25 +104,27 @@ def _measured_volume(folder: Path, options: argparse.Namespace, _pairs: int) -> 
     }
 
 
-def _measured_batch(folder: Path, options: argparse.Namespace, pairs: int) -> dict[str, object]:
+def _measured_batch(phantoms: Path, folder: Path, options: argparse.Namespace, pairs: int) -> dict[str, object]:
     table = folder / "pairs.csv"
-    rows = "".join(f"pair{number},fixed.nii.gz,moving.nii.gz\n" for number in range(pairs))
+    files = f"{phantoms / 'fixed.nii.gz'},{phantoms / 'moving.nii.gz'}"
+    rows = "".join(f"pair{number},{files}\n" for number in range(pairs))
     table.write_text("name,fixed,moving\n" + rows, encoding="utf-8")
     return timed([*_neuralreg("batch", options), str(table), "-o", str(folder / "runs")], options.threads)
 
 
 def _neuralreg(command: str, options: argparse.Namespace) -> list[str]:
     settings = ["--preset", options.preset, "--threads", str(options.threads), "--progress", "none"]
-    return [sys.executable, "-m", "neuralreg", command, *settings]
+    limit = ["prlimit", f"--as={round(options.memory * 1e9)}"] if options.memory else []
+    return [*limit, sys.executable, "-m", "neuralreg", command, *settings]
 
 
-def _shape(size: str) -> tuple[int, int, int]:
+def shape_of(size: str) -> tuple[int, int, int]:
     numbers = tuple(int(n) for n in size.split("x"))
     return numbers * 3 if len(numbers) == 1 else numbers
 
 
 def _voxels(size: str) -> int:
-    x, y, z = _shape(size)
+    x, y, z = shape_of(size)
     return x * y * z
 
 
@@ -137,10 +144,13 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
     size = (4.2 * len(panels), 3.6)
     figure, axes = pyplot.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
     for axis, (kind, across, up, label, title) in zip(axes[0], panels, strict=True):
-        points = sorted((float(row[across]), float(row[up])) for row in rows if row["kind"] == kind)
-        axis.plot(*zip(*points, strict=True), "o-", color="#c44e17")
+        for preset in dict.fromkeys(row["preset"] for row in rows if row["kind"] == kind):
+            shown = [row for row in rows if (row["kind"], row["preset"]) == (kind, preset)]
+            points = sorted((float(row[across]), float(row[up])) for row in shown)
+            axis.plot(*zip(*points, strict=True), "o-", color=COLORS.get(preset), label=preset)
         axis.set(xscale="log", yscale="log", xlabel=label, title=title)
         axis.grid(alpha=0.25, which="both")
+        axis.legend()
     figure.savefig(path, dpi=110)
 
 

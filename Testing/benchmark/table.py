@@ -50,8 +50,8 @@ def markdown(rows: list[dict[str, str]], reference: str | None = None) -> str:
         base = table.get(reference, []) if reference else []
         heading = ["method", "pairs", *(name for _, name, _ in shown)]
         heading += [f"Dice − {reference}", f"CPU speed vs {reference}"] if base else []
-        lines = [f"### {dataset}", "", _line(heading), _line(["---", *["---:"] * (len(heading) - 1)])]
-        lines += [_line(_cells(method, latest, shown, base)) for method, latest in table.items()]
+        lines = [f"### {dataset}", "", line(heading), line(["---", *["---:"] * (len(heading) - 1)])]
+        lines += [line(_cells(method, latest, shown, base)) for method, latest in table.items()]
         errors = {method: next((r["error"] for r in latest if r["error"]), "") for method, latest in table.items()}
         lines += ["", *(f"- {method}: {error}" for method, error in errors.items() if error)]
         sections.append("\n".join(lines).rstrip())
@@ -92,5 +92,5 @@ def mean(values: list[str]) -> float | None:
     return statistics.fmean(numbers) if numbers else None
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"

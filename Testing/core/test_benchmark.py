@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from neuralreg.job import RegistrationJob
 from run_folder import write_run
+from short_runs import LISTS
 
 # By its path: with the folder Testing on sys.path, slicer-core would take Testing/slicer for a part of itself.
 HOME = Path(__file__).parents[1] / "benchmark"
@@ -16,7 +18,7 @@ sys.modules["benchmark"] = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(sys.modules["benchmark"])
 
 from benchmark import __main__ as program  # noqa: E402
-from benchmark import methods, table  # noqa: E402
+from benchmark import methods, profile, table  # noqa: E402
 from benchmark.measure import COLUMNS  # noqa: E402
 from benchmark.pairs import brain_labelled, pairs_of, spread  # noqa: E402
 
@@ -136,6 +138,32 @@ def test_the_plot_is_drawn(tmp_path):
     assert (tmp_path / "p.png").stat().st_size > 5000
     with pytest.raises(SystemExit, match="no row"):
         plot([row | {"method": "ants", "error": "no"}], tmp_path / "p.png")
+
+
+def test_the_published_rows_make_the_published_table():
+    rows = table.read(HOME / "results_1mm.csv")
+    assert tuple(rows[0]) == COLUMNS and not any(row["error"] for row in rows)
+    results = (HOME / "RESULTS.md").read_text(encoding="utf-8")
+    for name in ("DNVF:balanced", "ants", "greedy"):
+        for row in table.by_method(rows)["brain_labelled"][name]:
+            assert f"{float(row['dice']):.3f}" in results and f" {float(row['cpu_s']):.0f} " in results
+
+
+def test_the_stages_of_a_run_are_all_of_it(data, tmp_path):
+    images = [str(pair.fixed) for pair in pairs_of(data, ["brain_labelled"])]
+    lists = {name: [2, 2] if name == "iterations" else 2 * value for name, value in LISTS.items()}
+    job = RegistrationJob(*images, str(tmp_path / "out"), affine="rigid", threads=1, options=lists)
+    stages = profile.staged(job)
+    names = [stage.name for stage in stages]
+    expected = [name.format("1") for *_, name in profile.STAGES]
+    assert list(dict.fromkeys(names)) == [*expected, profile.WHOLE] and names.count("deformable, images at 1") == 2
+    whole, parts = stages[-1].wall_s, sum(stage.wall_s for stage in stages[:-1])
+    assert 0.8 * whole < parts <= whole and all(stage.cpu_s > 0 for stage in stages)
+    averages = profile.profiled(job)
+    assert profile.own_seconds(averages[0]) >= profile.own_seconds(averages[1]) > 0
+    assert any(average.key == "aten::grid_sampler_3d" for average in averages)
+    assert len(profile.operators_table(averages, 3).splitlines()) == 5
+    assert f"| {profile.WHOLE} |" in profile.stages_table(stages)
 
 
 def test_wrong_names_end_with_a_sentence(data, tmp_path):
