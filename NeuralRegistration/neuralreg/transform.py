@@ -31,7 +31,7 @@ class Transform:
 
     def displacement(self, grid: Grid, watch: Watch | None = None) -> DisplacementField:
         """This transform as a displacement field on `grid`; outside the grid the field is zero."""
-        mm = torch.empty(3, *grid.shape)
+        mm = torch.empty(*grid.shape, 3).movedim(-1, 0)  # as files want it: a field of a whole CT is not copied twice
         for first, last in grid.slabs(watch):
             points = grid.points(first, last)
             mm[:, first:last] = self(points) - points

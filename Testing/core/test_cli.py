@@ -91,6 +91,23 @@ def test_apply_moves_points_with_the_image_and_back(result, pair):
     np.testing.assert_allclose(read_points(pair.folder / "back.csv").lps, moving, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "origin, reference, name", [("moving", "fixed.nii.gz", "transform"), ("fixed", "moving.nrrd", "inverse")]
+)
+@pytest.mark.parametrize("ending", [".nii.gz", ".h5"])
+def test_the_whole_transform_becomes_one_field_on_a_grid(result, pair, origin, reference, name, ending):
+    arguments = ("apply", "result", "--from", origin, "--reference", reference, "--field")
+    assert call(*arguments, "-o", f"field{ending}", at=pair.folder) == 0
+    field, oracle = io.read_transform(pair.folder / f"field{ending}"), sitk.ReadTransform(str(result / f"{name}.h5"))
+    grid = io.read_grid(pair.folder / reference)
+    assert field.grid.same_as(grid)
+    for index in ((0, 0, 0), (9, 11, 8), (grid.shape[0] - 1, 5, 3)):
+        point = grid.points()[(slice(None), *index)]
+        np.testing.assert_allclose(
+            field.mm[(slice(None), *index)] + point, oracle.TransformPoint(point.tolist()), atol=1e-3
+        )
+
+
 def test_apply_from_fixed_brings_the_fixed_image_to_the_moving_one(result, pair):
     arguments = (
         "apply",

@@ -25,7 +25,8 @@ def add_apply(commands: Any) -> None:
         "  neuralreg apply result --reference fixed.nii.gz --image moving_t2.nii.gz -o t2_on_fixed.nii.gz\n"
         "  neuralreg apply result/transform.h5 --reference fixed.nii.gz --labels seg.nii.gz -o seg_on_fixed.nii.gz\n"
         "  neuralreg apply result --points moving_points.mrk.json -o points_on_fixed.mrk.json\n"
-        "  neuralreg apply result --from fixed --reference moving.nii.gz --labels atlas.nii.gz -o atlas.nii.gz\n",
+        "  neuralreg apply result --from fixed --reference moving.nii.gz --labels atlas.nii.gz -o atlas.nii.gz\n"
+        "  neuralreg apply result --reference fixed.nii.gz --field -o field.nii.gz\n",
     )
     parser.add_argument("transform", metavar="TRANSFORM", help="folder of a run, or a transform file fixed to moving")
     parser.add_argument("--reference", metavar="F", help="volume whose grid the output gets (not needed for points)")
@@ -33,6 +34,9 @@ def add_apply(commands: Any) -> None:
     what.add_argument("--image", metavar="F", help="volume; interpolated linearly")
     what.add_argument("--labels", metavar="F", help="label map; nearest neighbour, type of number kept")
     what.add_argument("--points", metavar="F", help=".csv (x, y, z in LPS mm), .fcsv or .mrk.json")
+    what.add_argument(
+        "--field", action="store_true", help="the transform itself, as one displacement at each voxel of F (LPS mm)"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write")
     parser.add_argument(
         "--from",
@@ -69,6 +73,9 @@ def _apply_to_volume(options: argparse.Namespace, output: Path, notes: list[str]
     grid = io.read_grid(options.reference, notes.append)
     forward = options.origin == "moving"
     target_from_grid = moving_from_fixed if forward else fixed_from_moving or moving_from_fixed.inverse()
+    if options.field:
+        io.write_transform(target_from_grid.displacement(grid), output)
+        return
     read = io.read_labels if options.labels else io.read_map
     image = read(options.labels or options.image, notes.append)
     kind = io.pixel_type(options.labels) if options.labels else None
