@@ -49,8 +49,14 @@ def _fault(name: str) -> str | None:
     return f"{_title(name)} does not work ({reason}): {remedy}"
 
 
+def ran_full(error: Exception) -> bool:
+    """Whether a GPU had too little memory; its libraries, and Apple's, say so in words of their own."""
+    said = str(error).lower()
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in said or "alloc_failed" in said
+
+
 def _remedy(error: Exception, reason: str) -> str:
-    if isinstance(error, torch.cuda.OutOfMemoryError):
+    if ran_full(error):
         return "its memory is full; close other programs that use it."
     if "no kernel image" in reason or "not compiled" in reason or "compute capability" in reason:
         return "install a PyTorch that was built for this GPU (its website has one for each version of CUDA)."

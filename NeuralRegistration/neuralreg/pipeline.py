@@ -16,7 +16,7 @@ import torch
 from . import metrics
 from .affine import register_affine
 from .allocator import kept_memory
-from .devices import choose_device, use_threads
+from .devices import choose_device, ran_full, use_threads
 from .diffeomorphism import with_inverse
 from .image import Grid, Image, portion, resample
 from .job import AFFINE_STAGES, SIMILARITIES, Monitor, Part, RegistrationError, choose
@@ -259,7 +259,9 @@ def _fit(
     try:
         torch.manual_seed(seed)
         fit = method(pair, similarity, where, monitor)
-    except torch.cuda.OutOfMemoryError:
+    except RuntimeError as error:
+        if where == "cpu" or not ran_full(error):
+            raise
         fit = None  # leaving the clause lets go of the error, whose traceback keeps the GPU's tensors alive
     if fit is None:
         if torch.cuda.is_available():

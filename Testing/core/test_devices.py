@@ -66,27 +66,38 @@ def test_a_gpu_that_computes_is_used(monkeypatch):
 class Forgetful:
     """A method that runs out of memory wherever it is not on the CPU."""
 
-    def __init__(self, options):
-        self.devices, self.method = [], DNVF(**options)
+    def __init__(self, options, error):
+        self.devices, self.method, self.error = [], DNVF(**options), error
 
     def __call__(self, pair, similarity, device, monitor):
         self.devices.append(device)
         if device != "cpu":
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+            raise self.error
         return self.method(pair, similarity, device, monitor)
 
 
-def test_a_full_gpu_hands_over_to_the_cpu_and_says_so():
+FULL = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8.13 GB)."),
+)
+
+
+@pytest.mark.parametrize("error", FULL)
+def test_a_full_gpu_hands_over_to_the_cpu_and_says_so(error):
     phantom = make_phantom(Grid.from_parts((20, 22, 20), (-60, -70, -60), (7.0, 7.0, 7.0)), amplitude_mm=6.0)
     pair = pipeline.make_pair(phantom.fixed, phantom.moving, lambda p: p, phantom.fixed.grid)
     lists = {"image_factors": 1.0, "velocity_factors": 2.0, "iterations": 2, "windows": 5, "strides": 1}
     options = {name: (value,) for name, value in lists.items()}
-    method, given = Forgetful(options), pipeline._Given(phantom.fixed, phantom.moving)
+    method, given = Forgetful(options, error), pipeline._Given(phantom.fixed, phantom.moving)
     fit, where, reason = pipeline._fit(method, pair, "lncc", "cuda", "found", 0, given)
     assert method.devices == ["cuda", "cpu"] and where == "cpu" and "ran out of memory" in reason
     assert len(given.warnings) == 1 and "too little free memory" in given.warnings[0] and fit.chain.forward is not None
     alone, _, _ = pipeline._fit(DNVF(**options), pair, "lncc", "cpu", "asked for", 0, given)
     assert torch.equal(alone.chain.forward, fit.chain.forward)  # the failed try leaves no trace in the result
+    method.error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(RuntimeError, match="illegal"):
+        pipeline._fit(method, pair, "lncc", "cuda", "found", 0, given)
 
 
 def test_previews_are_copied_only_for_those_who_look():
