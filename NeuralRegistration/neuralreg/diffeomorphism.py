@@ -120,7 +120,7 @@ def _smoothed_near(displacement: Tensor, bad: Tensor, reach: int) -> Tensor:
 
 def _bad_voxels(displacement: Tensor, margin: float) -> Tensor:  # -> (1, 1, D, H, W) bool
     folded, cells = [], []
-    for first, last, low, high in slabs_with_neighbours(tuple(displacement.shape[2:])):
+    for first, last, low, high in slabs_with_neighbours(displacement):
         central = jacobian_determinant(displacement[:, :, low:high])[:, first - low : last - low]
         folded.append(central <= margin)
         if first + 1 < high:  # the cells behind this slab's voxels

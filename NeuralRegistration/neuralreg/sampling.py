@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SLAB_VOXELS = (
-    100_000  # determinants of so many voxels stay in the processor cache: up to ten times as fast as all at once
-)
+# Determinants of so many voxels stay in the processor cache: up to ten times as fast as all at once. A GPU wants few
+# and large operations, of which each takes some microseconds however little it does.
+SLAB_VOXELS, GPU_SLAB_VOXELS = 100_000, 2_000_000
 STUCK_VOXELS = 0.05  # residual of an inverse above which single voxels are looked after
 NEWTON_STEPS, NEWTON_REACH, NEWTON_LONGEST = 40, 0.05, 2.0  # voxels, for slopes and for a step
 NEWTON_PARTS = 1.0, 0.5, 0.25, 0.1, 0.03  # of a step
@@ -131,10 +131,11 @@ def jacobian_determinant(displacement: Tensor) -> Tensor:  # (B, 3, D, H, W) -> 
     return determinant(jacobian_matrix(displacement))
 
 
-def slabs_with_neighbours(shape: tuple[int, int, int]) -> Iterator[tuple[int, int, int, int]]:
-    """(first, last, low, high): planes first to last − 1 of a lattice, and low to high − 1 with those on either side,
-    which central differences of the former look at."""
-    step = max(1, SLAB_VOXELS // (shape[1] * shape[2]))
+def slabs_with_neighbours(values: Tensor) -> Iterator[tuple[int, int, int, int]]:
+    """(first, last, low, high): planes first to last − 1 of a lattice, that of `values` (…, D, H, W), and low to high −
+    1 with those on either side, which central differences of the former look at."""
+    shape = values.shape[-3:]
+    step = max(1, (SLAB_VOXELS if values.device.type == "cpu" else GPU_SLAB_VOXELS) // (shape[1] * shape[2]))
     for first in range(0, shape[0], step):
         last = min(first + step, shape[0])
         yield first, last, max(first - 1, 0), min(last + 1, shape[0])

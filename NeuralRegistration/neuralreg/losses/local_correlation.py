@@ -96,18 +96,19 @@ def _window_means(values: Tensor, seen: Tensor | None, window: int, stride: int)
 
 def _block_spread(values: Tensor, shape: tuple[int, ...], stride: int) -> Tensor:
     """Adjoint of `block_mean` onto a volume of `shape`."""
-    counts = [
-        torch.tensor(
-            [min(stride, n - stride * i) for i in range(math.ceil(n / stride))],
-            dtype=values.dtype,
-            device=values.device,
-        )
-        for n in shape
-    ]
+    counts = [_block_sizes(n, stride, values) for n in shape]
     values = values / (counts[0][:, None, None] * counts[1][:, None] * counts[2])
     for dim, n in zip((2, 3, 4), shape, strict=True):
         values = values.repeat_interleave(stride, dim).narrow(dim, 0, n)
     return values
+
+
+def _block_sizes(length: int, stride: int, like: Tensor) -> Tensor:  # -> (blocks,)
+    """Voxels of each block along an axis. Made by fill kernels: a copied list would make a GPU wait for the host."""
+    blocks = math.ceil(length / stride)
+    sizes = like.new_full((blocks,), float(stride))
+    sizes[-1:].fill_(float(length - stride * (blocks - 1)))
+    return sizes
 
 
 def lncc(

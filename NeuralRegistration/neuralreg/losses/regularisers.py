@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..sampling import jacobian_determinant, slabs_with_neighbours
 
@@ -17,11 +18,33 @@ def smoothness(displacement: Tensor, spacing: Tensor | None = None) -> Tensor:
     `spacing` (3,) in mm, x y z, makes the gradient that of millimetres on a lattice whose voxels are no cubes.
     """
     scale = displacement.new_ones(3) if spacing is None else spacing
-    energy = displacement.new_zeros(())
-    for dim, along in ((2, 2), (3, 1), (4, 0)):
-        mm_per_mm = displacement.diff(dim=dim) * (scale / scale[along]).view(1, 3, 1, 1, 1)
-        energy = energy + mm_per_mm.square().mean()
-    return energy
+    return _Roughness.apply(displacement, torch.stack([scale / along for along in scale.flip(0)]))
+
+
+class _Roughness(torch.autograd.Function):
+    """Slab by slab and with the gradient at once: what autograd keeps of it would be three fields as large as u, and
+    most of its time the way to the memory and back."""
+
+    @staticmethod
+    def forward(ctx, displacement: Tensor, ratios: Tensor) -> Tensor:  # ratios: (3, 3), of steps along z, y, x
+        total, gradient = displacement.new_zeros(()), torch.zeros_like(displacement)
+        for first, last, _, _ in slabs_with_neighbours(displacement):
+            for dim, ratio in zip((2, 3, 4), ratios, strict=True):
+                end = min(last + 1, displacement.shape[2]) if dim == 2 else last
+                steps = displacement[:, :, first:end].diff(dim=dim)
+                count = displacement.numel() // displacement.shape[dim] * (displacement.shape[dim] - 1)
+                pull = steps * (2 * ratio.square() / max(count, 1)).view(1, 3, 1, 1, 1)
+                total += (pull * steps).sum() / 2
+                part = gradient[:, :, first:end]
+                part.narrow(dim, 1, steps.shape[dim]).add_(pull)
+                part.narrow(dim, 0, steps.shape[dim]).sub_(pull)
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, factor: Tensor) -> tuple[Tensor, None]:
+        return ctx.saved_tensors[0] * factor, None
 
 
 def bending(displacement: Tensor) -> Tensor:
@@ -60,12 +83,11 @@ class _OverJacobian(torch.autograd.Function):
     @staticmethod
     def forward(ctx, displacement: Tensor, penalty: Callable[[Tensor], Tensor]) -> Tensor:
         total, gradient = displacement.new_zeros(()), torch.zeros_like(displacement)
-        shape = tuple(displacement.shape[2:])
-        for first, last, low, high in slabs_with_neighbours(shape):
+        for first, last, low, high in slabs_with_neighbours(displacement):
             part = displacement[:, :, low:high].detach().requires_grad_()
             with torch.enable_grad():
                 determinant = jacobian_determinant(part)[:, first - low : last - low]
-                share = penalty(determinant) * ((last - first) / shape[0])
+                share = penalty(determinant) * ((last - first) / displacement.shape[2])
             gradient[:, :, low:high] += torch.autograd.grad(share, part)[0]
             total += share.detach()
         ctx.save_for_backward(gradient)

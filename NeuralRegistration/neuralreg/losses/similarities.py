@@ -29,9 +29,10 @@ def mi(fixed: Tensor, warped: Tensor, weight: Tensor | None = None, bins: int = 
     The joint histogram uses Parzen windows: cubic B-splines for the warped image, as in Mattes 2003, linear ones for
     the fixed image. Inputs are clamped to [0, 1].
     """
-    importance = torch.ones_like(fixed) if weight is None else weight.expand_as(fixed)
-    inside = importance.reshape(-1) > 0
-    importance = importance.reshape(-1)[inside]
+    importance = (torch.ones_like(fixed) if weight is None else weight.expand_as(fixed)).reshape(-1)
+    # Picking spares a CPU what does not count, and makes a GPU wait for the number of what does.
+    inside = importance > 0 if importance.device.type == "cpu" else slice(None)
+    importance = importance[inside]
     joint = _joint_histogram(fixed.reshape(-1)[inside], warped.reshape(-1)[inside], importance, bins)
     entropy = lambda p: -(p * (p + 1e-10).log()).sum()  # noqa: E731
     of_fixed, of_warped, of_both = entropy(joint.sum(1)), entropy(joint.sum(0)), entropy(joint)

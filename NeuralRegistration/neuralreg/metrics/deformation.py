@@ -46,7 +46,7 @@ def non_diffeomorphic_volume(displacement_vox: Tensor, mask: Tensor) -> tuple[fl
 def _inside_out(displacement_vox: Tensor, mask: Tensor) -> tuple[float, int]:
     """The volume in voxels, and the number of cells looked at."""
     negative, cells = 0.0, 0
-    for first, _last, _low, behind in sampling.slabs_with_neighbours(tuple(displacement_vox.shape[2:])):
+    for first, _last, _low, behind in sampling.slabs_with_neighbours(displacement_vox):
         if behind - first < 2:  # the last plane has no cells behind it
             continue
         inside = _cells_touching(mask[first:behind])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Shape = tuple[int, int, int]
-SLAB_POINTS = 1 << 17  # of the encoded network
+SLAB_POINTS, GPU_SLAB_POINTS = 1 << 17, 1 << 21  # of the encoded network; a GPU wants few and large operations
 
 
 class Siren(nn.Module):
@@ -87,7 +87,7 @@ class _BySlabs(torch.autograd.Function):
         ctx.save_for_backward(*parameters)
         layers, grids = parameters[:3], parameters[3:]
         slabs = [_slab(layers, [grid[:, :, _rows(grid, shape, planes)] for grid in grids], grids, shape, planes)
-                 for planes in _slabs(shape)]  # fmt: skip
+                 for planes in _slabs(shape, grids[0])]  # fmt: skip
         return torch.cat(slabs, dim=2)
 
     @staticmethod
@@ -95,7 +95,7 @@ class _BySlabs(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         layers, grids = ctx.saved_tensors[:3], ctx.saved_tensors[3:]
         sums = [torch.zeros_like(parameter) for parameter in ctx.saved_tensors]
-        for planes in _slabs(ctx.shape):
+        for planes in _slabs(ctx.shape, gradient):
             rows = [_rows(grid, ctx.shape, planes) for grid in grids]
             parts = [grid[:, :, where] for grid, where in zip(grids, rows, strict=True)]
             leaves = [values.detach().requires_grad_() for values in (*layers, *parts)]
@@ -107,9 +107,9 @@ class _BySlabs(torch.autograd.Function):
         return None, *sums
 
 
-def _slabs(shape: Shape) -> list[range]:
+def _slabs(shape: Shape, like: Tensor) -> list[range]:
     """Planes of a lattice, so many at a time that they stay in the cache and still keep several threads busy."""
-    step = max(1, SLAB_POINTS // (shape[1] * shape[2]))
+    step = max(1, (SLAB_POINTS if like.device.type == "cpu" else GPU_SLAB_POINTS) // (shape[1] * shape[2]))
     return [range(first, min(first + step, shape[0])) for first in range(0, shape[0], step)]
 
 
