@@ -106,6 +106,8 @@ def resize(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
 def resize_displacement(displacement: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """`resize` for displacements or velocities: also rescales the values to voxels of the new lattice."""
     old, new = displacement.shape[:1:-1], tuple(shape)[::-1]
+    if tuple(old) == new:
+        return displacement
     factors = [(n - 1) / max(o - 1, 1) for o, n in zip(old, new, strict=True)]
     scale = _along_axes(factors, displacement)
     return resize(displacement * scale, shape)
