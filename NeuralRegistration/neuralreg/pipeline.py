@@ -28,7 +28,7 @@ from .transform import Affine, Composite, DisplacementField, Transform, jacobian
 MAX_VOXELS = 8_000_000  # of the working grid: 200³; larger volumes are registered on a coarser lattice
 # Two images are of one contrast from this share of their relation that is linear. Measured: T1 brains of two people, of
 # other scanners, enhanced in places, under strong bias fields or noise 0.82 to 0.99, hippocampi 0.9 and more; T1 with
-# FLAIR 0.15 to 0.56, T2 with T1 0 (Testing/RELIABILITY.md).
+# FLAIR 0.17 to 0.58, T2 with T1 0 (Testing/RELIABILITY.md).
 SAME_CONTRAST = 0.7
 CONTENT = 0.05  # of normalised intensities: what is darker is background
 CONTRAST_VOXELS = 1_000_000

@@ -23,6 +23,7 @@ from neuralreg import io, pipeline
 from neuralreg.affine import register_affine
 from neuralreg.image import Grid, Image, resample, resample_labels
 from neuralreg.phantom import SEMI_AXES_MM, SmoothDeformation
+from neuralreg.preprocess import shrunk
 from neuralreg.transform import Affine, Transform
 
 from .painted_ct import TISSUES, painted_ct
@@ -50,10 +51,12 @@ class Case:
         return float((transform(self.points) - self.truth).norm(dim=0).mean())
 
 
-def make_case(data: Path, contrast: str, seed: int) -> Case:
-    """T1 fixed; moving is `contrast` read through a smooth deformation whose inverse is the truth."""
+def make_case(data: Path, contrast: str, seed: int, factor: int = 1) -> Case:
+    """T1 fixed; moving is `contrast` read through a smooth deformation whose inverse is the truth; voxels of `factor`
+    mm."""
     fixed, other = with_ct(data / "brain_labelled", seed) if contrast == "CT" else scans(data / "multimodal", contrast)
-    z, y, x = torch.nonzero(fixed.data[0] != 0)[::EVERY].T
+    fixed, other = (shrunk(image, np.array([factor] * 3)) for image in (fixed, other))
+    z, y, x = torch.nonzero(fixed.data[0] != 0)[:: max(EVERY // factor**3, 1)].T
     points = fixed.grid.points()[:, z, y, x]
     bend = bending(points, seed)
     moving = resample(other, bend, other.grid, default=float(other.data.min()))
@@ -108,6 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--similarities", nargs="+", default=list(SIMILARITIES), choices=SIMILARITIES)
     parser.add_argument("--contrasts", nargs="+", default=list(CONTRASTS), choices=CONTRASTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one deformation each")
+    parser.add_argument("--factor", type=int, default=1, help="times 1 mm: the voxels")
     parser.add_argument("--method", default="DNVF")
     parser.add_argument("--preset", default="balanced")
     parser.add_argument("--threads", type=int, default=1)
@@ -117,7 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     print("| pair | similarity | mean error mm | CPU s | remark |\n|---|---|---|---|---|", flush=True)
     for contrast in options.contrasts:
         for seed in options.seeds:
-            case = make_case(options.data, contrast, seed)
+            case = make_case(options.data, contrast, seed, options.factor)
             start = float((case.points - case.truth).norm(dim=0).mean())
             print(f"| {case.name} | affine alone | {case.error(case.affine):.2f} | | as stored {start:.2f} mm |")
             for name in options.similarities:

@@ -107,3 +107,25 @@ def test_weights_follow_the_masks_and_what_is_seen():
     inside = Image(image.data[..., 15:], image.grid.cropped((15, 0, 0), image.grid.size))
     half = make_pair(image, inside, Affine.identity(), grid)
     assert half.moving_weight is not None and 0 < float(half.moving_weight.data.mean()) < 1
+
+
+def test_beside_an_mr_a_ct_shows_soft_tissue_and_beside_a_ct_all_of_its_range():
+    grid = Grid.from_parts((12, 12, 12), (0, 0, 0), (1, 1, 1))
+    hu = torch.linspace(-1000, 1000, 12**3)
+    ct, mr = (Image(values.view(1, 12, 12, 12), grid) for values in (hu, hu + 1000))
+
+    def seen(fixed, moving):
+        pair = make_pair(fixed, moving, Affine.identity(), grid)
+        return pair.fixed.data.flatten(), pair.moving.data.flatten()
+
+    def width(values, low, high):
+        return float(values[hu <= high].max() - values[hu >= low].min())
+
+    for as_ct, as_mr in (seen(ct, mr), seen(mr, ct)[::-1]):
+        assert bool((as_ct.diff() >= 0).all()) and float(as_ct.min()) == 0 and float(as_ct.max()) <= 1.2
+        assert width(as_ct, 20, 60) > 5 * 40 / 1700 > width(as_ct, -900, -860) and width(as_ct, -160, 240) > 0.5
+        steps = as_mr[100:-100].diff()
+        assert torch.allclose(steps, steps[0], atol=1e-5)
+    inside = (hu > -1000) & (hu < 700)
+    for image in seen(ct, ct):
+        assert torch.allclose(image[inside], (hu[inside] + 1000) / 1700, atol=1e-4)
