@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import qt
+from neuralreg.job import RegistrationError
 from neuralreg.methods import kind_of, work
+from slicer.i18n import tr as _
+
+from . import dependencies
 
 # Measured: CPU seconds of DNVF with the presets fast and balanced, from files to files, for a pair of 1 mm brains
 # (brain_labelled 1000 and 1001 of Testing/benchmark/RESULTS.md) on a computer that takes 7.6 ms for the piece of work.
@@ -70,6 +74,30 @@ def estimate(task: Task, device: str, cores: int, calibration: float | None = No
     slower = (calibration or MEASURED_CALIBRATION) / MEASURED_CALIBRATION
     spread = SERIAL_SHARE + (1 - SERIAL_SHARE) / max(cores, 1)
     return task.seconds(device) * slower * spread, False
+
+
+def sentence(
+    volumes: tuple, method: str, preset: str, options: dict[str, Any], device: str, calibration: float | None
+) -> str:
+    """How long it will take to register two volume nodes (fixed and moving, or None), and how well that is known."""
+    if volumes[0] is None or volumes[0].GetImageData() is None:
+        return _("The time is estimated once there is a fixed volume.")
+    task = Task.of(*volumes, method, preset, options)
+    try:
+        seconds, learnt = estimate(task, device, dependencies.cores(), calibration)
+    except RegistrationError:  # said where the run is started
+        return _("The time is estimated once the options fit together.")
+    known = _("About {time}, going by runs on this computer.")
+    guessed = _("About {time}: an estimate until the first run on this computer.")
+    return (known if learnt else guessed).format(time=in_words(seconds))
+
+
+def learn(request: Any, measurements: dict[str, Any]) -> None:
+    """Note how long a run took that went to its end."""
+    seconds = measurements.get("seconds total")
+    if request.fixed.GetImageData() is not None and seconds:
+        task = Task.of(request.fixed, request.moving, request.method, request.preset, request.options)
+        remember(task, measurements.get("device", "cpu"), seconds)
 
 
 def in_words(seconds: float) -> str:

@@ -6,7 +6,7 @@ Files are LPS and in world space: parent transforms are applied on the way out, 
 from .colours import jacobian_colours, show_jacobian
 from .results import Run, runs
 from .scene_export import export_mask, export_transform, export_volume, volumes_overlap
-from .scene_load import CREATE, SKIP, Outputs, load_run
+from .scene_load import CREATE, SKIP, Outputs, load_run, load_transform
 
 __all__ = [
     "CREATE",
@@ -18,6 +18,7 @@ __all__ = [
     "export_volume",
     "jacobian_colours",
     "load_run",
+    "load_transform",
     "runs",
     "show_jacobian",
     "volumes_overlap",

@@ -52,6 +52,18 @@ def load_run(run_dir: Path, fixed, moving, name: str, outputs: Outputs = Outputs
     return run
 
 
+def load_transform(path: Path, name: str):
+    """A new node of a transform file that the core has written. Raises RegistrationError naming the file."""
+    steps = _read_transform(Path(path))
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        node = _transform_node(end.value)
+    node.SetName(name)
+    return node
+
+
 def load_steps(run_dir: Path, fixed, moving, name: str, outputs: Outputs) -> Iterator[Run | None]:
     """`load_run` in short steps, so that the window stays alive between them: None after each, at last the run.
 

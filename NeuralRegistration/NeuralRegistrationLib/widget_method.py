@@ -41,22 +41,11 @@ class MethodSection(Section):
             self.draw_options()
 
     def _refresh_estimate(self, node) -> None:
-        if not node.fixedVolume or node.fixedVolume.GetImageData() is None:
-            self.ui.estimateLabel.text = _("The time is estimated once there is a fixed volume.")
-            return
         chosen = options.chosen(node.options, node.method)
-        task = estimate.Task.of(node.fixedVolume, node.movingVolume, node.method, node.preset.value, chosen)
-        try:
-            seconds, learnt = estimate.estimate(
-                task, self.device(), dependencies.cores(), self.logic.worker.calibration
-            )
-        except RegistrationError:  # said beside Apply
-            self.ui.estimateLabel.text = _("The time is estimated once the options fit together.")
-            return
-        known = _("About {time}, going by runs on this computer.")
-        guessed = _("About {time}: an estimate until the first run on this computer.")
-        text = known if learnt else guessed
-        self.ui.estimateLabel.text = text.format(time=estimate.in_words(seconds))
+        self.ui.estimateLabel.text = estimate.sentence(
+            (node.fixedVolume, node.movingVolume), node.method, node.preset.value, chosen, self.device(),
+            self.logic.worker.calibration,
+        )  # fmt: skip
 
     def device(self) -> str:
         """ "cuda" or "cpu", as far as it is known."""

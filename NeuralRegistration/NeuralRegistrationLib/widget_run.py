@@ -128,7 +128,8 @@ class RunSection(Section):
         """Put the panel back to rest and say how the run ended."""
         self.preview.end()
         if outcome.status == DONE:
-            self._remember(outcome)
+            if not outcome.stopped_early:
+                estimate.learn(self.request, outcome.run.measurements)
             self.draw_curve()
         self._show_running(False, keep_curve=outcome.status == DONE)
         message = outcome.message + reminder(outcome.status == DONE)
@@ -136,12 +137,6 @@ class RunSection(Section):
         self.panel.refresh()
         if outcome.status == DONE and runs():
             self.ui.runComboBox.setCurrentIndex(0)
-
-    def _remember(self, outcome: Outcome) -> None:
-        run, seconds = self.request, outcome.run.measurements.get("seconds total")
-        if run.fixed.GetImageData() is not None and seconds and not outcome.stopped_early:
-            task = estimate.Task.of(run.fixed, run.moving, run.method, run.preset, run.options)
-            estimate.remember(task, outcome.run.measurements.get("device", "cpu"), seconds)
 
     def _show_running(self, running: bool, keep_curve: bool = False) -> None:
         self.ui.applyButton.visible = not running

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from neuralreg import qa
 from neuralreg.job import RegistrationError
 from slicer.i18n import tr as _
 
-from . import landmarks, theme, trust
-from .results import write_measurements
+from . import evidence, theme, trust
 from .section import Section, fit_height, prepare_table, told
 from .task import Task
 
@@ -83,17 +81,9 @@ class TrustSection(Section):
     def onEvaluate(self) -> None:
         run, ui = self.panel.run(), self.ui
         folder = self._files()
-        arguments = ["evaluate", str(folder)]
-        names = []
-        fixed, moving = ui.fixedStructuresSelector.currentNode(), ui.movingStructuresSelector.currentNode()
-        if fixed is not None and moving is not None:
-            first, second, names = trust.write_structures(fixed, moving, run, folder.parent)
-            arguments += ["--fixed-labels", first, "--moving-labels", second]
+        structures = ui.fixedStructuresSelector.currentNode(), ui.movingStructuresSelector.currentNode()
         points = ui.fixedLandmarksSelector.currentNode(), ui.movingLandmarksSelector.currentNode()
-        if None not in points:
-            arguments += ["--landmarks", landmarks.write_table(*points, folder.parent / "landmarks.csv")]
-        if len(arguments) == 2:
-            raise RegistrationError(_("Choose two segmentations or two point lists to evaluate with."))
+        arguments, names = evidence.command(run, folder, structures, points)
         self.task.start(arguments, lambda problem: self.onEvaluated(run, folder, names, problem))
         self.panel.say(_("Measuring…"))
         self.refresh()
@@ -103,11 +93,10 @@ class TrustSection(Section):
             self.panel.say(problem, "error")
         elif run.table.GetScene() is not None:
             try:
-                evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-            except OSError:  # another run has begun since
-                self.panel.say(_("The files of this registration are gone; register again."), "error")
+                evidence.take_over(run, folder, names)
+            except RegistrationError as error:
+                self.panel.say(str(error), "error")
             else:
-                write_measurements(run.table, {**run.measurements, **_evidence(evaluation, names)})
                 self.panel.say(_("Measured; every figure is in the table of the run."), "good")
         self.panel.refresh()
 
@@ -144,21 +133,6 @@ class TrustSection(Section):
 
 
 _KIND = {qa.GREEN: "good", qa.AMBER: "warning", qa.RED: "error"}
-
-
-def _evidence(evaluation: dict, names: list[str]) -> dict:
-    """What an evaluation adds to the measurements of a run."""
-    labels = evaluation.get("labels", {}).get("per_label", {})
-    dice = {named(label, names): figures["dice"] for label, figures in labels.items()}
-    distances = evaluation.get("landmarks", {}).get("per_landmark_mm", [])
-    tre = {str(index + 1): distance for index, distance in enumerate(distances)}
-    return {**evaluation["measurements"], **({"dice": dice} if dice else {}), **({"tre_mm": tre} if tre else {})}
-
-
-def named(label: str, names: list[str]) -> str:
-    """The segment's name for label 1, 2, …, or the label itself."""
-    index = int(label) - 1
-    return names[index] if index < len(names) else label
 
 
 def choose_file(title: str, name: str, kinds: str) -> str:
