@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import slicer
 import slicer.util
@@ -48,6 +49,18 @@ class QTimer:
     def _tick(self) -> None:
         self.start()  # first, as the slot may stop it
         self._slot()
+
+
+class QSettings:
+    """What is remembered as long as the page lives."""
+
+    _values: ClassVar[dict[str, str]] = {}
+
+    def value(self, key: str) -> str | None:
+        return self._values.get(key)
+
+    def setValue(self, key: str, value: str) -> None:
+        self._values[key] = value
 
 
 class TransformFiles:
@@ -117,7 +130,7 @@ def boot(folder: Path) -> SlicerApp:
     vtkOutputWindow.GetInstance().SetDisplayModeToNever()
     slicer.mrmlScene = app.scene
     slicer.app = Application(app.view_manager, folder)
-    _provide("qt", QTimer=QTimer)
+    _provide("qt", QTimer=QTimer, QSettings=QSettings)
     _provide("slicer.i18n", tr=lambda text: text)
     _provide("slicer.ScriptedLoadableModule", ScriptedLoadableModuleLogic=Logic)
     _provide("slicer.parameterNodeWrapper", parameterNodeWrapper=lambda cls: cls, Minimum=lambda value: value)

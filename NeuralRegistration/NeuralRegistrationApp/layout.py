@@ -10,6 +10,7 @@ from trame.ui.vuetify3 import VAppLayout
 from trame.widgets import client, html
 from trame.widgets import vuetify3 as v3
 
+from .layout_evidence import evidence
 from .layout_request import NARROW, inputs, method
 from .page_request import SENT
 from .page_run import HEIGHT, WIDTH
@@ -17,6 +18,8 @@ from .page_run import HEIGHT, WIDTH
 STYLE = """
 #page { display: flex; height: 100vh; }
 #panel { flex: 0 0 380px; overflow-y: auto; }
+#panel .v-selection-control .v-label { font-size: 0.875rem; }
+#windows { position: sticky; top: -12px; z-index: 2; }
 #views { flex: 1; min-width: 0; }
 @media (max-width: 800px) {
   #page { flex-direction: column; height: auto; }
@@ -28,6 +31,9 @@ CURVE = f"""<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"
   style="display: block; width: 100%; height: 60px; border-bottom: 1px solid #777">
   <polyline v-for="(points, index) in curve" :key="index" :points="points" fill="none" stroke="#6fb7ff"
     vector-effect="non-scaling-stroke" stroke-width="1.5" /></svg>"""
+SHARED = "{{ windows }} windows show this page. They share everything, and the views fit the one that changed last."
+FIRST = "Load the volume that stays and the one that is brought to it, press Register, then look and check. Research \
+software, not a medical device: check every result."
 GRID_COLOURS = "Lines: green moves 2 mm, yellow 5, red 10 and more"  # Slicer's own scale
 # A choice waits in the browser while a call is under way, and a click does not: it brings along what is chosen.
 CHOSEN = f"[{{ {', '.join(SENT)} }}]"
@@ -47,11 +53,15 @@ def build(server: Any, actions: dict[str, Callable], add_views: Callable[[Any], 
         with html.Div(id="page"):
             with html.Div(id="panel", classes="bg-surface pa-3"):
                 html.Div("Neural Registration", classes="text-h6 mb-2")
+                html.Div(
+                    SHARED, v_if=("windows > 1",), id="windows", classes="bg-surface text-caption text-warning py-2"
+                )
+                html.Div(FIRST, v_if=("!volumes.length",), id="first", classes="text-body-2 mb-3")
                 inputs(actions["path"])
                 method(actions)
                 _run(actions)
                 _look()
-                _trust()
+                _trust(actions)
             with html.Div(id="views"):
                 add_views(layout)
 
@@ -128,7 +138,7 @@ def _css(colour: tuple[float, float, float]) -> str:
     return "rgb({})".format(", ".join(f"{100 * part:.0f}%" for part in colour))
 
 
-def _trust() -> None:
+def _trust(actions: dict[str, Callable]) -> None:
     _heading("Trust", "checks.length && !running")
     with html.Div(v_if=("checks.length && !running",), id="trust"):
         html.Div("{{ verdict }}", style=(f"`color: ${{{LIGHTS}[light]}}`",), classes="text-body-2 mb-1", id="verdict")
@@ -139,6 +149,7 @@ def _trust() -> None:
                 html.Td("{{ one.name }}", classes="px-1 text-caption")
                 html.Td("{{ one.value }}", classes="px-1 text-caption text-right", style="text-wrap: balance")
         html.Div("{{ note }}", classes="text-caption text-disabled mt-1")
+        evidence(actions["measure"])
         html.Div("Download", classes="text-subtitle-2 text-medium-emphasis mt-4 mb-1")
         with v3.VRow(dense=True):
             for what, title, tip in DOWNLOADS:

@@ -13,12 +13,16 @@ WHILE_IDLE = {"disabled": ("running",)}
 NOT_THE_PAIR = "volumes.filter((one) => one.value !== fixed && one.value !== moving)"
 MASK_TIP = "Where this volume counts: a label map, every value above 0 is inside"
 POINTS_TIP = "Pairs of points that pull the registration: same labels in both lists, or the same order"
+START_TIP = (
+    "Where to start: a transform from fixed to moving, such as that of an earlier run; the linear stage goes on from it"
+)
 #: state, label, what it may be, tip, what it is without a choice
 OPTIONAL = (
     ("fixed_mask", "Fixed mask", NOT_THE_PAIR, MASK_TIP, "Whole volume"),
     ("moving_mask", "Moving mask", NOT_THE_PAIR, MASK_TIP, "Whole volume"),
     ("fixed_points", "Fixed landmarks", "points", POINTS_TIP, "None"),
     ("moving_points", "Moving landmarks", "points", POINTS_TIP, "None"),
+    ("initial_transform", "Initial transform", "transforms", START_TIP, "None"),
 )
 METHOD = (
     ("method", "Method", "Which network finds the deformation"),
@@ -45,10 +49,10 @@ def inputs(open_path: Callable) -> None:
         "Load files", id="load", block=True, variant="tonal", prepend_icon="mdi-folder-open-outline",
         click="window.document.getElementById('files').click()", loading=("!!reading",), disabled=("running",),
         title="Volumes: NIfTI, NRRD, MHA, MGZ, or all slices of a DICOM series. Masks: label maps. Landmarks: "
-              "CSV (x, y, z in LPS mm), FCSV, MRK.JSON",
+              "CSV (x, y, z in LPS mm), FCSV, MRK.JSON. Transforms: H5, TFM, MAT (ITK)",
     )  # fmt: skip
     html.Div("{{ reading }}", v_if=("reading",), classes="text-caption mt-1", id="reading")
-    html.Div("Volumes (NIfTI, NRRD, MHA, MGZ, DICOM), masks, landmarks", classes="text-caption text-disabled mt-1",
+    html.Div("NIfTI, NRRD, MHA, MGZ, DICOM; masks, landmarks too", classes="text-caption text-disabled mt-1",
              v_else=True)  # fmt: skip
     v3.VTextField(label="or a path on this computer", id="path", v_if=("paths",), v_model=("path",),
                   title="A file, a DICOM folder or the output folder of an earlier run; then Enter",
@@ -60,14 +64,19 @@ def inputs(open_path: Callable) -> None:
                        no_data_text="Nothing is loaded yet", **NARROW, **WHILE_IDLE)  # fmt: skip
     v3.VCheckbox(label="Centre the moving volume on the fixed one first", v_model=("centre",), id="centre",
                  v_if=("apart",), density="compact", hide_details=True, **WHILE_IDLE)  # fmt: skip
-    with _fold("optional", "Masks and landmarks (optional)"):
-        for name, label, items, tip, nothing in OPTIONAL:
-            with html.Div(title=tip, classes="mt-2"):
-                v3.VSelect(label=label, id=name, items=(items,), v_model=(name,), clearable=True, placeholder=nothing,
-                           persistent_placeholder=True, no_data_text="Nothing of this kind is loaded", **NARROW,
-                           **WHILE_IDLE)  # fmt: skip
+    with fold("optional", "Masks, landmarks, initial transform (optional)"):
+        for chosen in OPTIONAL:
+            optional(*chosen)
         html.Div("{{ landmark_note }}", v_if=("landmark_note",), id="landmark-note",
                  classes=("['text-caption', 'mt-1', landmark_warning ? 'text-warning' : 'text-info']",))  # fmt: skip
+
+
+def optional(name: str, label: str, items: str, tip: str, nothing: str) -> None:
+    """A list from which nothing may be chosen, too; `nothing` says what that means."""
+    with html.Div(title=tip, classes="mt-2"):
+        v3.VSelect(label=label, id=name, items=(items,), v_model=(name,), clearable=True, placeholder=nothing,
+                   persistent_placeholder=True, no_data_text="Nothing of this kind is loaded", **NARROW,
+                   **WHILE_IDLE)  # fmt: skip
 
 
 def method(actions: dict[str, Callable]) -> None:
@@ -76,9 +85,11 @@ def method(actions: dict[str, Callable]) -> None:
             with v3.VCol(cols=6, title=tip):
                 v3.VSelect(label=label, id=name, items=(f"{name}s",), v_model=(name,), **NARROW, **WHILE_IDLE)
     html.Div("{{ summary }}", classes="text-caption text-medium-emphasis mt-1")
+    html.Div("{{ estimate }}", v_if=("estimate && !running",), id="estimate",
+             classes="text-caption text-disabled")  # fmt: skip
     html.Div("{{ device === 'cpu' ? 'Running on the CPU, as chosen under Advanced.' : worker_device }}",
              v_if=("worker_device",), id="computes", classes="text-caption text-disabled")  # fmt: skip
-    with _fold("advanced", "Advanced"):
+    with fold("advanced", "Advanced"):
         for name, label, tip in CHOICES:
             with html.Div(title=tip, classes="mt-2"):
                 v3.VSelect(label=label, id=name, items=(f"{name}s",), v_model=(name,), **NARROW, **WHILE_IDLE)
@@ -107,7 +118,7 @@ def _option(change: Callable) -> None:
 
 
 @contextmanager
-def _fold(name: str, title: str):
+def fold(name: str, title: str):
     """A part that is shown when its title is clicked; the state `NAME_open` says whether it is."""
     opened = f"{name}_open"
     v3.VBtn(title, id=name, click=f"{opened} = !{opened}", variant="text", size="small", block=True,

@@ -6,7 +6,7 @@ The state lives in the server (trame sends it to every browser that comes), so t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,23 @@ from NeuralRegistrationLib import look
 from NeuralRegistrationLib.logic import NeuralRegistrationLogic
 from NeuralRegistrationLib.scene import volumes_overlap
 
+from .page_evidence import EvidencePart
 from .page_look import LookPart
 from .page_request import RequestPart
 from .page_run import RunPart
 from .volumes import Reader, is_run
 
 SCENE = "scene.mrb"
+#: kind of node → where a new one is put before the first run, and after it
+OPTIONAL = {
+    "vtkMRMLLabelMapVolumeNode": (),
+    "vtkMRMLMarkupsNode": ("fixed_points", "moving_points"),
+    "vtkMRMLTransformNode": ("initial_transform",),
+}
+EVIDENCE = {
+    "vtkMRMLLabelMapVolumeNode": ("fixed_structures", "moving_structures"),
+    "vtkMRMLMarkupsNode": ("fixed_evidence", "moving_evidence"),
+}
 VIEW_FROM = (35, 25)  # degrees beside and above the front, so that the 3D view shows all three slices
 
 
@@ -37,12 +48,13 @@ class Page:
         self.logic = NeuralRegistrationLogic()
         self.reader = Reader(folder)
         self.folders: dict[str, Path] = {}  # run directories by the ID of the run's table
-        state.update({"trame__title": "Neural Registration", "volumes": [], "points": [], "fixed": None, "moving": None,
-                      "reading": "", "apart": False, "message": "", "message_kind": "info", "paths": paths,
-                      "path": ""})  # fmt: skip
+        state.update({"trame__title": "Neural Registration", "volumes": [], "label_maps": [], "points": [],
+                      "transforms": [], "fixed": None, "moving": None, "reading": "", "apart": False, "message": "",
+                      "message_kind": "info", "paths": paths, "path": ""})  # fmt: skip
         self.asking = RequestPart(self)
         self.running = RunPart(self)
         self.looking = LookPart(self)
+        self.proving = EvidencePart(self)
         state.change("fixed", "moving")(self.on_pair)
 
     def say(self, text: str, kind: str = "info") -> None:
@@ -117,17 +129,22 @@ class Page:
         await self.open([path])
 
     def _choose(self, nodes: list) -> None:
-        """Put new volumes and point lists where none was chosen yet; which label map is which mask, the user knows."""
+        """Put what is new where nothing was chosen yet; which label map is which mask, the user knows.
+
+        Label maps and points that come after a run are evidence for it.
+        """
         with self.state as state:
             self.refresh_volumes()
             for node in nodes:
-                if node.IsA("vtkMRMLLabelMapVolumeNode"):
-                    state.optional_open = True
-                elif node.IsA("vtkMRMLMarkupsNode"):
-                    state.optional_open = True
-                    self._put(node, "fixed_points", "moving_points")
-                else:
+                given = next((kind for kind in OPTIONAL if node.IsA(kind)), None)
+                if given is None:
                     self._put(node, "fixed", "moving")
+                elif state.run and EVIDENCE.get(given):
+                    state.evidence_open = True
+                    self._put(node, *EVIDENCE[given])
+                else:
+                    state.optional_open = True
+                    self._put(node, *OPTIONAL[given])
 
     def _put(self, node: Any, *roles: str) -> None:
         free = next((role for role in roles if self.state[role] is None), None)
@@ -141,16 +158,18 @@ class Page:
             state.flush()  # the views show the pair now, not after what comes next
 
     def refresh_volumes(self) -> None:
-        """What can be chosen: volumes that no run has made."""
+        """What can be chosen: volumes that no run has made, points, and every transform."""
         made = {node.GetID() for run in self.looking.runs() for node in (*run.outputs(), *look.maps(run))}
         nodes = [
             node
             for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
             if node.GetID() not in made and not node.GetHideFromEditors()
         ]
-        self.state.volumes = [{"title": node.GetName(), "value": node.GetID()} for node in nodes]
-        lists = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
-        self.state.points = [{"title": node.GetName(), "value": node.GetID()} for node in lists]
+        self.state.volumes = _items(nodes)
+        self.state.label_maps = _items(node for node in nodes if node.IsA("vtkMRMLLabelMapVolumeNode"))
+        self.state.points = _items(slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode"))
+        transforms = slicer.util.getNodesByClass("vtkMRMLTransformNode")
+        self.state.transforms = _items(node for node in transforms if not node.GetHideFromEditors())
 
     def chosen(self, *roles: str) -> tuple:
         """The chosen nodes; None where there is none."""
@@ -197,5 +216,11 @@ class Page:
     def close(self) -> None:
         """End every process."""
         self.reader.close()
+        self.proving.close()
         self.running.close()
         self.logic.close()
+
+
+def _items(nodes: Iterable) -> list[dict[str, str]]:
+    """Nodes as a list to choose from shows them."""
+    return [{"title": node.GetName(), "value": node.GetID()} for node in nodes]

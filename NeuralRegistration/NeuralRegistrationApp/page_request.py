@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import slicer
 from neuralreg.job import PRESETS, RegistrationError
 from neuralreg.methods import describe
-from NeuralRegistrationLib import landmarks, options
+from NeuralRegistrationLib import estimate, landmarks, options
 from NeuralRegistrationLib.parameters import Contrast, Device, Linear
 from NeuralRegistrationLib.request import Request, check
 
 if TYPE_CHECKING:
     from .page import Page
 
-SENT = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_points", "moving_points", "centre", "contrast",
-        "linear", "device", "seed", "method", "preset")  # fmt: skip
+SENT = ("fixed", "moving", "fixed_mask", "moving_mask", "fixed_points", "moving_points", "initial_transform",
+        "centre", "contrast", "linear", "device", "seed", "method", "preset")  # fmt: skip
 INPUTS = (*SENT, "kept_options")
 POINT_COLOURS = ((0.35, 0.8, 1.0), (1.0, 0.65, 0.2))  # fixed and moving landmarks
 
@@ -31,7 +31,8 @@ class RequestPart:
             "contrasts": _items(Contrast), "contrast": Contrast.AUTO.value,
             "linears": _items(Linear), "linear": Linear.AFFINE.value,
             "devices": _items(Device), "device": Device.AUTO.value, "seed": "0",
-            "fixed_mask": None, "moving_mask": None, "fixed_points": None, "moving_points": None, "centre": False,
+            "fixed_mask": None, "moving_mask": None, "fixed_points": None, "moving_points": None,
+            "initial_transform": None, "centre": False, "estimate": "",
             "options": [], "drawn": 0, "kept_options": "{}", "changed_options": 0,
             "optional_open": False, "advanced_open": False,
             "problem": "", "landmark_note": "", "landmark_warning": False,
@@ -45,9 +46,9 @@ class RequestPart:
         state, seed = self.state, str(self.state.seed).strip()
         if not seed.isdecimal():
             raise RegistrationError("The seed under Advanced is a whole number from 0 on.")
-        nodes = self.page.chosen("fixed", "moving", "fixed_mask", "moving_mask")
+        nodes = self.page.chosen("fixed", "moving", "fixed_mask", "moving_mask", "initial_transform")
         return Request(
-            *nodes, None, *self.page.chosen("fixed_points", "moving_points"), centre=bool(state.centre),
+            *nodes, *self.page.chosen("fixed_points", "moving_points"), centre=bool(state.centre),
             method=state.method, preset=state.preset, similarity=state.contrast, affine=state.linear,
             device=state.device, seed=int(seed), options=self._chosen_options(),
         )  # fmt: skip
@@ -56,8 +57,9 @@ class RequestPart:
         return options.chosen(self.state.kept_options, self.state.method)
 
     def on_input(self, **_: Any) -> None:
-        """Say what stands in the way of a run, and what the landmarks will do."""
+        """Say what stands in the way of a run, how long it will take, and what the landmarks will do."""
         state = self.state
+        self._estimate()
         try:
             request = self.request()
             note = landmarks.remark(*request.landmarks(), request.method, request.preset, request.options)
@@ -67,6 +69,12 @@ class RequestPart:
             state.problem = str(error)
         else:
             state.problem = ""
+
+    def _estimate(self) -> None:
+        state, (fixed, moving), worker = self.state, self.page.pair(), self.page.logic.worker
+        device = "cpu" if state.device == "cpu" else worker.device.partition(": ")[0] or "cpu"
+        told = estimate.sentence(fixed, state.method, state.preset, device, worker.calibration)
+        state.estimate = told if moving is not None else ""
 
     def show_points(self, moving_too: bool) -> None:
         """Show the chosen landmarks, those of each side in a colour of its own; other lists are hidden."""

@@ -11,6 +11,7 @@ from neuralreg.job import Progress, RegistrationError
 from NeuralRegistrationLib import estimate, look
 from NeuralRegistrationLib.curve import LossCurve
 from NeuralRegistrationLib.logic import DONE, STOPPED, Outcome
+from NeuralRegistrationLib.request import Request
 from NeuralRegistrationLib.results import reminder
 from NeuralRegistrationLib.stages import STAGES
 from NeuralRegistrationLib.task import Task
@@ -53,6 +54,7 @@ class RunPart:
         self.page, self.logic, self.state = page, page.logic, page.state
         self.curve, self.report = Curve(), Task()
         self.preview: look.Preview | None = None
+        self.request: Request | None = None
         self._pushed_at = 0.0
         self.state.update({"running": False, "stopping": False, "stage": "", "percent": 0, "left": "", "curve": [],
                            "live_preview": True, "worker_device": ""})  # fmt: skip
@@ -65,13 +67,14 @@ class RunPart:
     def on_ready(self) -> None:
         with self.state as state:
             state.worker_device = self.logic.worker.device.partition(": ")[2]
+            self.page.asking.on_input()
 
     def start(self, chosen: dict[str, Any]) -> None:
         """Begin a run with what stands in the browser. Raises RegistrationError when it cannot begin."""
         state = self.state
         with state:
             state.update({name: chosen[name] for name in SENT})
-        request = self.page.asking.request()
+        request = self.request = self.page.asking.request()
         self.logic.start(request, self.on_progress, self.on_finished)
         self.preview = look.Preview(request.fixed, request.moving)
         self.curve.clear()
@@ -111,6 +114,7 @@ class RunPart:
             state.running, state.curve = False, self.curve.lines() if outcome.status == DONE else []
         if outcome.status == DONE:
             self.page.folders[outcome.run.table.GetID()] = self.logic.runFolder
+            self._learn(outcome)
             self.logic.folder = None  # the page keeps it for downloads; the next run would take it away
             self.page.looking.show(outcome.run)
         else:
@@ -119,6 +123,12 @@ class RunPart:
         self.page.say(outcome.message + reminder(outcome.status == DONE), kind)
         self.page.render()
         self.warm()
+
+    def _learn(self, outcome: Outcome) -> None:
+        if not outcome.stopped_early:
+            done = self.request
+            estimate.learn(done.fixed, done.method, done.preset, outcome.run.measurements)
+            self.page.asking.on_input()
 
     async def write_report(self, folder: Path) -> None:
         """Raises RegistrationError when there is no report after that."""
@@ -137,4 +147,5 @@ class RunPart:
         """What the buttons call."""
         asking = self.page.asking
         return {"register": self.page.told(self.start), "cancel": self.cancel, "stop": self.page.told(self.stop),
-                "option": asking.change, "restore": asking.restore, "path": self.page.open_path}  # fmt: skip
+                "option": asking.change, "restore": asking.restore,
+                "measure": self.page.told(self.page.proving.measure), "path": self.page.open_path}  # fmt: skip

@@ -1,8 +1,8 @@
 """The child that reads files for the page: `python -m NeuralRegistrationApp.reading TARGET SOURCE…`
 
 Each source becomes one file in TARGET, named by its number: `.nrrd` for a volume, `.label.nrrd` for a label map,
-`.json` for points. What is broken, hostile or too large takes this process down, not the page. Exit code 2 with one
-sentence on the standard error for what the user can put right, as the command line does.
+`.json` for points, `.h5` for a transform. What is broken, hostile or too large takes this process down, not the page.
+Exit code 2 with one sentence on the standard error for what the user can put right, as the command line does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from neuralreg.image import Image
 from neuralreg.job import RegistrationError
 from neuralreg.points import read_points
 
-from .formats import POINTS, SEGMENTATION
+from .formats import POINTS, SEGMENTATION, TRANSFORMS
 
 MOST_LABELS = 32  # whole numbers of which an image has no more are taken for labels
 LARGEST_LABEL = 32767
@@ -42,6 +42,9 @@ def _read(source: str, target: Path) -> None:
         points = read_points(source)
         text = json.dumps({"labels": points.labels, "lps": points.lps.tolist()})
         target.with_suffix(".json").write_text(text, encoding="utf-8")
+        return
+    if source.lower().endswith(TRANSFORMS):
+        io.write_transform(io.read_transform(source), target.with_suffix(".h5"))
         return
     image = _segments(source) if source.lower().endswith(SEGMENTATION) else None
     if image is None:

@@ -111,17 +111,19 @@ async def _serve(settings: Settings, folder: Path, end: End) -> None:
 
     from .page import Page
     from .transfer import Transfer
+    from .windows import Windows
 
     server, guard = get_server(client_type="vue3"), Guard()
     server.enable_module(trame_slicer_module)
     server.enable_module({"serve": {"neuralreg": str(PACKAGE / "serve")}, "scripts": ["neuralreg/upload.js"]})
     page = Page(server.state, app.view_manager, folder, paths=settings.is_private)
+    windows = Windows(server.state)
     transfer = Transfer(page, folder / "uploads", settings.upload_limit_mb * MEGABYTE)
     _draw(server, app, page)
 
     @server.controller.add("on_server_bind")
     def bind(site) -> None:
-        site.app.middlewares.append(guard.middleware())
+        site.app.middlewares.extend((guard.middleware(), windows.middleware()))
         site.app.add_routes(transfer.routes())
 
     try:

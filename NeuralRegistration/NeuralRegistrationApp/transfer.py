@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from neuralreg.job import RegistrationError
 
-from .formats import POINTS, VOLUMES
+from .formats import POINTS, TRANSFORMS, VOLUMES
 
 if TYPE_CHECKING:
     from .page import Page
@@ -97,7 +97,7 @@ def plain_name(given: str) -> str:
 def sources(batch: Path) -> list[Path]:
     """What to read of the files of a batch: volumes and points, or one folder of all when they are slices (DICOM)."""
     files = sorted(path for path in batch.iterdir() if path.is_file())
-    known = [path for path in files if path.name.lower().endswith((*VOLUMES, *POINTS))]
+    known = [path for path in files if path.name.lower().endswith((*VOLUMES, *POINTS, *TRANSFORMS))]
     if len(files) == 1:
         return files
     return known or [_together(files, batch / SERIES)]

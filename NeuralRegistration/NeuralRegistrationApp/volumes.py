@@ -1,4 +1,7 @@
-"""Volumes, points and finished runs from files into the scene; what may be broken is read by a process of its own."""
+"""Volumes, points, transforms and finished runs from files into the scene.
+
+What may be broken is read by a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from pathlib import Path
 
 import slicer
 from neuralreg.job import EXIT_USER_ERROR, JOB, RESULT, RegistrationError, RegistrationJob, read_json
-from NeuralRegistrationLib.results import Run, write_measurements
-from NeuralRegistrationLib.scene import load_run
+from NeuralRegistrationLib import evidence
+from NeuralRegistrationLib.results import Run
+from NeuralRegistrationLib.scene import load_run, load_transform
 from NeuralRegistrationLib.worker import Ending, Worker, python_executable
 
 from .formats import stem
 
 POLL_SECONDS = 0.05
-EVALUATION = "evaluation.json"
 PATHS = ("fixed", "moving", "initial_transform", "fixed_mask", "moving_mask", "fixed_landmarks", "moving_landmarks")
 
 
@@ -29,7 +32,7 @@ class Reader:
         self._one_at_a_time = asyncio.Lock()
 
     async def nodes(self, sources: list[Path]) -> list:
-        """New nodes of volumes, label maps and points, all or none. Raises RegistrationError with one sentence."""
+        """New nodes of volumes, label maps, points and transforms, all or none. Raises RegistrationError."""
         async with self._one_at_a_time:
             target = Path(tempfile.mkdtemp(dir=self._folder))
             try:
@@ -64,9 +67,8 @@ class Reader:
         shutil.copytree(folder, copy)
         title = f"{moving.GetName()} to {fixed.GetName()} ({job.method})"
         run = load_run(copy, fixed, moving, title)
-        if (copy / EVALUATION).exists():
-            evaluation = read_json(copy / EVALUATION, "evaluation")
-            write_measurements(run.table, {**run.measurements, **evaluation.get("measurements", {})})
+        if (copy / evidence.EVALUATION).exists():
+            evidence.take_over(run, copy, [])
         given = {name: getattr(job, name) for name in PATHS if getattr(job, name)}
         absolute = {name: str((folder / path).resolve()) for name, path in given.items()}
         RegistrationJob(**{**vars(job), **absolute}).save(copy / JOB)  # the report looks for them from the copy
@@ -89,9 +91,11 @@ def title(name: str) -> str:
 
 def _node(folder: Path, index: int, name: str):
     """The node of a file that we have written ourselves (reading.py)."""
-    points, labels = folder / f"{index}.json", folder / f"{index}.label.nrrd"
+    points, labels, transform = (folder / f"{index}{ending}" for ending in (".json", ".label.nrrd", ".h5"))
     if points.exists():
         return _points(read_json(points, "point"), title(name))
+    if transform.exists():
+        return load_transform(transform, title(name))
     if labels.exists():
         return _volume("vtkMRMLLabelMapVolumeNode", labels, title(name))
     return _volume("vtkMRMLScalarVolumeNode", folder / f"{index}.nrrd", title(name))

@@ -148,5 +148,6 @@ def test_what_is_read_of_an_upload(tmp_path: Path):
     assert batch("IM0001") == ["IM0001"]
     assert batch("a.nii", "b.NRRD") == ["a.nii", "b.NRRD"]
     assert batch("a.mhd", "a.raw") == ["a.mhd"]
+    assert batch("start.h5", "readme") == ["start.h5"]
     assert batch("1.dcm", "2.dcm") == ["DICOM series"], "slices are read as one folder"
     assert {path.name for path in (tmp_path / "1.dcm-2.dcm" / "DICOM series").iterdir()} == {"1.dcm", "2.dcm"}

@@ -1,11 +1,12 @@
-"""Masks, landmarks and the options of a method in the page: chosen, checked before the run, and part of the job."""
+"""Masks, landmarks, a start and options in the page: chosen, checked before the run, part of the job; then evidence."""
 
 import json
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_page import choose, says
+from serving import SECONDS
+from test_page import choose, download, says
 
 # On a slow connection: what was chosen waits in the browser while a call is under way, and the click comes first.
 HURRY = """() => {
@@ -13,12 +14,13 @@ HURRY = """() => {
   window.trame.state.set("linear", "none");
   document.querySelector("#register").click();
 }"""
+SHIFT = (1.0, -0.5, 0.25)  # LPS mm
 POINTS = np.array([(30.0, 40.0, 40.0), (50.0, 60.0, 45.0), (45.0, 45.0, 30.0)])  # LPS mm
 
 
 @pytest.fixture(scope="module")
 def extras(pair, tmp_path_factory):
-    """A mask of each volume (a segmentation with layers for the moving one), an atlas, and point lists."""
+    """A mask of each volume (a segmentation with layers for the moving one), an atlas, point lists, and a start."""
     folder = tmp_path_factory.mktemp("extras")
     image = sitk.ReadImage(str(pair[0]))
     body = image > 50
@@ -32,6 +34,7 @@ def extras(pair, tmp_path_factory):
     layers = [body, sitk.GetImageFromArray(half)]
     layers[1].CopyInformation(body)
     sitk.WriteImage(sitk.Compose(layers), str(folder / "drawn.seg.nrrd"))
+    sitk.WriteTransform(sitk.TranslationTransform(3, SHIFT), str(folder / "start.tfm"))
     for name, points in (("fixed", POINTS), ("moving", POINTS + 2), ("short", POINTS[:2])):
         rows = "\n".join(",".join(map(str, point)) for point in points)
         (folder / f"{name}_points.csv").write_text(f"x,y,z\n{rows}\n")
@@ -47,6 +50,7 @@ def loaded(page, pair, extras):
         extras / "drawn.seg.nrrd",
         extras / "atlas.nii.gz",
         *sorted(extras.glob("*_points.csv")),
+        extras / "start.tfm",
     ]
     page.set_input_files("#files", [str(path) for path in files])
     page.wait_for_selector("#landmark-note")
@@ -60,8 +64,10 @@ def test_each_file_finds_its_place(loaded):
     assert loaded.input_value("#fixed_points") == "fixed_points"
     assert loaded.input_value("#moving_points") == "moving_points"
     assert not loaded.input_value("#fixed_mask") and not loaded.input_value("#moving_mask")
+    assert loaded.input_value("#initial_transform") == "start"
     says(loaded, "#landmark-note", "guide the registration: 3")
-    assert not loaded.locator("#cancel").count()
+    says(loaded, "#estimate", "an estimate until the first run")
+    assert not loaded.locator("#cancel, #first").count()
 
 
 def test_what_stands_in_the_way_is_said_before_the_run(loaded):
@@ -114,6 +120,9 @@ def test_all_of_it_is_in_the_job_and_the_table_owns_up(loaded, site):
     job = json.loads(path.read_text(encoding="utf-8"))
     assert job["options"] == {"smoothness": 2.5} and job["similarity"] == "lncc" and job["affine"] == "none"
     assert job["device"] == "cpu" and job["seed"] == 5
+    assert sitk.ReadTransform(job["initial_transform"]).TransformPoint((1, 2, 3)) == pytest.approx(
+        np.add(SHIFT, (1, 2, 3))
+    )
     masks = [sitk.GetArrayFromImage(sitk.ReadImage(job[f"{side}_mask"])) for side in ("fixed", "moving")]
     assert np.array_equal(masks[0], masks[1]) and set(np.unique(masks[0])) == {0, 1}, "layers count together"
     for side, points in (("fixed", POINTS), ("moving", POINTS + 2)):
@@ -122,15 +131,56 @@ def test_all_of_it_is_in_the_job_and_the_table_owns_up(loaded, site):
     assert rows["Guiding landmarks"].startswith("mean 3.5 → ") and "Displacement" in rows
 
 
+def test_evidence_after_the_run_is_measured_and_reported(loaded, pair, extras, tmp_path):
+    assert "Overlap" not in loaded.locator("#checks").inner_text()
+    says(loaded, "#estimate", "going by runs on this computer")
+    for name, part in (("seen_here", 60), ("seen_there", 70)):
+        labels = sitk.Cast(sitk.ReadImage(str(pair[0])) > part, sitk.sitkUInt8)
+        sitk.WriteImage(labels, str(tmp_path / f"{name}.nii.gz"))
+        (tmp_path / f"{name}.csv").write_text("x,y,z\n40,44,30\n")
+    loaded.set_input_files("#files", [str(path) for path in sorted(tmp_path.iterdir())])
+    loaded.wait_for_selector("#measure:not([disabled])")
+    for role in ("fixed_structures", "fixed_evidence"):
+        assert loaded.input_value(f"#{role}").startswith("seen_here")
+    loaded.click("#measure")
+    says(loaded, "#checks", "Overlap: 1")
+    rows = dict(row.split("\t")[-2:] for row in loaded.locator("#checks tr").all_inner_texts())
+    assert 0.5 < float(rows["Overlap of structures (Dice)"]) < 1 and rows["Landmarks (TRE)"].startswith("mean ")
+    report = download(loaded, "report", tmp_path).read_text(encoding="utf-8")
+    assert "Overlap of structures (Dice)" in report and rows["Overlap of structures (Dice)"] in report
+
+
+def test_a_run_s_transform_can_be_the_next_start(loaded):
+    loaded.click(".v-select:has(#initial_transform)")
+    items = loaded.locator(".v-overlay--active .v-list-item")
+    items.nth(2).wait_for()
+    assert [text.strip() for text in items.all_text_contents()] == [
+        "start", "second to first (DNVF)", "second to first (DNVF) inverse",
+    ]  # fmt: skip
+    loaded.keyboard.press("Escape")
+    loaded.wait_for_selector(".v-overlay--active", state="detached")
+
+
+def test_a_second_window_says_that_it_mirrors_the_first(loaded, browser, site):
+    assert not loaded.locator("#windows").count()
+    second = browser.new_page(viewport={"width": 800, "height": 700})
+    second.set_default_timeout(1000 * SECONDS)
+    second.goto(site.address)
+    says(second, "#windows", "2 windows")
+    says(loaded, "#windows", "2 windows")
+    second.close()
+    loaded.wait_for_selector("#windows", state="detached")
+
+
 def test_names_that_differ_by_their_ending_only_stay_apart(loaded, pair, tmp_path):
     names = ["scan.1.nii", "scan.1.nii.gz", "scan.1.nrrd", "scan.2.nrrd"]
     for name in names:
         sitk.WriteImage(sitk.ReadImage(str(pair[0])), str(tmp_path / name))
     loaded.set_input_files("#files", [str(tmp_path / name) for name in names])
-    loaded.wait_for_function("window.trame.state.get('volumes').length === 9")  # with the five from before
+    loaded.wait_for_function("window.trame.state.get('volumes').length === 11")  # with the seven from before
     loaded.click(".v-select:has(#fixed)")
     items = loaded.locator(".v-overlay--active .v-list-item")
-    items.nth(8).wait_for()
+    items.nth(10).wait_for()
     shown = [text.strip() for text in items.all_text_contents()]
     assert {"scan.1", "scan.1.nii.gz", "scan.1.nrrd", "scan.2"} <= set(shown) and len(set(shown)) == len(shown)
     loaded.keyboard.press("Escape")

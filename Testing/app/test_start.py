@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from serving import ENVIRONMENT, SECONDS, Site
 from test_page import answered, download, make_endless, says
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "app.md"
-COMMANDS = re.findall(r"^neuralreg app(.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+# Also what ssh runs at its far end.
+COMMANDS = re.findall(r"^(?:ssh .* )?neuralreg app(.*)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +57,12 @@ def begin(browser, home, tmp_path):
 @pytest.mark.parametrize("arguments", COMMANDS)
 def test_the_commands_of_the_documentation_open_the_page(begin, arguments, tmp_path):
     words = shlex.split(arguments)
+    port = words[words.index("--port") + 1] if "--port" in words else ""
+    if port and taken(int(port)):
+        pytest.skip(f"another program has port {port}")
     site, tab = begin(*words)
-    if words:
+    assert f":{port}" in site.root
+    if words and not port:
         tab.wait_for_function("document.querySelector('#moving')?.value === 'moving'")
         assert tab.input_value("#fixed") == "fixed"
     if words == ["result"]:  # as if it had just been made
@@ -67,8 +73,15 @@ def test_the_commands_of_the_documentation_open_the_page(begin, arguments, tmp_p
     assert site.stop() == 0 and not list(site.folder.iterdir()) and "Traceback" not in site.log()
 
 
+def taken(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_the_documentation_shows_each_way_to_begin():
-    assert {arguments.strip() for arguments in COMMANDS} == {"", "fixed.nii.gz moving.nii.gz", "result"}
+    assert {arguments.strip() for arguments in COMMANDS} == {
+        "", "fixed.nii.gz moving.nii.gz", "result", "--no-browser --port 8800",
+    }  # fmt: skip
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="has no second address of its own")

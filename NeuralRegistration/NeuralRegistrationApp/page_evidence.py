@@ -1,0 +1,53 @@
+"""Further evidence for the run that is shown: structures and landmarks, measured and added to its checks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from neuralreg.job import RegistrationError
+from NeuralRegistrationLib import evidence
+from NeuralRegistrationLib.results import Run
+from NeuralRegistrationLib.task import Task
+
+if TYPE_CHECKING:
+    from .page import Page
+
+STRUCTURES = ("fixed_structures", "moving_structures")
+POINTS = ("fixed_evidence", "moving_evidence")
+
+
+class EvidencePart:
+    def __init__(self, page: Page):
+        self.page, self.state, self.task = page, page.state, Task()
+        self.state.update({**dict.fromkeys((*STRUCTURES, *POINTS)), "evidence_open": False, "measuring": False})
+
+    def measure(self, chosen: dict[str, Any]) -> None:
+        """Measure with what stands in the browser. Raises RegistrationError when there is nothing to measure with."""
+        with self.state as state:
+            state.update({name: chosen[name] for name in (*STRUCTURES, *POINTS)})
+        run = self.page.looking.run()
+        folder = self.page.folders.get(self.state.run)
+        if run is None or folder is None:
+            raise RegistrationError("There is no result to measure; register a pair first.")
+        arguments, names = evidence.command(run, folder, self.page.chosen(*STRUCTURES), self.page.chosen(*POINTS))
+        self.task.start(arguments, lambda problem: self._measured(run, folder, names, problem))
+        with self.state as state:
+            state.measuring, state.message = True, ""
+
+    def _measured(self, run: Run, folder: Path, names: list[str], problem: str) -> None:
+        with self.state as state:
+            state.measuring = False
+            try:
+                if problem:
+                    raise RegistrationError(problem)
+                evidence.take_over(run, folder, names)
+            except RegistrationError as error:
+                self.page.say(str(error), "error")
+                return
+            (folder / "report.html").unlink(missing_ok=True)  # what is there does not know of it
+            self.page.looking.on_run()
+        self.page.say("Measured: the quality check below holds the new figures.", "success")
+
+    def close(self) -> None:
+        self.task.close()
