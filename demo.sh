@@ -4,9 +4,10 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source Testing/setup.sh
-prepare .venv-demo
+venv="$(environment .venv-demo)"
+prepare "$venv"
 case " $* " in
   *" --no-browser "*) ;;
-  *) (drawing_libraries && extend .venv-demo "[app]") || echo "The demo goes on without the page, to the report." ;;
+  *) (drawing_libraries && extend "$venv" "[app]") || echo "The demo goes on without the page, to the report." ;;
 esac
-exec .venv-demo/bin/neuralreg demo "$@"
+exec "$venv/bin/python" -m neuralreg demo "$@"

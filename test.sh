@@ -5,14 +5,16 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source Testing/setup.sh
 drawing_libraries
-prepare .venv-test "[test,slicer]"
+venv="$(environment .venv-test)"
+prepare "$venv" "[test,slicer]"
 status=0
-.venv-test/bin/python -m pytest --durations=10 "$@" || status=$?
-.venv-test/bin/ruff check . || status=$?
-.venv-test/bin/ruff format --check . || status=$?
+"$venv/bin/python" -m pytest --durations=10 "$@" || status=$?
+"$venv/bin/python" -m ruff check . || status=$?
+"$venv/bin/python" -m ruff format --check . || status=$?
 if [ $# = 0 ]; then
-  if (page_environment .venv-app); then
-    NEURALREG_TEST_PYTHON=.venv-test/bin/python .venv-app/bin/python -m pytest Testing/app -rs || status=$?
+  app="$(environment .venv-app)"
+  if (page_environment "$app"); then
+    NEURALREG_TEST_PYTHON="$venv/bin/python" "$app/bin/python" -m pytest Testing/app -rs || status=$?
   else
     echo "Testing/app was skipped: what the page needs could not be installed."
   fi

@@ -4,6 +4,7 @@
 # PYTHON        the interpreter to use (default: the newest of 3.13, 3.12, 3.11 that is found)
 # PIP_ARGUMENTS more for pip; for a small, CPU-only PyTorch on Linux:
 #               PIP_ARGUMENTS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# NEURALREG_ENVIRONMENT  a Python environment that has everything already: it is used, and nothing is installed
 
 TORCH="torch==2.13.0"
 
@@ -25,8 +26,22 @@ find_python() {
   stop "Python 3.11, 3.12 or 3.13 is needed; install one of them, or name it: PYTHON=/path/to/python $0"
 }
 
+# environment FOLDER: the environment to use, FOLDER unless the user names another one.
+environment() {
+  echo "${NEURALREG_ENVIRONMENT:-$1}"
+}
+
+is_given() {
+  [ -n "${NEURALREG_ENVIRONMENT:-}" ]
+}
+
+if is_given; then
+  export PYTHONPATH="$PWD/NeuralRegistration${PYTHONPATH:+:$PYTHONPATH}" # the project may not be installed there
+fi
+
 # prepare FOLDER [EXTRAS]: a virtual environment with the project and its extras; nothing is done when it is up to date.
 prepare() {
+  is_given && return
   local venv="$1" extras="${2:-}" python state
   python="$(find_python)" || exit 2
   state="$("$python" -V) $TORCH $extras $(cksum <pyproject.toml)"
@@ -45,6 +60,7 @@ prepare() {
 
 # extend FOLDER EXTRAS: more extras for a virtual environment that `prepare` made, once.
 extend() {
+  is_given && return
   local venv="$1" extras="$2"
   if [ ! -f "$venv/.ready$extras" ]; then
     echo "Adding $extras to $venv …"
@@ -56,6 +72,7 @@ extend() {
 
 # page_environment FOLDER: what the page and its tests need, without PyTorch, which they take from another environment.
 page_environment() {
+  is_given && return
   local venv="$1" python state extras
   python="$(find_python)" || exit 2
   state="$("$python" -V) $(cksum <pyproject.toml)"
@@ -132,6 +149,7 @@ libglib-2.0.so.0 libglib2.0-0
 libgssapi_krb5.so.2 libgssapi-krb5-2"
 
 drawing_libraries() {
+  is_given && return
   [ "$(uname)" = Linux ] || return 0
   local known missing="" library package
   known="$(PATH="$PATH:/sbin:/usr/sbin" ldconfig -p)"

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,3 +55,29 @@ def wait_for_iterations(child: subprocess.Popen, lines: int = 3) -> None:
         if seen >= lines:
             return
     raise AssertionError(child.stderr.read())
+
+
+def two_processes(arguments: list[str | Path], environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """`torchrun --nproc-per-node 2 ARGUMENTS` to its end.
+
+    A fixed meeting point on this computer: `--standalone` looks up the computer's own name, which not every network
+    resolves, and takes a process that gets no time for a while on a busy computer for dead.
+    """
+    environment = {**environment, "OMP_NUM_THREADS": "1"}
+    if sys.platform.startswith("linux"):
+        environment["GLOO_SOCKET_IFNAME"] = "lo"
+    for _ in range(5):
+        meeting = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+        command = [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc-per-node", "2"]
+        done = subprocess.run(
+            [*command, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE, env=environment
+        )
+        if "EADDRINUSE" not in done.stderr:  # another program may take the port before torchrun does
+            break
+    return done
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

@@ -3,15 +3,13 @@
 import dataclasses
 import json
 import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from child import start
+from child import start, two_processes
 from neuralreg import train, weights
 from neuralreg.commands.training import _Bar as Bar
 from neuralreg.feedforward import displacements
@@ -59,12 +57,6 @@ def test_training_resumes_bit_for_bit(pack, tmp_path):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 def test_two_processes_train_one_network(pack, tmp_path):
     """Started by torchrun: other examples in each process, the same weights in both, one checkpoint."""
     script = tmp_path / "two.py"
@@ -80,17 +72,7 @@ def test_two_processes_train_one_network(pack, tmp_path):
         f"torch.save((trainer.network.state_dict(), values), {str(tmp_path)!r} + f'/rank{{trainer.crew.rank}}.pt')\n"
         "train.train(settings)\n"
     )
-    # A fixed meeting point on this computer: `--standalone` looks up the computer's own name, which not every network
-    # resolves, and takes a process that gets no time for a while on a busy computer for dead.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
-    if sys.platform.startswith("linux"):
-        environment["GLOO_SOCKET_IFNAME"] = "lo"
-    for _ in range(5):
-        meeting = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
-        command = [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc_per_node", "2", str(script)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, check=False)
-        if "EADDRINUSE" not in result.stderr:  # another program may take the port before torchrun does
-            break
+    result = two_processes([script], os.environ | {"PYTHONPATH": str(Path(__file__).parent)})
     assert result.returncode == 0, result.stderr[-4000:]
     (one, values_one), (two, values_two) = (torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in (0, 1))
     assert values_one != values_two
