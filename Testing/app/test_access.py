@@ -151,3 +151,15 @@ def test_what_is_read_of_an_upload(tmp_path: Path):
     assert batch("start.h5", "readme") == ["start.h5"]
     assert batch("1.dcm", "2.dcm") == ["DICOM series"], "slices are read as one folder"
     assert {path.name for path in (tmp_path / "1.dcm-2.dcm" / "DICOM series").iterdir()} == {"1.dcm", "2.dcm"}
+
+
+def test_a_window_that_was_closed_is_no_error_but_anything_else_is():
+    import logging
+
+    from NeuralRegistrationApp.windows import Closed
+
+    def told(text):
+        return Closed().filter(logging.makeLogRecord({"msg": text}))
+
+    assert not told("Exception raised") and not told("ClientConnectionResetError('Cannot write to closing transport')")
+    assert told("ValueError('wrong')")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from serving import SECONDS
-from test_page import choose, download, says
+from test_page import answered, choose, download, says
 
 # On a slow connection: what was chosen waits in the browser while a call is under way, and the click comes first.
 HURRY = """() => {
@@ -168,6 +168,7 @@ def test_a_second_window_says_that_it_mirrors_the_first(loaded, browser, site):
     second.goto(site.address)
     says(second, "#windows", "2 windows")
     says(loaded, "#windows", "2 windows")
+    answered(second)
     second.close()
     loaded.wait_for_selector("#windows", state="detached")
 
