@@ -71,10 +71,12 @@ class RequestPart:
             state.problem = ""
 
     def _estimate(self) -> None:
-        state, (fixed, moving), worker = self.state, self.page.pair(), self.page.logic.worker
+        state, pair, worker = self.state, self.page.pair(), self.page.logic.worker
         device = "cpu" if state.device == "cpu" else worker.device.partition(": ")[0] or "cpu"
-        told = estimate.sentence(fixed, state.method, state.preset, device, worker.calibration)
-        state.estimate = told if moving is not None else ""
+        state.estimate = ""
+        if None not in pair:
+            chosen = self._chosen_options()
+            state.estimate = estimate.sentence(pair, state.method, state.preset, chosen, device, worker.calibration)
 
     def show_points(self, moving_too: bool) -> None:
         """Show the chosen landmarks, those of each side in a colour of its own; other lists are hidden."""

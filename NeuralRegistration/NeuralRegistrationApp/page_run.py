@@ -126,8 +126,7 @@ class RunPart:
 
     def _learn(self, outcome: Outcome) -> None:
         if not outcome.stopped_early:
-            done = self.request
-            estimate.learn(done.fixed, done.method, done.preset, outcome.run.measurements)
+            estimate.learn(self.request, outcome.run.measurements)
             self.page.asking.on_input()
 
     async def write_report(self, folder: Path) -> None:

@@ -144,7 +144,7 @@ class Terminal:
 
     def test(self, words: list[str]) -> None:
         """With the environment that is here; without a file, which would run this test again, a small one is given."""
-        given = words[1:] or ["Testing/core/test_phantom.py"]
+        given = words[1:] or ["Testing/release/test_extension.py"]
         told = self.run("bash", words[0], *given, NEURALREG_ENVIRONMENT=sys.prefix)
         assert " passed" in told and "All checks passed!" in told
 
