@@ -116,8 +116,8 @@ class Terminal:
         """Builds and installs the project, without network: its requirements are those of this environment, and those
         of an extra are held against what is here of them. The installed program then runs.
         """
-        if not installed("pip") or not installed("setuptools"):
-            pytest.skip("pip and setuptools are not installed (extra `test`)")
+        if not (installed("pip") and installed("setuptools>=77")):
+            pytest.skip("pip and setuptools 77 are not installed (extra `test`)")
         python = Path(words[0]).parent / "python" if "/" in words[0] else self.home / ".own" / "bin" / "python"
         if not python.exists():
             self.run("python", "-m", "venv", "--without-pip", str(python.parents[1]))
@@ -206,12 +206,12 @@ def on_this_computer(words: list[str]) -> list[str]:
     return words if torch.cuda.is_available() else ["cpu" if word == "cuda" else word for word in words]
 
 
-def installed(name: str) -> bool:
+def installed(requirement: str) -> bool:
+    wanted = Requirement(requirement)
     try:
-        importlib.metadata.distribution(name)
+        return importlib.metadata.version(wanted.name) in wanted.specifier
     except importlib.metadata.PackageNotFoundError:
         return False
-    return True
 
 
 def check_extras(python: Path, extras: list[str]) -> None:
