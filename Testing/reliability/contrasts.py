@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from benchmark.multimodal import with_ct
 from benchmark.pairs import random_pairs
+from clinic import upper_half
 from neuralreg import io, pipeline
 from neuralreg.affine import register_affine
 from neuralreg.image import Image
@@ -101,11 +102,6 @@ def noisy(strength: float) -> Callable[[Image], Image]:
 
 def inverted(image: Image) -> Image:
     return with_data(image, torch.where(image.data > 0, (1.05 * bright(image) - image.data).clamp(min=1.0), image.data))
-
-
-def upper_half(image: Image) -> Image:
-    middle = image.grid.shape[0] // 2
-    return Image(image.data[:, middle:], image.grid.cropped((0, 0, middle), image.grid.size))
 
 
 def vessels(image: Image) -> Image:
