@@ -165,6 +165,12 @@ def _from_voxelmorph(config: Any, state: Any) -> Checkpoint:
             weights[ours] = value.float()
     if "field.weight" not in weights or weights["field.weight"].shape[0] != 3:
         raise RegistrationError("This VoxelMorph model is not a 3D registration U-Net; choose another one.")
+    channels = weights["encoder.0.weight"].shape[1] // 2 if "encoder.0.weight" in weights else 1
+    if channels != 1:
+        raise RegistrationError(
+            f"This VoxelMorph model compares images of {channels} channels (masks beside them, say), of which a volume "
+            "has one; choose a model of single images."
+        )
     half = bool(config.get("unet_half_res"))  # then their field is in voxels of the halved lattice
     for name in ("field.weight", "field.bias"):
         weights[name] = weights[name].flip(0) * (2 if half else 1)

@@ -116,16 +116,56 @@ def test_band_limited_evaluates_a_periodic_function_anywhere():
     torch.testing.assert_close(there, denser[:, :, 1::2, 1::2, 1::2], atol=1e-4, rtol=1e-4)
 
 
-def test_compact_fnoreg_says_the_same_in_millimetres_at_half_and_full_sampling():
+def images(shape):
+    """fixed, moving (1, 1, D, H, W): one continuous pair at any sampling."""
+    return (0.3 * band_limited_function(shape)).split(1, dim=1)
+
+
+@pytest.mark.parametrize("body", [None, (8, 8, 8)], ids=["paper", "compact"])
+@pytest.mark.parametrize("training", [True, False])
+def test_fnoreg_says_the_same_in_millimetres_at_half_and_full_sampling(body, training):
     torch.manual_seed(0)
-    network = FNOReg((6, 6, 6), width=8, layers=2, rank=0.5, body=(8, 8, 8)).eval()
+    network = FNOReg((6, 6, 6), width=8, layers=2, rank=0.5, body=body).train(training)
     torch.nn.init.normal_(network.project[-1].weight)
-    half, full = (
-        network(0.3 * band_limited_function(shape)[:, :1], 0.3 * band_limited_function(shape)[:, 1:])
-        for shape in ((20, 20, 20), (40, 40, 40))
-    )
+    half, full = (network(*images(shape)) for shape in ((20, 20, 20), (40, 40, 40)))
     difference = (full[:, :, ::2, ::2, ::2] / 2 - half).abs().max() / half.abs().max()
-    assert difference < 0.01  # not zero: the pointwise GELU makes frequencies that the coarse lattice aliases
+    assert difference < 0.02  # not zero: pointwise functions make frequencies that the coarse lattice aliases
+
+
+def test_fnoreg_says_of_a_pair_in_a_batch_and_at_inference_what_it_said_of_it_alone_in_training():
+    torch.manual_seed(0)
+    network = FNOReg((6, 6, 6), width=8, layers=2, rank=0.5, body=(8, 8, 8))
+    torch.nn.init.normal_(network.project[-1].weight)
+    fixed, moving = torch.rand(2, 2, 1, 12, 12, 12) * torch.tensor([1.0, 5.0]).view(2, 1, 1, 1, 1)
+    alone = network(fixed[:1], moving[:1])
+    torch.testing.assert_close(network(fixed, moving)[:1], alone, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(network.eval()(fixed[:1], moving[:1]), alone, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["fnoreg", "fnoreg compact", "voxelmorph"])
+def test_what_is_learned_at_one_sampling_holds_at_another_in_fnoreg_and_not_in_a_unet(kind):
+    """Oracle: a continuous field, known at every sampling, of which training saw one."""
+    torch.manual_seed(0)
+    body = (8, 8, 8) if kind == "fnoreg compact" else None
+    network = UNet(width=0.5) if kind == "voxelmorph" else FNOReg((6, 6, 6), 8, layers=1, rank=0.5, body=body)
+    seen, finer, other = (12, 12, 12), (24, 24, 24), (18, 24, 15)
+
+    def error(shape):
+        voxels = torch.tensor(shape[::-1]).view(1, 3, 1, 1, 1) / 12
+        waves = [band_limited_function(shape, seed, highest=2) for seed in (2, 3)]
+        answer = voxels * torch.cat(waves, dim=1)[:, :3]
+        return (network(*images(shape)) - answer).norm() / answer.norm()
+
+    optimiser = torch.optim.Adam(network.parameters(), lr=5e-3)
+    for _ in range(120):
+        optimiser.zero_grad()
+        error(seen).backward()
+        optimiser.step()
+    network.eval()
+    with torch.no_grad():
+        learned, elsewhere = error(seen), max(error(finer), error(other))
+    assert learned < 0.3
+    assert elsewhere > 0.8 if kind == "voxelmorph" else elsewhere < learned + 0.1
 
 
 def test_spectral_layers_stay_in_float32_under_autocast():
@@ -138,7 +178,7 @@ def test_spectral_layers_stay_in_float32_under_autocast():
         rough = network(*images)
         assert network.layers[0].spectral(torch.rand(1, 4, 8, 8, 8).bfloat16()).dtype == torch.float32
     assert rough.dtype == torch.float32
-    assert (rough - exact).abs().max() < 0.1 * exact.abs().max()
+    assert (rough - exact).norm() < 0.25 * exact.norm()  # of 8 bits, and an untrained network on noise
 
 
 @pytest.mark.parametrize("shape", [(17, 17, 17), (17, 33, 33), (33, 17, 17), (9, 9, 9)])

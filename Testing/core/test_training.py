@@ -24,7 +24,7 @@ from neuralreg.training.examples import Example
 from neuralreg.training.loop import Schedule
 from neuralreg.training.objective import Objective
 from neuralreg.transform import DisplacementField
-from training_setup import SMALL, STILL, config
+from training_setup import SMALL, STILL, Executed, config
 
 
 def state_of(output):
@@ -51,10 +51,13 @@ def test_training_resumes_bit_for_bit(pack, tmp_path):
     train.train(half)
     whole, halves = state_of(tmp_path / "whole"), state_of(tmp_path / "halves")
     assert whole["iteration"] == halves["iteration"] == 6
-    for a, b in zip(flat(whole["network"]), flat(halves["network"]), strict=True):
-        assert torch.equal(a, b)
-    for a, b in zip(flat(whole["optimiser"]), flat(halves["optimiser"]), strict=True):
-        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    for part in ("network", "average", "optimiser", "best", "since_best"):
+        for a, b in zip(flat(whole[part]), flat(halves[part]), strict=True):
+            assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+    for part in ("iteration", "lncc", "sdlogj"):  # what validation said; the mean over iterations starts anew
+        assert [row[part] for row in whole["history"]] == [row[part] for row in halves["history"]]
+    models = [weights.load(tmp_path / name / train.MODEL).manifest.sha256 for name in ("whole", "halves")]
+    assert models[0] == models[1]
 
 
 def test_two_processes_train_one_network(pack, tmp_path):
@@ -169,14 +172,17 @@ def test_names_in_a_configuration_are_taken_in_any_case(tmp_path):
     assert (loaded.method, loaded.precision, loaded.objective.terms) == ("VoxelMorph", "bfloat16", {"lncc": 1})
 
 
-def test_a_checkpoint_of_another_network_gets_a_sentence(pack, tmp_path):
+def test_a_checkpoint_that_is_none_of_this_training_gets_a_sentence_and_executes_nothing(pack, tmp_path):
     train.train(config(pack, tmp_path), hours=0.0)
     for network in (SMALL | {"width": 0.25}, SMALL | {"half_resolution": False}):
         with pytest.raises(RegistrationError, match="another network"):
             train.train(config(pack, tmp_path, network=network))
-    (tmp_path / train.CHECKPOINT).write_bytes(b"half a")
-    with pytest.raises(RegistrationError, match="damaged"):
-        train.train(config(pack, tmp_path))
+    torch.save({"network": Executed(tmp_path / "trap")}, tmp_path / "malicious.pt")
+    for content in (b"half a", (tmp_path / "malicious.pt").read_bytes()):
+        (tmp_path / train.CHECKPOINT).write_bytes(content)
+        with pytest.raises(RegistrationError, match="damaged"):
+            train.train(config(pack, tmp_path))
+    assert not (tmp_path / "trap").exists()
 
 
 TENSORBOARD_CONFIG = """

@@ -10,7 +10,7 @@ from neuralreg.job import RegistrationError
 from neuralreg.training import data
 from neuralreg.training.examples import _two
 from neuralreg.training.packing import Packing, build_pack, find_subjects, save_pack
-from training_setup import blob, config, pack_of
+from training_setup import Executed, blob, config, pack_of
 
 
 def grouped(tmp_path, subjects, groups: list[tuple[int, str]]) -> list[data.Subject]:
@@ -29,8 +29,11 @@ def test_wrong_data_get_a_sentence(tmp_path, pack):
     with pytest.raises(RegistrationError, match='column "image"'):
         find_subjects(tmp_path / "t.csv")
     (tmp_path / "p.npz").write_bytes(b"nothing")
-    with pytest.raises(RegistrationError, match="not a training pack"):
-        data.Pack.load(tmp_path / "p.npz")
+    np.savez(tmp_path / "trap.npz", centre=np.array([Executed(tmp_path / "trap")], dtype=object))
+    for name in ("p.npz", "trap.npz"):
+        with pytest.raises(RegistrationError, match="not a training pack"):
+            data.Pack.load(tmp_path / name)
+    assert not (tmp_path / "trap").exists()
     with pytest.raises(RegistrationError, match="need two each"):
         train.train(config(pack, tmp_path / "out", validation_subjects=4))
 

@@ -10,6 +10,7 @@ from neuralreg.feedforward import build, network_of
 from neuralreg.job import RegistrationError
 from neuralreg.networks.unet import UNet
 from neuralreg.weights import Manifest
+from training_setup import Executed
 
 MANIFEST = Manifest("VoxelMorph", {"size": "voxelmorph-1", "half_resolution": True}, 2.0, (17, 17, 17), contrast="T1")
 
@@ -44,16 +45,6 @@ def test_a_checkpoint_comes_back_to_half_precision(saved):
     assert len(checkpoint.manifest.sha256) == 64
     assert json.loads(path.with_suffix(".json").read_text())["sha256"] == checkpoint.manifest.sha256
     assert path.stat().st_size < 2.2 * sum(p.numel() for p in network.parameters()) + 20_000
-
-
-class Executed:
-    """A pickle that would call a function when it is read."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
 
 
 @pytest.mark.parametrize("protocol", [2, 5])
@@ -175,3 +166,10 @@ def test_a_public_voxelmorph_checkpoint_of_other_layers_gets_a_sentence(tmp_path
     torch.save(content, tmp_path / "vxm.pt")
     with pytest.raises(RegistrationError, match="do not fit VoxelMorph"):
         network_of(weights.load(tmp_path / "vxm.pt"))
+
+
+def test_a_public_voxelmorph_checkpoint_for_images_of_several_channels_is_refused(tmp_path):
+    """Such as those trained on images with their masks: we have one channel to show."""
+    torch.save(as_published(UNet(channels=2), {"inshape": (80, 80, 80)}), tmp_path / "vxm.pt")
+    with pytest.raises(RegistrationError, match="images of 2 channels"):
+        weights.load(tmp_path / "vxm.pt")

@@ -14,6 +14,16 @@ SMALL = {"size": "voxelmorph-1", "half_resolution": True, "width": 0.5}
 STILL = Augmentation((0.0,) * 3, *[0.0] * 10)  # no view differs from the subject itself
 
 
+class Executed:
+    """A pickle that would make an empty file when it is read."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
 def blob(seed: int, n: int = 20) -> np.ndarray:
     """A lumpy bright ball with an inner one, as (n, n, n) in 0 … 200."""
     generator = np.random.default_rng(seed)

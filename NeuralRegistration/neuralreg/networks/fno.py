@@ -8,6 +8,8 @@ the operator: Li et al., ICLR 2021 (arXiv 2010.08895); the spectral transform: C
 What is learned lives on Fourier modes of the field of view, never on voxels: the same weights work on any sampling of
 the same field of view. Where the paper's spectral transform works on the whole spectrum, orthonormal on the lattice,
 ours works on the lowest modes, orthonormal among them: else amplitudes and statistics would depend on the sampling.
+Where the paper normalises by batches, ours normalises each pair by its own statistics, which is the same in training
+on one pair at a time. With their running means instead, the weights that ship lose 0.004 to 0.013 Dice on four pairs.
 
 "compact" does its work on a fixed coarse lattice: pointwise features are computed at the input's sampling, band-limited
 exactly, and only then mixed; it costs nearly the same at every input resolution.
@@ -136,10 +138,10 @@ class SpectralTransform(nn.Module):
     def __init__(self, width: int, modes: tuple[int, ...]):
         super().__init__()
         half = width // 2
-        norm = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}[len(modes)]
+        norm = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[len(modes)]
         self.modes = tuple(modes)
-        self.inward = nn.Sequential(Pointwise(width, half), norm(half), nn.ReLU())
-        self.spectral = nn.Sequential(Pointwise(2 * half, 2 * half), norm(2 * half), nn.ReLU())
+        self.inward = nn.Sequential(Pointwise(width, half), norm(half, affine=True), nn.ReLU())
+        self.spectral = nn.Sequential(Pointwise(2 * half, 2 * half), norm(2 * half, affine=True), nn.ReLU())
         self.outward = Pointwise(half, width)
 
     def forward(self, x: Tensor) -> Tensor:
