@@ -149,6 +149,8 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
             points = sorted((float(row[across]), float(row[up])) for row in shown)
             axis.plot(*zip(*points, strict=True), "o-", color=COLORS.get(preset), label=preset)
         axis.set(xscale="log", yscale="log", xlabel=label, title=title)
+        for line in (axis.xaxis, axis.yaxis):
+            line.set_major_formatter("{x:g}")
         axis.grid(alpha=0.25, which="both")
         axis.legend()
     figure.savefig(path, dpi=110)
