@@ -56,6 +56,20 @@ def test_storage_order_does_not_matter(phantom, expected, order, flips):
     assert float((got.transform(points) - expected.transform(points)).norm(dim=0).max()) < 0.05
 
 
+def test_a_large_volume_is_registered_coarsely_said_so_and_answered_at_full_size(phantom, expected, monkeypatch):
+    monkeypatch.setattr(pipeline, "MAX_VOXELS", expected.grid.points()[0].numel() // 4)
+    got, grid = pipeline.register(phantom.fixed, phantom.moving, **SETTINGS), phantom.fixed.grid
+    (note,) = [warning for warning in got.warnings if "registered at" in warning]
+    spacing = got.grid.spacing
+    assert spacing.min() > 1.4 * grid.spacing.min() and f"{spacing[0]:.2f} × {spacing[1]:.2f}" in note
+    assert got.warped.grid.same_as(grid) and got.jacobian.grid.same_as(grid)
+    points, _ = phantom.landmarks(80)
+    apart = (got.transform(points) - expected.transform(points)).norm(dim=0).mean()
+    assert float(apart) < spacing.min() / 2
+    whole = got.transform.displacement(grid)
+    assert whole.grid.same_as(grid) and torch.allclose(whole(points), got.transform(points), atol=1.0)
+
+
 def test_a_turned_world_turns_the_result(phantom, expected):
     """Both headers made oblique by one rotation R: the transform becomes R ∘ φ ∘ R⁻¹."""
     turn = np.eye(4)
