@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from . import losses, sampling
 from .adam import Adam, cosine
 from .job import Monitor, Progress
-from .pyramid import Images, Landmarks, Shape, border_window, coarser_shape, coarser_spacing, gaussian
+from .pyramid import Images, Landmarks, Shape, border_window, coarser_shape, coarser_spacing, spline
 
 FINAL_SQUARINGS = 7
 CHECK_EVERY = 5  # iterations between two looks at the loss: each look makes a GPU wait
@@ -114,7 +114,7 @@ class Fit:
     energy: Energy
     monitor: Monitor = field(default_factory=Monitor)
     rate: float = 0.05
-    smoothing: float = 1.0  # voxels of the velocity lattice
+    knots: float = 1.5  # spacing of the velocity's B-spline coefficients, in voxels of its lattice
     squarings: int = 1
     chain: Chain = field(default_factory=Chain)
     curve: list[list[float]] = field(default_factory=list)  # [level, iteration, loss]
@@ -142,6 +142,14 @@ class Fit:
     def lattice(self, factor: float) -> Shape:
         return coarser_shape(tuple(self.images.fixed.shape[2:]), self.images.spacing, factor)
 
+    def coefficients(self, level: Level) -> Shape:
+        """The lattice on which a level's network is evaluated."""
+        return self._knots(self.lattice(level.velocity))
+
+    def _knots(self, shape: Shape) -> Shape:
+        spacing = coarser_spacing(tuple(self.images.fixed.shape[2:]), self.images.spacing, shape)
+        return coarser_shape(shape, spacing, self.knots)
+
     def too_small(self, level: Level) -> bool:
         whole = self.images.fixed.shape[2:]
         return any(n < min(SMALLEST_SIDE, full) for n, full in zip(self.lattice(level.image), whole, strict=True))
@@ -151,8 +159,8 @@ class Fit:
         return voxels * level.iterations * (2 if level.directions == "both" else 1)
 
     def _velocity(self, network: nn.Module, shape: Shape) -> Tensor:
-        velocity = network(shape)
-        return gaussian(velocity, [self.smoothing] * 3) * border_window(shape, velocity)
+        velocity = spline(network(self._knots(shape)), shape)
+        return velocity * border_window(shape, velocity)
 
     def _level(self, network: nn.Module, level: Level, span: tuple[float, float]) -> None:
         shape = self.lattice(level.velocity)

@@ -105,12 +105,16 @@ def resize(values: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
 def resize_displacement(displacement: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """`resize` for displacements or velocities: also rescales the values to voxels of the new lattice."""
+    return resize(in_voxels_of(shape, displacement), shape)
+
+
+def in_voxels_of(shape: tuple[int, int, int], displacement: Tensor) -> Tensor:
+    """The values (B, 3, d, h, w) in voxels of a lattice of `shape` with the same corners; they stay where they are."""
     old, new = displacement.shape[:1:-1], tuple(shape)[::-1]
     if tuple(old) == new:
         return displacement
     factors = [(n - 1) / max(o - 1, 1) for o, n in zip(old, new, strict=True)]
-    scale = _along_axes(factors, displacement)
-    return resize(displacement * scale, shape)
+    return displacement * _along_axes(factors, displacement)
 
 
 def jacobian_matrix(displacement: Tensor) -> Tensor:  # (B, 3, D, H, W) -> (B, 3, 3, D, H, W)

@@ -148,7 +148,7 @@ def test_stop_keeps_the_best_field_and_not_the_last(monkeypatch):
     fit = Fit(make_pair(phantom.fixed, phantom.moving, Affine.identity(), grid).images("cpu"), Energy())
     fit.monitor = Watching(stop_at=0.5)
     level = Level(1.0, 2.0, 60)
-    fit.stage(FreeVelocity(torch.zeros(1, 3, *fit.lattice(2.0))), [level], (0.0, 1.0))
+    fit.stage(FreeVelocity(torch.zeros(1, 3, *fit.coefficients(level))), [level], (0.0, 1.0))
     mm = torch.full((3,), 12.0)
     looks = [value for _, iteration, value in fit.curve if (iteration + 1) % 5 == 0]
     assert fit.stopped and looks[-1] > min(looks)
@@ -164,22 +164,23 @@ def test_stop_after_a_divergence_keeps_the_map_before_it(monkeypatch):
     phantom = make_phantom(grid, amplitude_mm=10.0)
     fit = Fit(make_pair(phantom.fixed, phantom.moving, Affine.identity(), grid).images("cpu"), Energy())
     fit.monitor = Watching(stop_at=0.0)
-    fit.stage(FreeVelocity(torch.zeros(1, 3, *fit.lattice(2.0))), [Level(1.0, 2.0, 10)], (0.0, 1.0))
+    level = Level(1.0, 2.0, 10)
+    fit.stage(FreeVelocity(torch.zeros(1, 3, *fit.coefficients(level))), [level], (0.0, 1.0))
     assert fit.stopped and float(fit.chain.forward.abs().max()) == 0.0
 
 
 def test_the_fit_and_dnvf_have_the_same_defaults():
     options = make_method("DNVF", "balanced")
     for field in dataclasses.fields(Fit):
-        if field.name in ("smoothing", "squarings", "rate"):
+        if field.name in ("knots", "squarings", "rate"):
             assert field.default == getattr(options, field.name)
 
 
 def fitted(images: Images, directions: str) -> Fit:
     torch.manual_seed(0)
     fit = Fit(images, Energy())
-    network = EncodedSiren(fit.lattice(2.0))
-    fit.stage(network, [Level(1.0, 2.0, 40, directions=directions)], (0.0, 1.0))
+    level = Level(1.0, 2.0, 40, directions=directions)
+    fit.stage(EncodedSiren(fit.coefficients(level)), [level], (0.0, 1.0))
     return fit
 
 

@@ -26,6 +26,7 @@ SMALL_VOXELS = 300_000  # of the working grid: there is time for more than a hea
 # What one voxel of a SIREN's lattice costs, in voxels of an image: measured on 60 iterations of a coarse stage, 115 s
 # instead of 2.8.
 SIREN_VOXELS = 370.0
+KNOTS = 1.5  # spacing of a velocity's B-spline coefficients, in voxels of its lattice, unless a method has its own
 
 Directions = typing.Literal["both", "alternate", "forward"]
 DIRECTIONS = "comparison in each stage: both (moving on fixed and back), alternate, or forward (the last entry repeats)"
@@ -89,7 +90,7 @@ def work(
         turns = 2 if at_stage(chosen.directions, index) == "both" else 1
         cost = turns * (_voxels(image, spacing) + 3 * _voxels(velocity, spacing))
         siren = at_stage(networks, index) == "siren"
-        total += iterations * (cost + (SIREN_VOXELS * _voxels(velocity, spacing) if siren else 0.0))
+        total += iterations * (cost + (SIREN_VOXELS * _voxels(velocity * KNOTS, spacing) if siren else 0.0))
     return total
 
 

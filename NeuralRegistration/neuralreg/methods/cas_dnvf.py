@@ -77,7 +77,7 @@ class CasDNVF:
         for level in levels:
             share = 0.9 * fit.cost(level) / max(total, 1e-12)
             fit.rate = self.rate if self.residual == "encoded" else self.rate / 500
-            fit.stage(self._velocity(fit.lattice(level.velocity)).to(device), [level], (done, done + share))
+            fit.stage(self._velocity(fit.coefficients(level)).to(device), [level], (done, done + share))
             done += share
             if fit.stopped:
                 break

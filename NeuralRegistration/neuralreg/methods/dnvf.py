@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..job import Monitor, RegistrationError
-from . import DIRECTIONS, Directions, at_stage, option
+from . import DIRECTIONS, KNOTS, Directions, at_stage, option
 
 if TYPE_CHECKING:
     from ..optimise import Fit, Level
@@ -23,7 +23,11 @@ MIND_VOXELS, MIND_FACTOR = 1_500_000, 2.0
 
 @dataclass(frozen=True)
 class DNVF:
-    """One velocity network per stage; the stages' exponentials are chained. Lists have one entry per stage."""
+    """One velocity network per stage; the stages' exponentials are chained. Lists have one entry per stage.
+
+    A network gives the coefficients of a cubic B-spline, and the velocity on its lattice is that: as smooth as a blurred
+    field of full resolution, at a third of the network's points and without the blur.
+    """
 
     summary: ClassVar[str] = "Fits a neural velocity field to this very pair: any anatomy, no training data, no folds."
 
@@ -31,7 +35,7 @@ class DNVF:
     velocity_factors: tuple[float, ...] = option(
         (4.0, 3.0, 1.0), "spacing of the velocity lattice, in working voxels", 1, 32
     )
-    iterations: tuple[int, ...] = option((60, 40, 20), "Adam iterations of each stage", 0, 10000)
+    iterations: tuple[int, ...] = option((60, 40, 24), "Adam iterations of each stage", 0, 10000)
     windows: tuple[int, ...] = option((5, 5, 5), "width of the local correlation window, in strides", 2, 31)
     strides: tuple[int, ...] = option((1, 1, 2), "voxels between two windows of the local correlation", 1, 4)
     directions: tuple[Directions, ...] = option(("both", "both", "alternate"), DIRECTIONS)
@@ -44,7 +48,7 @@ class DNVF:
     landmark_weight: float = option(0.1, "pull of the landmark pairs, where some are given", 0, 1000)
     rate: float = option(0.05, "learning rate of the encoded network", 1e-6, 1)
     siren_rate: float = option(3e-4, "learning rate of the siren network", 1e-7, 1)
-    smoothing: float = option(1.0, "Gaussian smoothing of the velocity, in voxels of its lattice", 0, 8)
+    knots: float = option(KNOTS, "spacing of the velocity's B-spline coefficients, in voxels of its lattice", 1, 8)
     squarings: int = option(1, "squarings when integrating the velocity during the optimisation", 1, 10)
     features: int = option(4, "features per resolution of the encoded network", 1, 64)
     hidden: int = option(16, "sine units of the encoded network", 1, 512)
@@ -86,7 +90,13 @@ class DNVF:
             "volume": 0.4,
         },
         # Lungs move smoothly, and what CT shows between their vessels is mostly noise.
-        "ct": {"velocity_factors": (4.0, 3.0, 2.0), "iterations": (60, 40, 15), "smoothness": 1.0, "volume": 0.4},
+        "ct": {
+            "velocity_factors": (4.0, 3.0, 2.0),
+            "knots": 2.0,
+            "iterations": (60, 40, 15),
+            "smoothness": 1.0,
+            "volume": 0.4,
+        },
     }
 
     def __post_init__(self):
@@ -105,14 +115,14 @@ class DNVF:
         from ..optimise import Energy, Fit
 
         energy = Energy(similarity, self.smoothness, self.volume, self.folding, landmark_weight=self.landmark_weight)
-        fit = Fit(pair.images(device), energy, monitor, smoothing=self.smoothing, squarings=self.squarings)
+        fit = Fit(pair.images(device), energy, monitor, knots=self.knots, squarings=self.squarings)
         stages = self._stages(fit)
         total = sum(fit.cost(level) for _, levels in stages for level in levels)
         done = 0.0
         for kind, levels in stages:
             fit.rate = self.siren_rate if kind == "siren" else self.rate
             share = sum(fit.cost(level) for level in levels) / max(total, 1)
-            fit.stage(self._network(kind, fit.lattice(levels[-1].velocity)).to(device), levels, (done, done + share))
+            fit.stage(self._network(kind, fit.coefficients(levels[-1])).to(device), levels, (done, done + share))
             done += share
             if fit.stopped:
                 break

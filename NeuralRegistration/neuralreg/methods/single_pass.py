@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # Of the refinement, whose lattice is coarser than DNVF's last one: smoothed as much (1.0, with 2 squarings) it loses
 # 0.006 and 0.001 Dice on two pairs of brains.
-SMOOTHING, SQUARINGS = 0.7, 4
+KNOTS, SQUARINGS = 1.2, 4
 MODEL = "auto, name of a shipped model, or path of your own (`neuralreg models` lists them)"
 
 
@@ -39,7 +39,7 @@ class SinglePass:
         from .start import model, predicted, refined
 
         energy = Energy(similarity, self.smoothness, self.volume, landmark_weight=self.landmark_weight)
-        fit = Fit(pair.images(device), energy, monitor, smoothing=SMOOTHING, squarings=SQUARINGS)
+        fit = Fit(pair.images(device), energy, monitor, knots=KNOTS, squarings=SQUARINGS)
         predicted(fit, model(self.model, self.network, similarity))
         if self.refine:
             refined(fit, self.refine, self.refine_spacing, (0.2, 1.0))

@@ -65,8 +65,9 @@ def refined(fit: Fit, iterations: int, spacing_mm: float, span: tuple[float, flo
     """Instance optimisation: append exp(v), v on a free lattice, fitted to this pair. The network stays as it is."""
     factor = spacing_mm / min(fit.images.spacing)
     velocity = max(REFINE_VELOCITY * factor, 1.0)
-    network = FreeVelocity(torch.zeros(1, 3, *fit.lattice(velocity), device=fit.images.fixed.device))
-    fit.stage(network, [Level(max(factor, 1.0), velocity, iterations)], span)
+    level = Level(max(factor, 1.0), velocity, iterations)
+    network = FreeVelocity(torch.zeros(1, 3, *fit.coefficients(level), device=fit.images.fixed.device))
+    fit.stage(network, [level], span)
 
 
 class FreeVelocity(nn.Module):
