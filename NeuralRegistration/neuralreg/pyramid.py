@@ -107,8 +107,8 @@ def gaussian(values: Tensor, sigmas) -> Tensor:
 
 
 def spline(coefficients: Tensor, shape: Shape) -> Tensor:
-    """A displacement or velocity on a lattice of `shape`, as the uniform cubic B-spline of `coefficients` (1, 3, d, h, w)
-    on a lattice with the same corners; beyond these the outermost coefficient continues -> (1, 3, D, H, W).
+    """A displacement or velocity on a lattice of `shape`, as the uniform cubic B-spline of `coefficients` (1, 3, d, h,
+    w) on a lattice with the same corners; beyond these the outermost coefficient continues -> (1, 3, D, H, W).
 
     Both are in voxels of their own lattice. (Rueckert et al., IEEE TMI 1999, for the basis.)
     """

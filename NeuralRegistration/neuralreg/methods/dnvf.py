@@ -25,8 +25,8 @@ MIND_VOXELS, MIND_FACTOR = 1_500_000, 2.0
 class DNVF:
     """One velocity network per stage; the stages' exponentials are chained. Lists have one entry per stage.
 
-    A network gives the coefficients of a cubic B-spline, and the velocity on its lattice is that: as smooth as a blurred
-    field of full resolution, at a third of the network's points and without the blur.
+    A network gives the coefficients of a cubic B-spline, and that is the velocity: as smooth as a blurred field of
+    full resolution, at a third of the network's points and without the blur.
     """
 
     summary: ClassVar[str] = "Fits a neural velocity field to this very pair: any anatomy, no training data, no folds."
