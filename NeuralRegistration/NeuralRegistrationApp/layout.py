@@ -32,6 +32,8 @@ CURVE = f"""<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"
   <polyline v-for="(points, index) in curve" :key="index" :points="points" fill="none" stroke="#6fb7ff"
     vector-effect="non-scaling-stroke" stroke-width="1.5" /></svg>"""
 SHARED = "{{ windows }} windows show this page. They share everything, and the views fit the one that changed last."
+# A window says how large its views are when that changes: a pixel's change, so that whoever is left says it again.
+TELL_SIZE = "`padding-right: ${windows % 2}px`"
 FIRST = "Load the volume that stays and the one that is brought to it, press Register, then look and check. Research \
 software, not a medical device: check every result."
 GRID_COLOURS = "Lines: green moves 2 mm, yellow 5, red 10 and more"  # Slicer's own scale
@@ -62,7 +64,7 @@ def build(server: Any, actions: dict[str, Callable], add_views: Callable[[Any], 
                 _run(actions)
                 _look()
                 _trust(actions)
-            with html.Div(id="views"):
+            with html.Div(id="views", style=(TELL_SIZE,)):
                 add_views(layout)
 
 

@@ -14,6 +14,7 @@ HURRY = """() => {
   window.trame.state.set("linear", "none");
   document.querySelector("#register").click();
 }"""
+SIZES = "[...document.querySelectorAll('#views img')].map((view) => [view.naturalWidth, view.naturalHeight])"
 SHIFT = (1.0, -0.5, 0.25)  # LPS mm
 POINTS = np.array([(30.0, 40.0, 40.0), (50.0, 60.0, 45.0), (45.0, 45.0, 30.0)])  # LPS mm
 
@@ -163,14 +164,18 @@ def test_a_run_s_transform_can_be_the_next_start(loaded):
 
 def test_a_second_window_says_that_it_mirrors_the_first(loaded, browser, site):
     assert not loaded.locator("#windows").count()
+    answered(loaded)
+    sizes = loaded.evaluate(SIZES)
     second = browser.new_page(viewport={"width": 800, "height": 700})
     second.set_default_timeout(1000 * SECONDS)
     second.goto(site.address)
     says(second, "#windows", "2 windows")
     says(loaded, "#windows", "2 windows")
+    loaded.wait_for_function(f"sizes => ({SIZES}).toString() !== sizes.toString()", arg=sizes)
     answered(second)
     second.close()
     loaded.wait_for_selector("#windows", state="detached")
+    loaded.wait_for_function(f"sizes => ({SIZES}).toString() === sizes.toString()", arg=sizes)
 
 
 def test_names_that_differ_by_their_ending_only_stay_apart(loaded, pair, tmp_path):
