@@ -76,7 +76,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="N", help="same seed, same CPU: the same bytes (default: 0)")
     add("--threads", type=int, default=0, metavar="N", help="processor cores to use (default: all)")
     add("--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the method; may be repeated")
-    add("--refine", type=int, metavar="N", help="iterations of instance optimisation behind a trained network")
+    add("--refine", type=int, metavar="N", help="iterations on the pair behind a trained network (20 are a good start)")
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class SinglePass:
     network: ClassVar[str]  # the kind of network that the model must be of
 
     model: str = option("auto", MODEL)
-    refine: int = option(0, "iterations of instance optimisation behind the network", 0, 10000)
+    refine: int = option(0, "iterations of instance optimisation behind the network; 20 are a good start", 0, 10000)
     smoothness: float = option(1.0, "weight of the smoothness during the refinement", 0, 1000)
     volume: float = option(0.3, "weight of local changes of volume during the refinement", 0, 1000)
     refine_spacing: float = option(2.0, "image spacing of the refinement in mm", 0.1, 20)
