@@ -64,6 +64,7 @@ class DNVF:
             "windows": (5, 5),
             "strides": (1, 1),
             "directions": ("both", "alternate"),
+            "knots": 1.8,
         },
         "balanced": {},
         "best": {
