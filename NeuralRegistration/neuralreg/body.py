@@ -20,7 +20,7 @@ def body_mask(image: Image, watch: Watch | None = None) -> Tensor:  # -> (D, H, 
     """
     data = image.data[0]
     above = data > data.min()
-    if 0.2 < int(above.sum()) / above.numel() < 0.9:
+    if 0.2 < int(above.count_nonzero()) / above.numel() < 0.9:
         return _enclosed(above, watch)
     otsu = sitk.OtsuThresholdImageFilter()
     otsu.SetNumberOfHistogramBins(128)

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import torch
 
 from ..files import check_written, replacing
-from ..image import Grid, Image, Watch, resample
+from ..image import Grid, Image, Watch, resample, slabs
 from ..job import RegistrationError
 from .nifti_write import write_nifti
 from .volumes import NOWHERE, SHEARED, SKEW, Warn, load_volume, reason
@@ -98,7 +98,8 @@ def checked(image: Image, name: str, warn: Warn = warnings.warn) -> Image:
 
 def _finite(image: Image, name: str, warn: Warn) -> Image:
     data = image.data.float()
-    if math.isfinite(float(data.sum(dtype=torch.float64))):  # no array of the size of a large volume is made for this
+    # Slab by slab: torch would make a float64 copy of a large volume.
+    if all(math.isfinite(float(data[:, a:b].sum(dtype=torch.float64))) for a, b in slabs(image.grid.shape)):
         return Image(data, image.grid)
     finite = torch.isfinite(data)
     if not finite.any():

@@ -15,7 +15,7 @@ LOG_FLOOR = 1e-9  # where J ≤ 0 its logarithm is that of this number, as in th
 
 def folds_percent(jacobian: Tensor, mask: Tensor) -> float:
     """Share of the voxels of `mask` with J ≤ 0, in percent; both (D, H, W)."""
-    return 100.0 * int(((jacobian <= 0) & mask).sum()) / max(int(mask.sum()), 1)
+    return 100.0 * int(((jacobian <= 0) & mask).count_nonzero()) / max(int(mask.count_nonzero()), 1)
 
 
 def sdlogj(jacobian: Tensor, mask: Tensor, watch: Watch | None = None) -> float:
@@ -84,7 +84,7 @@ def regularity(
         range_of_j.add(determinant[first:last][inside])
     return {
         "folds_percent": folds_percent(determinant, mask),
-        "folds_in_view": int((determinant <= 0).sum()),
+        "folds_in_view": int((determinant <= 0).count_nonzero()),
         "non_diffeomorphic_volume_voxels": negative,
         "non_diffeomorphic_volume_percent": 100.0 * negative / max(cells, 1),
         "sdlogj": sdlogj(determinant, mask, portion(watch, 0.9, 1.0)),
