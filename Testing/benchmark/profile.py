@@ -4,8 +4,8 @@
     python -m benchmark.profile --size 96                                               a phantom
 
 The stages are those of an undisturbed run, from files to files; the operators are counted in a second run under
-torch.profiler, which takes several times as long with its averages: use a small pair for them. Peak memory is told apart
-by stage on Linux only.
+torch.profiler, which takes several times as long with its averages: use a small pair for them. Peak memory is told
+apart by stage on Linux only.
 """
 
 from __future__ import annotations
