@@ -19,10 +19,10 @@ from . import dependencies
 # What lies between the two are the iterations.
 MEASURED_MEGAVOXELS = 5.8
 MEASURED_CALIBRATION = 0.0076
-SECONDS = {"cpu": (38.0, 125.0), "cuda": (4.0, 6.0)}  # on a GPU: a guess, nothing was measured there yet
+SECONDS = {"cpu": (30.0, 94.0), "cuda": (4.0, 6.0)}  # on a GPU: a guess, nothing was measured there yet
 NETWORK_SECONDS = 3.5  # more, at that size, for methods that start with a trained network
 START_SECONDS = 4.0  # the same for every size
-SERIAL_SHARE = 0.28  # of the CPU time that more cores do not shorten: 115 CPU seconds on one core take 73.5 s on two
+SERIAL_SHARE = 0.36  # of the CPU time that more cores do not shorten: 85 CPU seconds on one core take 57.5 s on two
 LARGEST_WORKING_GRID = 8.0  # megavoxels; larger volumes are registered on a coarser lattice
 MARGIN_VOXELS = 12  # of the working grid, on each axis beyond the body
 LUNG_HU = -500.0  # a volume with values below is taken for CT

@@ -82,7 +82,7 @@ class DNVF:
     suits: ClassVar[dict[str, dict]] = {
         "small": {  # a crop of one organ: every stage but the first sees all voxels
             "image_factors": (2.0, 1.0, 1.0),
-            "velocity_factors": (3.0, 2.0, 2.0),
+            "velocity_factors": (3.0, 2.0, 1.2),
             "iterations": (80, 80, 60),
             "windows": (5, 5, 5),
             "strides": (1, 1, 1),
