@@ -38,6 +38,8 @@ class EvidencePart:
     def _measured(self, run: Run, folder: Path, names: list[str], problem: str) -> None:
         with self.state as state:
             state.measuring = False
+            if run.table.GetScene() is None:
+                return  # the run was taken out of the scene meanwhile
             try:
                 if problem:
                     raise RegistrationError(problem)

@@ -228,9 +228,9 @@ def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> tuple[str, str]
     if found is None:
         return "lncc", "There is nothing by which two contrasts could be told apart."
     measured = (
-        f"after the affine stage their joint histogram shows a correlation of {found.correlation:.2f}; a rising line "
-        f"explains {found.linearity:.0%} of what any function of intensity would, from {SAME_CONTRAST:.0%} it is one "
-        f"(η² {found.explained:.2f}, normalised mutual information {found.information:.3f})"
+        f"after the affine stage, what is brighter in one is brighter in the other to {found.linearity:.0%}, and from "
+        f"{SAME_CONTRAST:.0%} it is one (joint histogram: r²/η², with r {found.correlation:.2f}, η² "
+        f"{found.explained:.2f}, normalised mutual information {found.information:.3f})"
     )
     if found.linearity >= SAME_CONTRAST:
         return "lncc", f"The two volumes look like one contrast: {measured}."
@@ -304,7 +304,7 @@ def _measured(given: _Given, warped: Image, jacobian: Image, transform: Transfor
 def _pulled(landmarks: PointPairs, transform: Transform, fit: Fit, warnings: list[str]) -> dict[str, float]:
     """How far apart the given pairs are before and after; not an error of the result, which was fitted to them."""
     if not fit.curve:
-        warnings.append("The landmarks did not count: this method optimises nothing; add --refine 60, or use DNVF.")
+        warnings.append("The landmarks did not count: this method optimises nothing; add --refine 20, or use DNVF.")
     fixed, moving = (points.double() for points in landmarks)
     before, after = (fixed - moving).norm(dim=0), metrics.tre(transform, fixed, moving)
     return {"landmarks_before_mm": float(before.mean()), "landmarks_after_mm": float(after.mean())}

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 PointPairs = tuple[torch.Tensor, torch.Tensor]  # fixed and moving, (3, n) each, LPS mm
 
 HU_AIR, HU_LUNG, HU_BONE = -1000.0, -500.0, 700.0
-HU_TISSUE, HU_SPREAD = 40.0, 30.0  # soft tissue, and how far from it Hounsfield units lie half as wide apart (roughly)
+HU_FAT = -50.0  # no other modality's intensities reach as far below zero
+HU_TISSUE, HU_SPREAD = 40.0, 30.0  # soft tissue, and within how much of it Hounsfield units keep most of their distance
 MARGIN_VOXELS = 6  # room around the body in which the field falls to zero
 
 
@@ -136,8 +137,8 @@ def intensity_range(data: torch.Tensor) -> tuple[float, float]:
 def normalised(image: Image, soft_tissue: bool = False) -> Image:
     """Intensities mapped linearly to [0, 1] by `intensity_range`, with some headroom; NaN and Inf become 0.
 
-    `soft_tissue`, of a CT, gives half of the range to what lies within 200 HU of soft tissue, with the inverse
-    hyperbolic sine: linearly, grey and white matter are a 150th of it apart.
+    `soft_tissue`, of a CT, gives two thirds of the range to what lies within 200 HU of soft tissue, with the inverse
+    hyperbolic sine: linearly, grey and white matter are a 190th of it apart. Healthy lung then looks like air.
     """
     low, high = intensity_range(image.data[0])
     data = torch.nan_to_num(image.data[:1].float(), nan=low, posinf=low, neginf=low)  # the one copy; large in a CT
@@ -145,6 +146,11 @@ def normalised(image: Image, soft_tissue: bool = False) -> Image:
         data = data.sub_(HU_TISSUE).div_(HU_SPREAD).asinh_()
         low, high = (math.asinh((v - HU_TISSUE) / HU_SPREAD) for v in (low, high))
     return Image(data.sub_(low).div_(max(high - low, 1e-12)).clamp_(0.0, 1.2), image.grid)
+
+
+def _to_soft_tissue(volume: Image, other: Image) -> bool:
+    """Whether `volume` is a CT and `other` none, not even a crop without air: what it shares with MR is soft tissue."""
+    return is_ct(volume.data[0]) and _quantile(_some_sorted(other.data[0]), 0.001) > HU_FAT
 
 
 def make_pair(
@@ -163,8 +169,7 @@ def make_pair(
     stay = lambda points: points  # noqa: E731
     watches = [portion(watch, share, share + 0.25) for share in (0.0, 0.25, 0.5, 0.75)]
     # In canonical axes: else the last digits depend on the storage, and a fit makes hundredths of a mm of them.
-    ct = [is_ct(volume.data[0]) for volume in (fixed, moving)]
-    soft = [one and not all(ct) for one in ct]  # what a CT shares with MR is soft tissue
+    soft = _to_soft_tissue(fixed, moving), _to_soft_tissue(moving, fixed)
     fixed_part = _read(normalised(canonical(fixed), soft[0]), stay, grid, watches[0])
     moving_part = _read(normalised(canonical(moving), soft[1]), moving_from_fixed, grid, watches[1])
     fixed_weight = _view(fixed, fixed_mask, stay, grid, watches[2])

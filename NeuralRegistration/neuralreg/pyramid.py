@@ -103,7 +103,7 @@ def gaussian(values: Tensor, sigmas) -> Tensor:
     Each axis is one product with a banded matrix: on a CPU a third of the time of convolutions and their gradient.
     """
     sizes = values.shape[2:]
-    return _along_axes(values, [_blur(n, s, values) if s > 0 else None for n, s in zip(sizes, sigmas, strict=True)])
+    return _multiplied(values, [_blur(n, s, values) if s > 0 else None for n, s in zip(sizes, sigmas, strict=True)])
 
 
 def spline(coefficients: Tensor, shape: Shape) -> Tensor:
@@ -113,10 +113,10 @@ def spline(coefficients: Tensor, shape: Shape) -> Tensor:
     Both are in voxels of their own lattice. (Rueckert et al., IEEE TMI 1999, for the basis.)
     """
     scaled = sampling.in_voxels_of(shape, coefficients)
-    return _along_axes(scaled, [_basis(n, m, scaled) for n, m in zip(shape, coefficients.shape[2:], strict=True)])
+    return _multiplied(scaled, [_basis(n, m, scaled) for n, m in zip(shape, coefficients.shape[2:], strict=True)])
 
 
-def _along_axes(values: Tensor, matrices: list[Tensor | None]) -> Tensor:
+def _multiplied(values: Tensor, matrices: list[Tensor | None]) -> Tensor:
     """Multiply (B, C, D, H, W) by a matrix (new size, size) along D, H and W each; None leaves an axis as it is."""
     along_d, along_h, along_w = matrices
     if along_w is not None:

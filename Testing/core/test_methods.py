@@ -171,9 +171,15 @@ def test_stop_after_a_divergence_keeps_the_map_before_it(monkeypatch):
 
 def test_the_fit_and_dnvf_have_the_same_defaults():
     options = make_method("DNVF", "balanced")
-    for field in dataclasses.fields(Fit):
-        if field.name in ("knots", "squarings", "rate"):
-            assert field.default == getattr(options, field.name)
+    defaults = {field.name: field.default for field in dataclasses.fields(Fit)}
+    for name in ("knots", "squarings", "rate"):
+        assert defaults[name] == getattr(options, name)
+
+
+def test_coefficients_of_thick_slices_are_no_thicker():
+    thick = torch.zeros(1, 1, 9, 31, 41)
+    fit = Fit(Images(thick, thick, None, None, (1.0, 1.0, 4.0)), Energy())
+    assert fit.coefficients(Level(1.0, 1.0, 1)) == (9, 21, 28)
 
 
 def fitted(images: Images, directions: str) -> Fit:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from neuralreg.pyramid import border_window, coarser_shape, spline
+from neuralreg.pyramid import border_window, spline
 from scipy.ndimage import map_coordinates
 
 SHAPES = [((5, 6, 4), (9, 11, 10)), ((4, 4, 4), (4, 4, 4)), ((7, 5, 9), (10, 5, 13)), ((2, 3, 2), (6, 7, 5))]
@@ -32,10 +32,6 @@ def test_spline_keeps_what_is_constant_and_inside_what_is_linear():
 def test_gradient_of_the_spline_is_its_adjoint():
     coefficients = torch.randn(1, 3, 4, 5, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda values: spline(values, (6, 7, 5)), coefficients)
-
-
-def test_coefficients_of_thick_slices_are_no_thicker():
-    assert coarser_shape((9, 31, 41), (1.0, 1.0, 4.0), 1.5) == (9, 21, 28)
 
 
 def test_velocities_fall_to_zero_at_the_border():

@@ -35,7 +35,10 @@ def add_apply(commands: Any) -> None:
     what.add_argument("--labels", metavar="F", help="label map; nearest neighbour, type of number kept")
     what.add_argument("--points", metavar="F", help=".csv (x, y, z in LPS mm), .fcsv or .mrk.json")
     what.add_argument(
-        "--field", action="store_true", help="the transform itself, as one displacement at each voxel of F (LPS mm)"
+        "--field",
+        action="store_true",
+        help="the transform itself, fixed to moving, as one displacement at each voxel of F (LPS mm); with --from "
+        "fixed the inverse",
     )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="file to write")
     parser.add_argument(

@@ -85,12 +85,13 @@ def work(
         factor = chosen.refine_spacing / min(spacing)
         return 2 * chosen.refine * (_voxels(factor, spacing) + 3 * _voxels(2 * factor, spacing))
     total, networks = 0.0, getattr(chosen, "networks", ()) or (chosen.residual,)
+    knots = getattr(chosen, "knots", KNOTS)
     stages = zip(chosen.image_factors, chosen.velocity_factors, chosen.iterations, strict=True)
     for index, (image, velocity, iterations) in enumerate(stages):
         turns = 2 if at_stage(chosen.directions, index) == "both" else 1
         cost = turns * (_voxels(image, spacing) + 3 * _voxels(velocity, spacing))
         siren = at_stage(networks, index) == "siren"
-        total += iterations * (cost + (SIREN_VOXELS * _voxels(velocity * KNOTS, spacing) if siren else 0.0))
+        total += iterations * (cost + (SIREN_VOXELS * _voxels(velocity * knots, spacing) if siren else 0.0))
     return total
 
 

@@ -71,7 +71,7 @@ def refined(fit: Fit, iterations: int, spacing_mm: float, span: tuple[float, flo
 
 
 class FreeVelocity(nn.Module):
-    """A velocity (1, 3, d, h, w) in voxels of its lattice, every number of which is a parameter."""
+    """Coefficients of a velocity (1, 3, d, h, w) in voxels of their lattice, every number of which is a parameter."""
 
     def __init__(self, start: Tensor):
         super().__init__()
