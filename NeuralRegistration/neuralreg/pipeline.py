@@ -229,7 +229,7 @@ def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> tuple[str, str]
         return "lncc", "There is nothing by which two contrasts could be told apart."
     measured = (
         f"after the affine stage, what is brighter in one is brighter in the other to {found.linearity:.0%}, and from "
-        f"{SAME_CONTRAST:.0%} it is one (joint histogram: r²/η², with r {found.correlation:.2f}, η² "
+        f"{SAME_CONTRAST:.0%} it is one (joint histogram: correlation {found.correlation:.2f}, correlation ratio "
         f"{found.explained:.2f}, normalised mutual information {found.information:.3f})"
     )
     if found.linearity >= SAME_CONTRAST:
@@ -260,7 +260,7 @@ def _fit(
         torch.manual_seed(seed)
         fit = method(pair, similarity, where, monitor)
     except RuntimeError as error:
-        if where == "cpu" or not ran_full(error):
+        if not ran_full(error):
             raise
         fit = None  # leaving the clause lets go of the error, whose traceback keeps the GPU's tensors alive
     if fit is None:

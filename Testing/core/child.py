@@ -36,7 +36,7 @@ def interruptible() -> Iterator[None]:
 def python(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     """Run Python code to its end."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=PATIENCE)
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, encoding="utf-8", timeout=PATIENCE)
 
 
 def start(*arguments: str | int | Path, cwd: Path) -> Child:
@@ -44,7 +44,7 @@ def start(*arguments: str | int | Path, cwd: Path) -> Child:
     pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
     command = [sys.executable, "-m", "neuralreg", *map(str, arguments)]
     with interruptible():
-        return Child(command, cwd=cwd, env=ENVIRONMENT, text=True, **pipes)
+        return Child(command, cwd=cwd, env=ENVIRONMENT, encoding="utf-8", **pipes)
 
 
 def wait_for_iterations(child: subprocess.Popen, lines: int = 3) -> None:
@@ -70,7 +70,7 @@ def two_processes(arguments: list[str | Path], environment: dict[str, str]) -> s
         meeting = ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
         command = [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc-per-node", "2"]
         done = subprocess.run(
-            [*command, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE, env=environment
+            [*command, *map(str, arguments)], capture_output=True, encoding="utf-8", timeout=PATIENCE, env=environment
         )
         if "EADDRINUSE" not in done.stderr:  # another program may take the port before torchrun does
             break

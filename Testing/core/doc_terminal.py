@@ -66,7 +66,7 @@ class Terminal:
     def run(self, *words: str, **variables: str) -> str:
         """Run a program where `neuralreg` and `python` are this checkout and this interpreter; returns what it says."""
         done = subprocess.run(
-            words, env={**self._shell(), **variables}, capture_output=True, text=True, timeout=PATIENCE
+            words, env={**self._shell(), **variables}, capture_output=True, encoding="utf-8", timeout=PATIENCE
         )
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
         return done.stdout

@@ -81,7 +81,7 @@ def test_local_gradient_of_two_ramps_is_the_cosine_between_them(degrees):
     assert float(losses.local_gradient(*ramps)) == pytest.approx(-abs(math.cos(angle)), abs=1e-4)
 
 
-STAGES = {"image_factors": [1], "velocity_factors": [2], "iterations": [10], "windows": [5], "strides": [1]}
+STAGES = {"image_factors": [1], "velocity_factors": [2], "iterations": [24], "windows": [5], "strides": [1]}
 METHODS = {
     "DNVF": STAGES,
     "Cas-DNVF": STAGES,

@@ -116,11 +116,11 @@ def test_masks_and_options_typed_in(panel):
     slicer.util.arrayFromVolume(trusted)[voxels > 400] = 0
     ui.fixedMaskSelector.setCurrentNode(seen)
     ui.movingMaskSelector.setCurrentNode(trusted)
-    type_option(panel, "iterations", "40, 30")
+    type_option(panel, "iterations", "60, 40")
     type_option(panel, "smoothness", "0.5")
     run = register(panel)
     result = Result.load(panel.logic.runFolder / RESULT)
-    assert list(result.options["iterations"]) == [40, 30] and result.options["smoothness"] == 0.5
+    assert list(result.options["iterations"]) == [60, 40] and result.options["smoothness"] == 0.5
     job = json.loads((panel.logic.runFolder / JOB).read_text(encoding="utf-8"))
     for side, labels in (("fixed", slicer.util.arrayFromVolume(fixed) > 20), ("moving", voxels)):
         assert job[f"{side}_mask"], "the worker is told of it"
@@ -128,7 +128,7 @@ def test_masks_and_options_typed_in(panel):
         expected = slicer.util.arrayFromVolume(trusted) if side == "moving" else labels
         assert sitk.GetArrayFromImage(mask).sum() == expected.sum()
     found = through(run_file(panel), STRUCTURES[[0, 3]])  # the two that both volumes show
-    assert np.linalg.norm(found - truth(STRUCTURES[[0, 3]]), axis=1).mean() < 2.0
+    assert np.linalg.norm(found - truth(STRUCTURES[[0, 3]]), axis=1).mean() < 2.5  # without masks 3.1
     assert run.measurements["folds_percent"] == 0
 
 
