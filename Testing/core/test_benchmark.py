@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from neuralreg import io
+from neuralreg.image import Grid, Image, resample
 from neuralreg.job import RegistrationJob
 from run_folder import write_run
 from short_runs import LISTS
@@ -19,7 +22,7 @@ sys.modules["benchmark"] = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(sys.modules["benchmark"])
 
 from benchmark import __main__ as program  # noqa: E402
-from benchmark import methods, profile, table  # noqa: E402
+from benchmark import breathing, methods, profile, table  # noqa: E402
 from benchmark.measure import COLUMNS  # noqa: E402
 from benchmark.pairs import brain_labelled, pairs_of, spread  # noqa: E402
 
@@ -165,6 +168,42 @@ def test_the_stages_of_a_run_are_all_of_it(data, tmp_path):
     assert any(average.key == "aten::grid_sampler_3d" for average in averages)
     assert len(profile.operators_table(averages, 3).splitlines()) == 5
     assert f"| {profile.WHOLE} |" in profile.stages_table(stages)
+
+
+@pytest.fixture
+def chest(tmp_path):
+    """A lung full of waves in a cube of muscle, as the data set names its files."""
+    grid = Grid.from_parts((30, 26, 28), (10, -70, 5), (4.0, 4.0, 4.0))
+    points = grid.points()
+    inside = ((points - torch.as_tensor(grid.center).view(3, 1, 1, 1)).norm(dim=0) < 38)[None]
+    waves = -800 + 60 * torch.sin(points / 9).sum(0, keepdim=True)
+    (tmp_path / "lung_ct").mkdir()
+    for name, values in (("ct", torch.where(inside, waves, torch.tensor(40.0))), ("mask", inside.float())):
+        io.write_image(Image(values.float(), grid), tmp_path / "lung_ct" / f"followup_{name}.mha")
+    return tmp_path
+
+
+def test_a_breath_is_what_its_truth_says(chest):
+    moving = io.read_image(chest / "lung_ct" / "followup_ct.mha")
+    lung = io.read_mask(chest / "lung_ct" / "followup_mask.mha", moving.grid)
+    fixed, inside, noisy, truth = breathing.breath_pair(moving, lung, 12.0, seed=0)
+    points = fixed.grid.points()[:, inside.data[0] > 0]
+    assert 4 < float((truth(points) - points).norm(dim=0).mean()) < 14
+    warped = resample(noisy, truth, fixed.grid)
+    difference = (warped.data - fixed.data)[inside.data > 0]
+    assert float(difference.std()) < 1.5 * breathing.NOISE_HU < float((noisy.data - fixed.data)[inside.data > 0].std())
+
+
+def test_methods_are_held_against_the_breath(chest, monkeypatch, capsys):
+    stay = "import SimpleITK as s; s.WriteTransform(s.TranslationTransform(3), sys.argv[1] + '/transform.h5')"
+    monkeypatch.setitem(methods.PEERS, "stays", script(stay))
+    monkeypatch.setitem(methods.PEERS, "fails", script("sys.exit('no licence')"))
+    breathing.main(["--data", str(chest), "--methods", "stays,fails", "--descent", "12"])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[1:3] for row in rows] == [[m, n] for m in ("no", "yes") for n in ("stays", "fails")]
+    for staying, failing in (rows[:2], rows[2:]):
+        assert staying[3] == staying[4] and float(staying[4]) > 4 and float(staying[6]) == 0
+        assert "no licence" in failing[3]
 
 
 def test_wrong_names_end_with_a_sentence(data, tmp_path):
