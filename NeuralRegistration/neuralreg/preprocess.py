@@ -24,6 +24,7 @@ PointPairs = tuple[torch.Tensor, torch.Tensor]  # fixed and moving, (3, n) each,
 
 HU_AIR, HU_LUNG, HU_BONE = -1000.0, -500.0, 700.0
 HU_FAT = -50.0  # no other modality's intensities reach as far below zero
+HU_HIGHEST = 3071.0  # what 12 bits hold, as scanners store them; metal alone lies above
 HU_TISSUE, HU_SPREAD = 40.0, 30.0  # soft tissue, and within how much of it Hounsfield units keep most of their distance
 MARGIN_VOXELS = 6  # room around the body in which the field falls to zero
 
@@ -110,8 +111,15 @@ def _filled(content: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 
 
 def is_ct(data: torch.Tensor) -> bool:
-    """Whether the values look like Hounsfield units: one in fifty at least is air, or padding below it."""
-    return _quantile(_some_sorted(data), 0.02) <= HU_LUNG
+    """Whether the values look like Hounsfield units: one in fifty at least is air, or padding below it, something is
+    denser than lung, and less than one in fifty is metal."""
+    return _in_hounsfield(_some_sorted(data))
+
+
+def _in_hounsfield(ordered: torch.Tensor) -> bool:
+    # The upper limits: other volumes too have values far below zero, of an offset or a phase.
+    densest, dense = _quantile(ordered, 0.999), _quantile(ordered, 0.98)
+    return _quantile(ordered, 0.02) <= HU_LUNG < densest and dense <= HU_HIGHEST
 
 
 def _some_sorted(data: torch.Tensor) -> torch.Tensor:
@@ -127,7 +135,7 @@ def _quantile(ordered: torch.Tensor, share: float) -> float:
 def intensity_range(data: torch.Tensor) -> tuple[float, float]:
     """Values that become 0 and 1: air and bone for CT; background and the 99.5th percentile of the rest elsewhere."""
     values = _some_sorted(data)
-    if _quantile(values, 0.02) <= HU_LUNG:
+    if _in_hounsfield(values):
         return HU_AIR, HU_BONE
     low, top = _quantile(values, 0.005), _quantile(values, 0.995)
     body = values[values > low + 0.02 * (top - low)]

@@ -66,6 +66,16 @@ def test_intensities_of_ct_are_air_to_bone_whatever_the_padding():
     assert not is_ct(ct + 3024.0)
 
 
+@pytest.mark.parametrize("change", [lambda v: v - 32768.0, lambda v: (v - 500.0) * 60.0], ids=["offset", "stretched"])
+def test_values_far_below_zero_are_no_ct_by_themselves(change):
+    """MR stored with a sign, or a phase: read as Hounsfield units, all of it would be air, or air and bone."""
+    mr = torch.rand(20, 20, 20, generator=torch.Generator().manual_seed(0)) * 1000
+    stored = change(mr)
+    assert not is_ct(stored)
+    shown = [normalised(Image(values[None], Grid.from_parts((20, 20, 20)))).data for values in (mr, stored)]
+    assert torch.allclose(*shown, atol=1e-4)
+
+
 def test_outliers_do_not_set_the_scale():
     random = torch.Generator().manual_seed(0)
     image = torch.rand(24, 24, 24, generator=random) * 100
