@@ -6,6 +6,7 @@ is measured before it is read.
 
 from __future__ import annotations
 
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from . import nifti
 
 DEFLATE_RATIO = 1032  # the most that one byte of a deflate stream can hold
 CHUNK = 1 << 20
+NRRD_END = re.compile(rb"\r?\n\r?\n")
+METAIMAGE_END = re.compile(rb"elementdatafile[ \t]*=[ \t]*local[ \t]*\r?\n", re.IGNORECASE)
 TEXT_ENCODINGS = (b"ascii", b"text", b"txt", b"hex", b"bz2", b"bzip2")  # whose size does not tell how much they hold
 
 
@@ -79,29 +82,30 @@ def _voxels(path: Path) -> Voxels | None:
     """Where the voxels are, for the formats of which that is known."""
     name = path.name.lower()
     if name.endswith((".nrrd", ".nhdr")):
-        return _after_text(path, (b"data file:", b"datafile:"), b"encoding:", b"\n\n")
+        return _after_text(path, b":", (b"data file", b"datafile"), b"encoding", NRRD_END)
     if name.endswith((".mha", ".mhd")):
-        return _after_text(path, (b"elementdatafile =",), b"compresseddata =", b"elementdatafile = local\n")
+        return _after_text(path, b"=", (b"elementdatafile",), b"compresseddata", METAIMAGE_END)
     return Voxels(path, 0, True) if _is_gzip(path) else None
 
 
-def _after_text(path: Path, elsewhere: tuple[bytes, ...], encoding: bytes, end: bytes) -> Voxels | None:
+def _after_text(
+    path: Path, separator: bytes, elsewhere: tuple[bytes, ...], encoding: bytes, end: re.Pattern[bytes]
+) -> Voxels | None:
     """NRRD and MetaImage: lines of text, then the voxels, or the name of the file that has them."""
     with path.open("rb") as file:
         head = file.read(65536)
-    lower = head.lower()
-    stop = next((at + len(mark) for mark in (end, end.replace(b"\n", b"\r\n")) if (at := lower.find(mark)) >= 0), None)
-    text = lower[:stop]
-    lines = [line.strip() for line in text.splitlines()]
-    how = next((line[len(encoding) :].strip() for line in lines if line.startswith(encoding)), b"raw")
-    if how in TEXT_ENCODINGS or b"binarydata = false" in lines:
+    found = end.search(head)
+    stop = found.end() if found else len(head)
+    parts = (line.partition(separator) for line in head[:stop].splitlines())
+    fields = {name.strip().lower(): value.strip() for name, _, value in parts}
+    how = fields.get(encoding, b"raw").lower()
+    if how in TEXT_ENCODINGS or fields.get(b"binarydata", b"").lower() == b"false":
         return None
     deflated = how in (b"gzip", b"gz", b"true")
-    where = next((line for line in lines if line.startswith(elsewhere) and not line.endswith(b"= local")), None)
-    if where is None:
-        return Voxels(path, len(head) if stop is None else stop, deflated)
-    begin = lower.find(where) + len(next(key for key in elsewhere if where.startswith(key)))
-    name = head[begin : lower.find(where) + len(where)].decode("utf-8", "replace").strip()
+    where = next((fields[name] for name in elsewhere if name in fields), b"local")
+    if where.lower() == b"local":
+        return Voxels(path, stop, deflated)
+    name = where.decode("utf-8", "replace")
     several = name.split(" ")[0].upper() == "LIST" or "%" in name
     return None if several else Voxels(path.parent / name, 0, deflated)
 
