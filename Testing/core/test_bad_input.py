@@ -168,6 +168,18 @@ def test_two_orientations_in_one_header_are_said(tmp_path):
     assert len(said) == 1 and "two orientations" in said[0] and "40.0 mm" in said[0]
 
 
+def test_an_analyze_header_has_no_orientations_to_differ(tmp_path):
+    """Where NIfTI keeps its two, Analyze 7.5 keeps the origin that SPM writes, and names."""
+    sitk.WriteImage(io.to_sitk(image_on(grid_of("LPS"))), str(tmp_path / "a.img"))
+    data = bytearray((tmp_path / "a.hdr").read_bytes())
+    data[252:348] = bytes(96)
+    struct.pack_into("<3h", data, 253, 10, 9, 8)
+    (tmp_path / "a.hdr").write_bytes(data)
+    said = []
+    io.read_image(tmp_path / "a.hdr", said.append)
+    assert said == []
+
+
 @pytest.fixture
 def nothing_is_read(monkeypatch):
     """SimpleITK allocates what a header promises as soon as it is asked for voxels: it must not be asked."""
