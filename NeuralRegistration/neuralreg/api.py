@@ -16,6 +16,7 @@ from .image import Grid, Image
 from .job import RegistrationError
 from .points import read_pairs
 from .transform import Transform
+from .usage import enough_memory
 
 if TYPE_CHECKING:
     from .pipeline import Registration
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 Volume = str | Path | sitk.Image | Image
 
 
+@enough_memory()
 def register(fixed: Volume, moving: Volume, method: str = "DNVF", **settings: Any) -> Registration:
     """Register `moving` to `fixed` -> .transform (fixed → moving, LPS mm), .inverse, .warped, .jacobian, .metrics.
 

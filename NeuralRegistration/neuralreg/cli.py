@@ -19,6 +19,7 @@ from types import FrameType
 from . import __version__
 from .commands import app, apply, batch, demo, inspect, register, training
 from .job import EXIT_CANCELLED, EXIT_USER_ERROR, Cancelled, RegistrationError
+from .usage import enough_memory
 
 COMMANDS = (
     register.add_register,
@@ -78,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
     try:
-        with _signals():
+        with _signals(), enough_memory():
             options.function(options)
             sys.stdout.flush()
     except RegistrationError as error:

@@ -24,6 +24,7 @@ from .methods import kind_of, make_method, suited
 from .optimise import Fit
 from .preprocess import Pair, PointPairs, is_ct, make_pair, with_landmarks, working_grid
 from .transform import Affine, Composite, DisplacementField, Transform, jacobian_determinant
+from .usage import enough_memory
 
 MAX_VOXELS = 8_000_000  # of the working grid: 200³; larger volumes are registered on a coarser lattice
 # Two images are of one contrast from this share of their relation that is linear. Measured: T1 brains of two people, of
@@ -40,6 +41,7 @@ SUITED = {
 FULL_GPU = (
     "The GPU has too little free memory for this pair: the CPU was used; close other programs or use the preset fast."
 )
+NO_MEMORY = "There is not enough memory for this registration; use the preset fast, or resample or crop the images."
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +138,7 @@ def register(
         if changes := suited(method, preset, options, kind):
             chosen = make_method(method, preset, {**(options or {}), **changes})
             given.warnings.append(SUITED[kind])
-    with clock("deformable"), kept_memory():
+    with clock("deformable"), kept_memory(), enough_memory(NO_MEMORY):
         fit, where, reason = _fit(chosen, pair, compared, where, reason, seed, given)
         aligned_from_fixed, fixed_from_aligned = _diffeomorphic(fit, pair.grid, given.monitor)
     with clock("outputs"):

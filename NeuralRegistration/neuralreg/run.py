@@ -30,7 +30,7 @@ from .job import (
     Result,
 )
 from .points import read_pairs
-from .usage import peak_memory_mb, versions
+from .usage import enough_memory, peak_memory_mb, versions
 from .workspace import publish, workspace
 
 PATHS = ("fixed", "moving", "output", "initial_transform", "fixed_mask", "moving_mask")
@@ -148,7 +148,8 @@ def _result(job: RegistrationJob, registration: pipeline.Registration, timings: 
 def _sentences(output: Path) -> Iterator[None]:
     """Failures of the computer as sentences: a full disk, memory that does not suffice."""
     try:
-        yield
+        with enough_memory():
+            yield
     except (Cancelled, RegistrationError, BrokenPipeError):  # the last: nobody reads our progress any more
         raise
     except OSError as error:
@@ -162,9 +163,3 @@ def _sentences(output: Path) -> Iterator[None]:
         raise RegistrationError(
             f"The result cannot be written to {output} ({error}); choose another output folder."
         ) from error
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error).lower():
-            raise RegistrationError(
-                "There is not enough memory for this registration; use the preset fast, or resample or crop the images."
-            ) from error
-        raise

@@ -1,11 +1,36 @@
-"""What this process has used and what it runs on. Standard library only; nothing here names the user or the machine."""
+"""What this process has used, what it runs on, and what it says when memory ends. Standard library only; nothing here
+names the user or the machine.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from .job import RegistrationError
+
+TOO_LARGE = "There is not enough memory for volumes of this size; resample or crop them, or close other programs."
+
+
+@contextmanager
+def enough_memory(sentence: str = TOO_LARGE) -> Iterator[None]:
+    """Raises RegistrationError with `sentence` where the memory does not suffice for what is done within."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not memory_ended(error):
+            raise
+        raise RegistrationError(sentence) from error
+
+
+def memory_ended(error: Exception) -> bool:
+    """Whether there was too little memory, in the words of Python, PyTorch, its GPUs or ITK."""
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or any(w in said for w in ("allocate memory", "out of memory", "bad_alloc"))
 
 
 def peak_memory_mb() -> float:

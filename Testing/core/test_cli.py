@@ -263,3 +263,12 @@ def test_python_call_takes_paths_images_and_sitk(pair):
     assert torch.equal(registration.warped.data, again.warped.data)
     with pytest.raises(RegistrationError, match="must be a path"):
         neuralreg.register(3, fixed)
+
+
+def test_any_command_says_when_memory_ends(pair, capsys, monkeypatch):
+    def ends(_):
+        raise MemoryError
+
+    monkeypatch.setattr("neuralreg.apply.load_pair", ends)
+    assert cli.main(["apply", "t.h5", "--points", "p.csv", "-o", str(pair.folder / "q.csv")]) == 2
+    assert "not enough memory" in capsys.readouterr().err

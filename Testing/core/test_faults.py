@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import sys
 from pathlib import Path
 
@@ -213,6 +214,27 @@ def test_temporary_folders_are_private_and_removed(tmp_path, monkeypatch):
     with pytest.raises(RegistrationError):
         io.read_image(tmp_path / "scan.nii.gz")
     assert inputs(temporary) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit on memory is Linux's")
+@pytest.mark.parametrize("room_mb", [100, 300])
+def test_a_volume_that_does_not_fit_into_memory_is_not_called_damaged(tmp_path, room_mb):
+    """250 MB, which ITK's NIfTI reader holds twice: the first time and the second one end in words of their own."""
+    import resource
+
+    io.write_image(image_on(grid_of("LPS")), tmp_path / "a.nii", np.uint8)
+    data = bytearray((tmp_path / "a.nii").read_bytes()[:352])
+    struct.pack_into("<8h", data, 40, 3, 1000, 500, 500, 1, 1, 1, 1)
+    (tmp_path / "a.nii").write_bytes(data)
+    os.truncate(tmp_path / "a.nii", 352 + 250_000_000)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + room_mb * 1_000_000, before[1]))
+    try:
+        with pytest.raises(RegistrationError, match="does not fit into memory"):
+            io.read_image(tmp_path / "a.nii")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 # Numbers --------------------------------------------------------------------------------------------------------------

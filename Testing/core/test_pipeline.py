@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from neuralreg import methods, pipeline
+from neuralreg import api, methods, pipeline
 from neuralreg.image import Grid, Image, resample
 from neuralreg.job import Cancelled, Monitor, RegistrationError
 from neuralreg.metrics import tre
@@ -212,3 +212,18 @@ def test_wrong_settings_are_refused_with_a_sentence(phantom, settings, sentence)
         pytest.skip("this computer has a GPU, so asking for it is no mistake")
     with pytest.raises(RegistrationError, match=sentence):
         pipeline.register(phantom.fixed, phantom.moving, **settings)
+
+
+@pytest.mark.parametrize(
+    ("where", "said"), [("_fit", "use the preset fast"), ("_outputs", "for volumes of this size; resample or crop")]
+)
+def test_memory_that_ends_is_a_sentence_on_what_helps_at_that_stage(phantom, where, said, monkeypatch):
+    """The preset decides about the fit only; a caller from Python hears it too."""
+
+    def ends(*_):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(pipeline, where, ends)
+    quick = {"affine": "none", "options": {**SMALL["DNVF"], "iterations": [0] * len(SMALL["DNVF"]["iterations"])}}
+    with pytest.raises(RegistrationError, match=said):
+        api.register(phantom.fixed, phantom.moving, threads=1, **quick)

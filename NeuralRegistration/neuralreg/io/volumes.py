@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from ..files import alone
 from ..job import RegistrationError
+from ..usage import memory_ended
 from . import nifti
 from .headers import check_complete, check_header
 
@@ -37,9 +38,9 @@ def load_volume(name: str | Path, warn: Warn) -> sitk.Image:
         if path.is_dir():
             return _load_series(path, number)
         return _load_file(path, number, warn)
-    except MemoryError as error:
-        raise RegistrationError(f"{path} does not fit into memory; resample or crop it first.") from error
-    except (RuntimeError, OSError, ValueError) as error:
+    except (MemoryError, RuntimeError, OSError, ValueError) as error:
+        if memory_ended(error):
+            raise RegistrationError(f"{path} does not fit into memory; resample or crop it first.") from error
         if "orthonormal" in str(error):
             raise RegistrationError(SHEARED.format(path)) from error
         if any(words in str(error) for words in ("determinant is 0", "Refusing to change spacing")):
@@ -79,7 +80,8 @@ def _load_named(path: Path, name: Path, number: int | None, warn: Warn) -> sitk.
     reader.ReadImageInformation()
     size = list(reader.GetSize())
     voxel = _voxel_type(reader.GetPixelID()).itemsize * reader.GetNumberOfComponents()
-    check_complete(path, voxel * int(np.prod([int(n) for n in size], dtype=object)))
+    promised = voxel * int(np.prod([int(n) for n in size], dtype=object))
+    check_complete(path, promised)
     if len(size) < 3:
         raise RegistrationError(
             f"{path} has {len(size)} dimensions; give a volume with 3, for DICOM the folder with all slices."
@@ -91,9 +93,19 @@ def _load_named(path: Path, name: Path, number: int | None, warn: Warn) -> sitk.
         picked, number = (_pick(path, number, size[3], "volumes"), None) if size[3] > 1 else (0, number)
         reader.SetExtractIndex([0, 0, 0, picked, *[0] * (len(size) - 4)])
         reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
-    volume = _scalar(reader.Execute(), path, number)
+    volume = _scalar(_read(reader, promised), path, number)
     header = nifti.read_header(path) if path.name.lower().endswith(nifti.ENDINGS) else None
     return volume if header is None else _as_stored(volume, header, picked, path, warn)
+
+
+def _read(reader: sitk.ImageFileReader, promised: int) -> sitk.Image:
+    """What the reader gives. Raises MemoryError where a file of `promised` bytes does not fit into memory."""
+    try:
+        return reader.Execute()
+    except RuntimeError:
+        # The NIfTI library, which holds a file beside the image made of it, says no more than that it failed.
+        np.empty(2 * promised, np.uint8)
+        raise
 
 
 def _as_stored(volume: sitk.Image, header: nifti.NiftiHeader, picked: int, path: Path, warn: Warn) -> sitk.Image:
@@ -105,9 +117,14 @@ def _as_stored(volume: sitk.Image, header: nifti.NiftiHeader, picked: int, path:
         return volume
     values = sitk.GetArrayFromImage(volume)
     values[wrong] = np.nan
-    restored = sitk.GetImageFromArray(values)
-    restored.CopyInformation(volume)
-    return restored
+    return with_values(volume, values)
+
+
+def with_values(volume: sitk.Image, values: np.ndarray) -> sitk.Image:
+    """Other values (D, H, W) in the place of the volume's."""
+    changed = sitk.GetImageFromArray(values)
+    changed.CopyInformation(volume)
+    return changed
 
 
 def _scalar(volume: sitk.Image, path: Path, number: int | None) -> sitk.Image:
