@@ -1,5 +1,6 @@
 """Files ⇄ types, with SimpleITK as the oracle."""
 
+import re
 import sys
 
 import numpy as np
@@ -51,6 +52,28 @@ def test_fractions_are_no_labels(tmp_path):
     io.write_image(image_on(grid_of("LPS")), tmp_path / "a.nrrd")
     with pytest.raises(RegistrationError, match="no label map"):
         io.read_labels(tmp_path / "a.nrrd")
+
+
+def test_labels_that_are_no_numbers_are_background_with_a_warning(tmp_path):
+    """Some programs write NaN outside the brain, also into parcellations."""
+    grid = grid_of("oblique, left-handed")
+    labels = torch.zeros(1, *grid.shape)
+    labels[:, 4:], labels[:, 0] = 3.0, torch.nan
+    io.write_image(Image(labels, grid), tmp_path / "labels.nii.gz")
+    said = []
+    back = io.read_labels(tmp_path / "labels.nii.gz", said.append)
+    assert len(said) == 1 and "NaN" in said[0]
+    assert torch.equal(back.data, torch.nan_to_num(labels).int()) and back.grid.same_as(grid)
+
+
+@pytest.mark.parametrize(("old", "new"), [(rb" = ", b"="), (rb"LOCAL", b"LOCAL ")])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_metaimage_headers_in_other_handwriting(tmp_path, old, new, compressed):
+    """MetaIO reads them, so they must not be taken for incomplete files."""
+    sitk.WriteImage(io.to_sitk(image_on(grid_of("RAS"))), str(tmp_path / "a.mha"), compressed)
+    head, local, body = (tmp_path / "a.mha").read_bytes().partition(b"ElementDataFile = LOCAL")
+    (tmp_path / "b.mha").write_bytes(re.sub(old, new, head + local) + body)
+    assert torch.equal(io.read_image(tmp_path / "b.mha").data, image_on(grid_of("RAS")).data)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,7 +14,7 @@ from ..files import check_written, replacing
 from ..image import Grid, Image, Watch, resample, slabs
 from ..job import RegistrationError
 from .nifti_write import write_nifti
-from .volumes import NOWHERE, SHEARED, SKEW, Warn, load_volume, reason
+from .volumes import NOWHERE, SHEARED, SKEW, Warn, load_volume, reason, with_values
 
 SMALLEST_SIDE = 8  # voxels; below that no level of an image pyramid is left to register on
 # SimpleITK takes the level but writes the same bytes at any (2.5.7: 0.12 s, 5.9 MB for a 1 mm brain in float32).
@@ -38,6 +38,10 @@ def read_labels(path: str | Path, warn: Warn = warnings.warn) -> Image:
     volume = load_volume(path, warn)
     values = sitk.GetArrayViewFromImage(volume)
     if values.dtype.kind == "f":
+        if not np.isfinite(values).all():
+            warn(f"{path} holds NaN or infinity, which was treated as label 0.")
+            values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
+            volume = with_values(volume, values)
         if not np.array_equal(values, np.rint(values)):
             raise RegistrationError(f"{path} holds fractions, so it is no label map; give it as an image instead.")
         if np.abs(values).max() >= 2**31:
