@@ -11,8 +11,8 @@ import json
 import math
 import time
 import typing
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ class TrainingConfig:
     method: name in feedforward.NETWORKS; network: its options. initial: model whose weights to start from.
     spacing (mm) and lattice (D, H, W) are those of the network's input. training_resolution "half": in training it sees
     every second voxel only, where an iteration costs an eighth; the model works at full resolution all the same.
-    validation_subjects: how many, from the end of the list (of each group, where there are groups), are held out.
+    validation_subjects: how many, from the end of the list (of each group, where there are groups), are held out; where
+    groups are small, pairs say, whole groups are, until there are so many.
     """
 
     data: str
@@ -158,7 +159,9 @@ def _pack_of(config: TrainingConfig, output: Path, report: Callable[[dict], None
         return source
     if not (output / PACK).exists():
         found = packing.find_subjects(source)
-        arrays = packing.build_pack(found, config.packing, lambda text: report({"pack": text}))
+        _split(found, config.validation_subjects)  # raises before the work
+        fine_enough = replace(config.packing, spacing=min(config.packing.spacing, config.seen[1]))
+        arrays = packing.build_pack(found, fine_enough, lambda text: report({"pack": text}))
         packing.save_pack(output / PACK, arrays)
     return output / PACK
 
@@ -187,15 +190,25 @@ def trainer_of(config: TrainingConfig, pack: data.Pack) -> loop.Trainer:
     )
 
 
-def _split(subjects: tuple[data.Subject, ...], held_out: int) -> tuple[tuple[data.Subject, ...], ...]:
-    """Subjects to train on and subjects to validate with: the last `held_out` ones of each group."""
+def _split(subjects: Sequence[Any], held_out: int) -> tuple[tuple[Any, ...], ...]:
+    """Subjects to train on and subjects to validate with: the last `held_out` ones of each group.
+
+    Groups of less than four have nobody to spare: then the last groups are held out whole, `held_out` subjects or a few
+    more. Raises RegistrationError where somebody would be left without a partner.
+    """
     groups = [[s for s in subjects if s.group == name] for name in dict.fromkeys(s.group for s in subjects)]
-    if held_out < 2 or any(len(group) - held_out < 2 for group in groups):
-        sizes = ", ".join(str(len(group)) for group in groups)
+    whole = len(groups) > 1 and min(map(len, groups)) < 4
+    if whole:
+        count = next((n for n in range(1, len(groups)) if sum(map(len, groups[-n:])) >= held_out), len(groups))
+        training, validation = groups[:-count], groups[-count:]
+    else:
+        training, validation = ([g[part] for g in groups] for part in (slice(-held_out), slice(-held_out, None)))
+    if held_out < 2 or not training or any(len(group) < 2 for group in training + validation):
+        sizes, how = ", ".join(str(len(group)) for group in groups), "in whole groups" if whole else "of each group"
         raise RegistrationError(
-            f"{sizes} subjects, {held_out} of each group held out: training and validation need two each."
+            f"{sizes} subjects, {held_out} {how} held out: training, validation and every group need two each."
         )
-    return tuple(s for g in groups for s in g[:-held_out]), tuple(s for g in groups for s in g[-held_out:])
+    return tuple(s for g in training for s in g), tuple(s for g in validation for s in g)
 
 
 def _manifest(config: TrainingConfig, trainer: loop.Trainer, row: dict, domain: dict) -> weights.Manifest:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from neuralreg import train
+from neuralreg import train, weights
 from neuralreg.cli import main
 from neuralreg.job import RegistrationError
 from neuralreg.training import data
@@ -117,3 +117,34 @@ def test_subjects_of_every_group_are_held_out(tmp_path, subjects):
     assert {s.name for s in training} == {s.name for s in found} - {s.name for s in validation}
     with pytest.raises(RegistrationError, match="4, 4 subjects, 3 of each group"):
         train._split(found, 3)
+
+
+def test_pairs_of_ones_own_train_and_whole_pairs_are_held_out(tmp_path, subjects):
+    rows = [(0, "p"), (1, "p"), (2, "q"), (3, "q"), (4, "r"), (0, "r")]
+    found = grouped(tmp_path, subjects, rows)
+    training, validation = train._split(found, 2)
+    assert [s.group for s in training] == ["p", "p", "q", "q"]
+    assert [s.group for s in validation] == ["r", "r"]
+    settings = config(tmp_path / "p.npz", tmp_path / "out")
+    assert weights.load(train.train(settings)).manifest.training["iterations"] == 6
+    for held_out in (1, 5):
+        with pytest.raises(RegistrationError, match="2, 2, 2 subjects"):
+            train._split(found, held_out)
+    with pytest.raises(RegistrationError, match="2, 2, 1 subjects, 2 in whole groups held out"):
+        train._split(found[:5], 2)
+
+
+def test_a_subject_without_a_group_stays_with_its_like(tmp_path, subjects):
+    found = grouped(tmp_path, subjects, [(0, ""), (1, ""), (2, "a"), (3, "a")])
+    for seed in range(8):
+        first, second = _two(found, torch.Generator().manual_seed(seed))
+        assert found[first].group == found[second].group
+
+
+def test_a_network_is_not_trained_on_voxels_coarser_than_its_own(tmp_path, pack, subjects):
+    with pytest.raises(RegistrationError, match="sees 1 mm, but its pack has voxels of 2 mm: make a finer one"):
+        train.train(config(pack, tmp_path / "coarse", spacing=1.0))
+    settings = config(subjects, tmp_path / "fine", spacing=1.5, packing=Packing(2.0, align=False))
+    train.train(settings, hours=0.0)
+    packed = data.Pack.load(tmp_path / "fine" / train.PACK).subjects
+    np.testing.assert_allclose([s.grid.spacing for s in packed], 1.5, rtol=0.05)

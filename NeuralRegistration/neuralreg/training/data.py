@@ -45,7 +45,7 @@ class Pack:
     def load(cls, path: Path, spacing: float = 0.0) -> Pack:
         """Read a pack; images finer than half of `spacing` (mm) are averaged down to it.
 
-        Raises RegistrationError when the file is not a pack.
+        Raises RegistrationError when the file is not a pack, or one of larger voxels than `spacing`.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -78,6 +78,11 @@ class Pack:
 def _subject(file, name: str, spacing: float) -> Subject:
     image = torch.from_numpy(file[f"image/{name}"])[None]
     fine = Grid(tuple(image.shape[1:]), file[f"grid/{name}"])
+    if spacing and fine.spacing.max() > 1.1 * spacing:  # or a network would learn what blurred images look like
+        raise RegistrationError(
+            f"The training sees {spacing:g} mm, but its pack has voxels of {fine.spacing.max():g} mm: make a finer one "
+            f"(neuralreg pack … --spacing {spacing:g}), or choose a larger spacing."
+        )
     factors = np.maximum(np.floor(spacing / fine.spacing + 0.3), 1).astype(int)
     coarse = Image(image, fine) if factors.max() == 1 else shrunk(Image(image.float(), fine), factors)
     labels = file.get(f"labels/{name}")

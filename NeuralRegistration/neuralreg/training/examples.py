@@ -79,8 +79,6 @@ class Source:
 
 
 def _two(subjects: tuple[Subject, ...], generator: torch.Generator) -> list[int]:
-    """Two different subjects, of one group where the first has one with others in it."""
+    """Two different subjects of one group; those without a group are one, too."""
     order = torch.randperm(len(subjects), generator=generator).tolist()
-    group = subjects[order[0]].group
-    partners = [i for i in order[1:] if group and subjects[i].group == group]
-    return [order[0], (partners or order[1:])[0]]
+    return [order[0], next(i for i in order[1:] if subjects[i].group == subjects[order[0]].group)]
