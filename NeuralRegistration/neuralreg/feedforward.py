@@ -185,8 +185,11 @@ def appearance(image: Tensor, spacing: tuple[float, ...]) -> dict[str, Any]:
 def domain(images: list[dict[str, Any]], any_contrast: bool = False) -> dict[str, Any]:
     """What many appearances have in common: the range of volumes, the mean deciles and how far single images stray.
 
-    Of a model for any contrast only the volumes count.
+    Of a model for any contrast only the volumes count; of images too small to say anything, nothing does.
     """
+    images = [image for image in images if image["volume"]]
+    if not images:
+        return {}
     volumes = [image["volume"] for image in images]
     common: dict[str, Any] = {"volumes": [min(volumes), max(volumes)]}
     if any_contrast:
@@ -202,10 +205,11 @@ def unlike(manifest: Manifest, image: Tensor, spacing: tuple[float, ...], name: 
     known = manifest.domain
     if not known:
         return None
-    found = appearance(image, spacing)
+    found, brain = appearance(image, spacing), "brain" in manifest.anatomy.lower()
     low, high = known["volumes"]
     if not VOLUME_SLACK * low <= found["volume"] <= high / VOLUME_SLACK:
-        advice = "strip the skull, crop, or" if found["volume"] > high else "it may be a part only, or another organ:"
+        crop = "strip the skull, crop, or" if brain else "crop it, or"
+        advice = crop if found["volume"] > high else "it may be a part only, or another organ:"
         return (
             f"The {name} image shows {found['volume']:.0f} ml of tissue, but the model was trained on "
             f"{manifest.anatomy} ({manifest.contrast}) of {low:.0f} to {high:.0f} ml: {advice} use DNVF, "
@@ -214,9 +218,10 @@ def unlike(manifest: Manifest, image: Tensor, spacing: tuple[float, ...], name: 
     if "deciles" not in known:
         return None
     if np.abs(np.array(found["deciles"]) - np.array(known["deciles"])).max() > CONTRAST_SLACK * known["stray"]:
+        other = "the model voxelmorph_anycontrast, or " if brain else ""
         return (
             f"The contrast of the {name} image is unlike that of the model's training ({manifest.contrast}): check the "
-            "result, or use the model voxelmorph_anycontrast, or DNVF, which fits every pair by itself."
+            f"result, or use {other}DNVF, which fits every pair by itself."
         )
     return None
 

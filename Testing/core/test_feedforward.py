@@ -167,9 +167,17 @@ def test_images_unlike_the_training_get_a_sentence_that_names_the_better_choice(
     assert feedforward.unlike(manifest, 0.85 * bright_blob(), SPACING, "fixed") is None
     inverted = torch.where(bright_blob() > 0.05, 1.05 - bright_blob(), 0.0)
     assert "contrast of the moving image" in feedforward.unlike(manifest, inverted, SPACING, "moving")
-    assert "DNVF" in feedforward.unlike(manifest, inverted, SPACING, "moving")
-    assert "ml of tissue" in feedforward.unlike(manifest, bright_blob(), (2.0, 3.0, 4.0), "fixed")
+    said = feedforward.unlike(manifest, inverted, SPACING, "moving")
+    assert "DNVF" in said and "anycontrast" not in said, "that one is for brains"
+    brains = dataclasses.replace(manifest, anatomy="brain")
+    assert "voxelmorph_anycontrast, or DNVF" in feedforward.unlike(brains, inverted, SPACING, "moving")
+    for which, skull in ((manifest, False), (brains, True)):
+        said = feedforward.unlike(which, bright_blob(), (2.0, 3.0, 4.0), "fixed")
+        assert "ml of tissue" in said and ("skull" in said) is skull
     assert feedforward.unlike(MANIFEST, inverted, SPACING, "moving") is None
+    tiny = feedforward.appearance(bright_blob()[..., 8:16, 8:16, 8:16], SPACING)
+    assert feedforward.domain([tiny]) == {}, "a few hundred voxels are no domain"
+    assert feedforward.domain([tiny, *usual]) == feedforward.domain(usual)
     blind = dataclasses.replace(manifest, domain=feedforward.domain(usual, any_contrast=True))
     assert feedforward.unlike(blind, inverted, SPACING, "moving") is None
     assert "ml of tissue" in feedforward.unlike(blind, inverted, (2.0, 3.0, 4.0), "moving")

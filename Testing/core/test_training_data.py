@@ -8,6 +8,7 @@ from neuralreg import train, weights
 from neuralreg.cli import main
 from neuralreg.job import RegistrationError
 from neuralreg.training import data
+from neuralreg.training.augment import Augmentation
 from neuralreg.training.examples import _two
 from neuralreg.training.packing import Packing, build_pack, find_subjects, save_pack
 from training_setup import Executed, blob, config, pack_of
@@ -100,6 +101,12 @@ def test_label_maps_alone_are_subjects_and_the_skull_can_be_cut_away(tmp_path):
     assert set(np.unique(inner["labels/label_map_0"])) == {0, 3}
     assert inner["image/label_map_0"].size < whole["image/label_map_0"].size
     assert ((inner["image/label_map_0"] > 0) == (inner["labels/label_map_0"] > 0)).all()
+
+
+def test_a_model_of_painted_contrasts_expects_no_contrast(tmp_path, pack):
+    for changes, expects in (({}, True), ({"painted": 1.0}, False), ({"augmentation": Augmentation(tone=0.5)}, False)):
+        trainer = train.trainer_of(config(pack, tmp_path, **changes), data.Pack.load(pack))
+        assert ("deciles" in trainer.domain()) is expects
 
 
 def test_subjects_of_a_group_are_paired_within_it(tmp_path, subjects):

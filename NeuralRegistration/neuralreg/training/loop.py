@@ -100,7 +100,7 @@ class Trainer:
     def domain(self) -> dict:
         """What the training images look like, for warnings at inference."""
         looks = [appearance(s.image / 255, tuple(s.grid.spacing)) for s in self.training]
-        return domain(looks, any_contrast=self.source.augmentation.tone > 0)
+        return domain(looks, any_contrast=self.source.augmentation.tone > 0 or self.source.painted > 0)
 
     def step(self) -> dict[str, float]:
         """One iteration -> the values of the terms."""
