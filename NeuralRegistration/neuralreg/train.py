@@ -72,6 +72,25 @@ class TrainingConfig:
         object.__setattr__(self, "precision", choose("precision", self.precision, ("float32", "bfloat16")))
         resolution = choose("training resolution", self.training_resolution, ("full", "half"))
         object.__setattr__(self, "training_resolution", resolution)
+        self._check_sizes()
+        self._check_terms()
+
+    def _check_sizes(self) -> None:
+        if len(self.lattice) != 3 or min(self.lattice) < 8 or not 0.1 <= self.spacing <= 20:
+            raise RegistrationError("The lattice is three sizes of at least 8, the spacing 0.1 to 20 mm; correct them.")
+        if 2**self.objective.scales > min(self.seen[0]):
+            raise RegistrationError(f"{self.objective.scales} scales are too many for the lattice; choose fewer.")
+        if self.validation_pairs < 1:
+            raise RegistrationError("validation_pairs must be 1 or more: the best model is chosen by validation.")
+        if not (0 <= self.known <= 1 and 0 <= self.painted <= 1):
+            raise RegistrationError("known and painted are shares of the examples; choose them between 0 and 1.")
+
+    def _check_terms(self) -> None:
+        """A term without what it compares would silently not count."""
+        if "dice" in self.objective.terms and not self.labels:
+            raise RegistrationError('The term "dice" compares labels; list them, such as labels = [1, 2].')
+        if "known" in self.objective.terms and not self.known:
+            raise RegistrationError('The term "known" needs synthetic fields; say for how many, such as known = 0.5.')
 
     @property
     def seen(self) -> tuple[tuple[int, int, int], float]:
@@ -107,15 +126,28 @@ def _build(cls: type, values: dict[str, Any], what: str) -> Any:
     """A (nested) dataclass from a table of values."""
     hints = typing.get_type_hints(cls)
     values = {choose(f"entry in {what}", name, list(hints)): value for name, value in values.items()}
-    for name, value in list(values.items()):
-        if dataclasses.is_dataclass(hints[name]):
-            values[name] = _build(hints[name], value, f"[{name}]")
-        elif typing.get_origin(hints[name]) is tuple:
-            values[name] = tuple(value)
+    values = {name: _of_type(value, hints[name], name) for name, value in values.items()}
     try:
         return cls(**values)
     except TypeError as error:
         raise RegistrationError(f"Something is missing in {what} ({error}); add it.") from error
+
+
+def _of_type(value: Any, hint: Any, name: str) -> Any:
+    """`value` as the type of the entry `name`. Raises RegistrationError when it is of another."""
+    if hint is Any:
+        return value
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    table = kind is dict or dataclasses.is_dataclass(kind)
+    expected = dict if table else list | tuple if kind is tuple else int | float if kind is float else kind
+    if not isinstance(value, expected) or (isinstance(value, bool) and kind is not bool):
+        sort = "table" if table else "list" if kind is tuple else kind.__name__
+        raise RegistrationError(f'The entry "{name}" of the configuration must be of type {sort}; got {value!r}.')
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, f"[{name}]")
+    if kind is dict:
+        return {key: _of_type(item, inner[1], f"{name}.{key}") for key, item in value.items()} if inner else value
+    return tuple(_of_type(item, inner[0], name) for item in value) if kind is tuple else value
 
 
 def train(
@@ -173,7 +205,9 @@ def trainer_of(config: TrainingConfig, pack: data.Pack) -> loop.Trainer:
     torch.manual_seed(config.seed)
     network = feedforward.build(config.method, config.network)
     if config.initial:
-        network.load_state_dict(weights.load(config.initial).state)
+        _begin_with(network, config.initial)
+    if (config.painted or "dice" in config.objective.terms) and all(s.labels is None for s in training):
+        raise RegistrationError('There are no label maps in the data; give some, or do without "painted" and "dice".')
     source = Source(pack, *config.seen, config.augmentation, config.known, config.painted, config.labels)
     return loop.Trainer(
         network=network,
@@ -188,6 +222,15 @@ def trainer_of(config: TrainingConfig, pack: data.Pack) -> loop.Trainer:
         precision=config.precision,
         crew=crew,
     )
+
+
+def _begin_with(network: torch.nn.Module, initial: str) -> None:
+    try:
+        network.load_state_dict(weights.load(initial).state)
+    except RuntimeError as error:
+        raise RegistrationError(
+            f"The weights in {initial} are of another network; start from one of the same method and [network] options."
+        ) from error
 
 
 def _split(subjects: Sequence[Any], held_out: int) -> tuple[tuple[Any, ...], ...]:

@@ -185,6 +185,41 @@ def test_a_checkpoint_that_is_none_of_this_training_gets_a_sentence_and_executes
     assert not (tmp_path / "trap").exists()
 
 
+def test_a_start_that_cannot_be_gets_a_sentence(pack, tmp_path, monkeypatch):
+    trained = train.train(config(pack, tmp_path / "first"))
+    train.train(config(pack, tmp_path / "second", initial=str(trained)), hours=0.0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    wrong = [
+        ({"initial": str(trained), "network": SMALL | {"width": 0.25}}, "of another network"),
+        ({"initial": str(tmp_path / "none.pt")}, "no model at"),
+        ({"device": "cuda"}, 'device "cuda" cannot be used'),
+    ]
+    for changes, words in wrong:
+        with pytest.raises(RegistrationError, match=words):
+            train.train(config(pack, tmp_path / "third", **changes))
+
+
+def test_label_maps_that_are_asked_for_must_be_there(pack, tmp_path):
+    found = data.Pack.load(pack)
+    bare = data.Pack(tuple(dataclasses.replace(s, labels=None) for s in found.subjects), found.centre)
+    settings = config(pack, tmp_path, painted=0.5)
+    assert train.trainer_of(settings, found).source.painted == 0.5
+    with pytest.raises(RegistrationError, match="no label maps in the data"):
+        train.trainer_of(settings, bare)
+
+
+def test_an_example_without_what_is_compared_teaches_nothing(pack, tmp_path):
+    """Supervised alone: half of the examples have no known field."""
+    settings = config(pack, tmp_path, known=0.5, objective=Objective({"known": 1.0}, scales=1, squarings=2))
+    manifest = weights.load(train.train(settings)).manifest
+    assert manifest.training["iterations"] > 0 and "train known" in manifest.training["validation"]
+    example = dataclasses.replace(train.trainer_of(settings, data.Pack.load(pack)).source, known=0.0).example(
+        data.Pack.load(pack).subjects, torch.Generator().manual_seed(0)
+    )
+    total, _ = settings.objective(example, torch.ones(1, 3, 9, 9, 9, requires_grad=True))
+    assert float(total) == 0.0 and total.requires_grad
+
+
 TENSORBOARD_CONFIG = """
 data = {data!r}
 output = {output!r}
@@ -260,10 +295,26 @@ def test_configurations_that_come_along_are_valid(name):
         ("data = 'a'\noutput = 'b'\n[objective]\nterms = {lncd = 1}", 'did you mean "lncc"'),
         ("data = 'a'", "missing"),
         ("data = ", "cannot be read"),
+        ("[objective]\noptions = {lncc = {windw = 3}}", 'did you mean "window"'),
+        ("[objective]\noptions = {dice = {window = 3}}", "similarity with options"),
+        ("[objective]\nterms = {}", "needs terms"),
+        ("[objective]\nterms = {lncc = '1'}", '"terms.lncc" of the configuration must be of type float'),
+        ("[objective]\nscales = 7", "too many for the lattice"),
+        ("[objective]\nterms = {lncc = 1, dice = 1}", "labels = "),
+        ("[objective]\nterms = {lncc = 1, known = 1}", "known = 0.5"),
+        ("schedule = 10", '"schedule" of the configuration must be of type table'),
+        ("[schedule]\niterations = '10'", '"iterations" of the configuration must be of type int'),
+        ("[schedule]\nvalidate_every = 0", "validate_every must be 1"),
+        ("validation_pairs = 0", "validation_pairs must be 1"),
+        ("lattice = [17, 17]", "three sizes"),
+        ("lattice = 17", '"lattice" of the configuration must be of type list'),
+        ("spacing = 0", "three sizes"),
+        ("known = 2", "between 0 and 1"),
     ],
 )
 def test_wrong_configurations_get_a_sentence(tmp_path, text, words):
-    (tmp_path / "c.toml").write_text(text)
+    complete = text if "data" in text else "data = 'a'\noutput = 'b'\n" + text
+    (tmp_path / "c.toml").write_text(complete)
     with pytest.raises(RegistrationError, match=words):
         load_config(tmp_path / "c.toml")
     with pytest.raises(RegistrationError, match="no configuration"):

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ..devices import choose_device
+
 
 @dataclass(frozen=True)
 class Crew:
@@ -43,7 +45,11 @@ class Crew:
         return self.rank == 0
 
     def device(self, wanted: str) -> str:
-        return f"cuda:{self.local}" if self.size > 1 and wanted == "cuda" else wanted
+        """The device of this process. Raises RegistrationError when it is not there."""
+        if self.size > 1 and wanted == "cuda":
+            return f"cuda:{self.local}"
+        found, _ = choose_device(wanted)
+        return wanted if wanted.startswith("cuda:") else found
 
     def average_gradients(self, network: nn.Module) -> None:
         if self.size == 1:

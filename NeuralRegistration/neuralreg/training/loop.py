@@ -45,6 +45,10 @@ class Schedule:
     checkpoint_minutes: float = 1.0
     patience: int = 0
 
+    def __post_init__(self):
+        if self.validate_every < 1:
+            raise RegistrationError("validate_every must be 1 or more: the best model is chosen by validation.")
+
     def rate_at(self, iteration: int) -> float:
         rise = min(1.0, (iteration + 1) / max(self.warmup, 1))
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, iteration / max(self.iterations, 1))))

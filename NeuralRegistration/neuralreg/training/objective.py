@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from .. import losses
 from ..feedforward import displacements
-from ..job import choose
+from ..job import RegistrationError, choose
 from ..sampling import jacobian_determinant, resize, warp
 from .examples import Example
 
@@ -24,7 +25,7 @@ class Objective:
     `symmetric`, over both directions of a diffeomorphic field. "smoothness" and "bending" weigh the network's field,
     "folding" the displacement, "dice" warped labels, "known" the distance in voxels to a synthetic field.
 
-    options: keyword arguments by name of a similarity. Raises RegistrationError for an unknown term.
+    options: keyword arguments by name of a similarity. Raises RegistrationError for an unknown term or option.
     """
 
     terms: dict[str, float] = field(default_factory=lambda: {"lncc": 1.0, "smoothness": 0.3})
@@ -35,9 +36,10 @@ class Objective:
     squarings: int = 6
 
     def __post_init__(self):
-        for table in ("terms", "options"):
-            named = {choose("loss term", name, TERMS): value for name, value in getattr(self, table).items()}
-            object.__setattr__(self, table, named)
+        if self.scales < 1 or not self.terms:
+            raise RegistrationError("An objective needs terms and at least one scale; say which.")
+        object.__setattr__(self, "terms", {choose("loss term", name, TERMS): v for name, v in self.terms.items()})
+        object.__setattr__(self, "options", dict(_known_options(*item) for item in self.options.items()))
 
     def __call__(self, example: Example, network_field: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Total and its terms; `network_field` is what the network said of the example."""
@@ -57,7 +59,9 @@ class Objective:
             values["dice"] = losses.dice(example.fixed_labels, warp(example.moving_labels, there))
         if "known" in self.terms and example.velocity is not None:
             values["known"] = distance(network_field, example.velocity, example.fixed)
-        total = sum(weight * values[name] for name, weight in self.terms.items() if name in values)
+        # An example may have nothing that the terms compare, no labels say; then it teaches nothing.
+        nothing = 0.0 * values["smoothness"]
+        total = sum((weight * values[name] for name, weight in self.terms.items() if name in values), nothing)
         return total, {name: float(value.detach()) for name, value in values.items()}
 
     def _similarity(self, name: str, example: Example, there: Tensor, back: Tensor | None) -> Tensor:
@@ -73,6 +77,13 @@ class Objective:
                 fixed, warped = F.avg_pool3d(fixed, 2), F.avg_pool3d(warped, 2)
             total = total + similarity(fixed, warped, content(fixed), **self.options.get(name, {}))
         return total / self.scales
+
+
+def _known_options(term: str, options: dict) -> tuple[str, dict]:
+    """Name and options of a similarity as it knows them. Raises RegistrationError."""
+    name = choose("similarity with options", term, list(losses.SIMILARITIES))
+    known = list(inspect.signature(losses.SIMILARITIES[name]).parameters)[3:]  # behind fixed, warped, weight
+    return name, {choose(f"option of {name}", key, known): value for key, value in options.items()}
 
 
 def content(image: Tensor) -> Tensor:
