@@ -128,7 +128,8 @@ def _guiding(path: str | Path, job: RegistrationJob, run_dir: Path) -> int:
 def read_landmarks(path: str | Path) -> tuple[Tensor, Tensor]:
     """Fixed and moving points (3, n) float64 in LPS mm from a CSV file.
 
-    The columns are fixed_x … moving_z; any other two prefixes count as fixed and moving in the order of the columns.
+    The columns are fixed_x … moving_z, in capitals or not; any other two prefixes count as fixed and moving in the
+    order of the columns.
     Raises RegistrationError when the file cannot be read as such.
     """
     path = Path(path)
@@ -136,7 +137,9 @@ def read_landmarks(path: str | Path) -> tuple[Tensor, Tensor]:
         raise RegistrationError(f"There is no landmark file {path}; check the path.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, skipinitialspace=True))
+            reader = csv.DictReader(file, skipinitialspace=True)
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            rows = list(reader)
         prefixes = _prefixes(rows[0]) if rows else []
         if len(prefixes) != 2:
             raise ValueError("it needs the columns fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z")

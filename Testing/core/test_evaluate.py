@@ -82,6 +82,8 @@ def test_columns_of_other_names_count_in_their_order(folder):
     swapped = [",".join(r.split(",")[3:] + r.split(",")[:3]) for r in (header, *rows)]
     renamed.write_text("\n".join(swapped))
     assert bool((evaluate.read_landmarks(renamed)[0] == first[0]).all())  # names before order
+    renamed.write_text("\n".join([renamed.read_text().splitlines()[0].upper(), *renamed.read_text().splitlines()[1:]]))
+    assert bool((evaluate.read_landmarks(renamed)[0] == first[0]).all())  # in capitals too
 
 
 @pytest.mark.parametrize(
