@@ -150,6 +150,8 @@ def _coordinate_columns(header: list[str] | None, rows: list[list[str]]) -> tupl
         found = [_column(header, (n, f"{n}_mm", f"{n} (mm)", f"{n} [mm]", f"{n}_lps", f"{n}_ras")) for n in names]
         if None not in found:
             return tuple(found), ras or all("ras" in header[c].lower() for c in found)
+    if _column(header, ("i",)) is not None and _column(header, ("j",)) is not None:
+        raise ValueError("its columns i, j, k count voxels")
     if len(header) == 3:
         return (0, 1, 2), "ras" in " ".join(header).lower()
     raise ValueError("its header names no columns x, y, z")

@@ -101,6 +101,7 @@ def test_any_file_type_to_any_other(tmp_path, first, second):
         ("p.mrk.json", '{"markups": [{"coordinateSystem": "IJK", "controlPoints": [{"position": [1, 2, 3]}]}]}'),
         ("p.mrk.json", '{"markups": [{"coordinateUnits": "voxel", "controlPoints": [{"position": [1, 2, 3]}]}]}'),
         ("p.mrk.json", '{"markups": [{"controlPoints": null}]}'),
+        ("p.csv", "i,j,k\n1,2,3\n"),
         ("p.txt", "1,2,3\n"),
     ],
 )
