@@ -71,11 +71,12 @@ class Grid:
         return self.world_from_index[:3, :3] @ ((np.array(self.size) - 1) / 2) + self.origin
 
     def same_as(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
-        """Whether both grids put every voxel at the same place, within `tolerance_mm`."""
+        """Whether both grids put every voxel at the same place, within `tolerance_mm` and a tenth of a voxel."""
         if self.shape != other.shape:
             return False
         corners = np.array([[*(np.array(c) * (np.array(self.size) - 1)), 1.0] for c in np.ndindex(2, 2, 2)])
-        return bool(np.abs((self.world_from_index - other.world_from_index) @ corners.T).max() <= tolerance_mm)
+        apart = np.abs((self.world_from_index - other.world_from_index) @ corners.T).max()
+        return bool(apart <= min(tolerance_mm, 0.1 * self.spacing.min()))
 
     def points(self, first: int = 0, last: int | None = None) -> Tensor:  # -> (3, d, H, W) float64 LPS mm
         """World coordinates of the voxels in slices `first` to `last` (all of them by default)."""

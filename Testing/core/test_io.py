@@ -226,6 +226,22 @@ def test_a_picture_in_colours_is_no_displacement_field(tmp_path):
         io.read_transform(tmp_path / "rgb.nrrd")
 
 
+def test_a_mask_beside_its_image_by_a_small_voxel_lies_on_another_grid():
+    """Of mice and of cells, whose voxels measure micrometres."""
+    grid = Grid.from_parts((10, 12, 14), (0, 0, 0), (0.006, 0.006, 0.006))
+    mask = Image(torch.zeros(1, *grid.shape), grid.cropped((1, 0, 0), (11, 12, 14)))
+    mask.data[0, 4:8, 4:8, 4:8] = 1.0
+    said = []
+    moved = io.resampled_mask(mask, grid, "mask", said.append)
+    assert said and torch.equal(moved.data.roll(-1, 3), mask.data)
+
+
+@pytest.mark.parametrize("kind", [sitk.sitkComplexFloat32, sitk.sitkLabelUInt8])
+def test_sitk_images_without_real_numbers_are_a_sentence(kind):
+    with pytest.raises(RegistrationError, match="real number"):
+        io.from_sitk(sitk.Image([9, 9, 9], kind))
+
+
 def test_mask_on_another_grid_is_resampled_and_said():
     whole = grid_of("LPS", (20, 20, 20))
     part = Grid.from_parts((10, 20, 20), whole.origin, whole.spacing)

@@ -161,6 +161,9 @@ def from_sitk(volume: sitk.Image) -> Image:
     """The `Image` of a 3D SimpleITK image, in its own integer type or float32. Raises RegistrationError."""
     if volume.GetDimension() != 3:
         raise RegistrationError(f"The image has {volume.GetDimension()} dimensions; give one volume with 3.")
+    named = sitk.GetPixelIDValueAsString(volume.GetPixelID())
+    if "complex" in named or "label" in named:  # ITK ends the whole process when asked for the values of a label map
+        raise RegistrationError(f"The image holds {named} values; give one with a real number in each voxel.")
     kind = sitk.GetArrayViewFromImage(volume).dtype
     return _image(volume, np.float32 if kind.kind == "f" else LABEL_TYPES.get(kind, kind))
 
