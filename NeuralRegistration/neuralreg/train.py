@@ -170,8 +170,8 @@ def train(
     trainer = trainer_of(config, pack)
 
     def note(row: dict) -> None:
-        with (output / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(row) + "\n")
+        # Whole, not appended: what is done again after an interruption would stand in it twice.
+        (output / LOG).write_text("".join(json.dumps(row) + "\n" for row in trainer.history), encoding="utf-8")
         report(row)
 
     domain = trainer.domain()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import pickle
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -136,11 +137,24 @@ def _possible(manifest: Manifest) -> Manifest:
     """The manifest with its lattice as a tuple. Raises ValueError or TypeError for values that cannot be."""
     if not isinstance(manifest.network, dict) or not isinstance(manifest.format, int):
         raise TypeError("its network or format is none")
+    if not all(isinstance(getattr(manifest, f.name), str) for f in fields(Manifest) if f.type == "str"):
+        raise TypeError("one of its names is none")
     if not 0 < manifest.spacing < 100 or not 0 <= manifest.squarings <= 32:
         raise ValueError("its spacing or squarings are none")
     if sorted({"R": "L", "A": "P", "I": "S"}.get(letter, letter) for letter in manifest.orientation) != list("LPS"):
         raise ValueError("its orientation is none")
+    _check_domain(manifest.domain)
     return replace(manifest, lattice=_lattice(manifest.lattice))
+
+
+def _check_domain(domain: dict[str, Any]) -> None:
+    """Raise ValueError or TypeError unless it is empty or as feedforward.domain makes it."""
+    volumes, deciles = domain.get("volumes", ()), domain.get("deciles", ())
+    stray = [domain["stray"]] if "stray" in domain else []
+    if (len(volumes), len(deciles), len(stray)) not in ((0, 0, 0), (2, 0, 0), (2, 9, 1)):
+        raise ValueError("its domain is none")
+    if not math.isfinite(sum([*volumes, *deciles, *stray])) or (domain and not volumes):
+        raise ValueError("its domain is none")
 
 
 def _lattice(sizes: Any) -> tuple[int, int, int]:

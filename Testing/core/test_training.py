@@ -11,6 +11,7 @@ import pytest
 import torch
 from child import start, two_processes
 from neuralreg import train, weights
+from neuralreg.cli import main
 from neuralreg.commands.training import _Bar as Bar
 from neuralreg.feedforward import displacements
 from neuralreg.image import Grid
@@ -58,6 +59,17 @@ def test_training_resumes_bit_for_bit(pack, tmp_path):
         assert [row[part] for row in whole["history"]] == [row[part] for row in halves["history"]]
     models = [weights.load(tmp_path / name / train.MODEL).manifest.sha256 for name in ("whole", "halves")]
     assert models[0] == models[1]
+
+
+def test_the_log_has_every_validation_once_also_where_iterations_were_done_again(pack, tmp_path):
+    settings = config(pack, tmp_path, schedule=Schedule(iterations=6, validate_every=3, checkpoint_minutes=60.0))
+    with pytest.raises(KeyboardInterrupt):
+        train.train(settings, tick=InterruptAfter(5))
+    assert not (tmp_path / train.CHECKPOINT).exists(), "the third iteration will be done again"
+    train.train(settings)
+    rows = [json.loads(line) for line in (tmp_path / train.LOG).read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [3, 6]
+    assert all(row["iterations per second"] > 0 for row in rows)
 
 
 def test_two_processes_train_one_network(pack, tmp_path):
@@ -218,6 +230,15 @@ def test_an_example_without_what_is_compared_teaches_nothing(pack, tmp_path):
     )
     total, _ = settings.objective(example, torch.ones(1, 3, 9, 9, 9, requires_grad=True))
     assert float(total) == 0.0 and total.requires_grad
+
+
+def test_a_training_that_ends_before_its_first_validation_names_no_model(pack, tmp_path, capsys):
+    (tmp_path / "c.toml").write_text(TENSORBOARD_CONFIG.format(data=str(pack), output=str(tmp_path / "out")))
+    assert main(["train", str(tmp_path / "c.toml"), "--hours", "0"]) == 0
+    said = capsys.readouterr()
+    assert not said.out and "call again" in said.err
+    assert main(["train", str(tmp_path / "c.toml")]) == 0
+    assert Path(capsys.readouterr().out.strip()).exists()
 
 
 TENSORBOARD_CONFIG = """

@@ -96,7 +96,8 @@ def test_other_checkpoints_are_refused_with_a_sentence(tmp_path, content):
 @pytest.mark.parametrize(
     "change",
     [{"lattice": 5}, {"lattice": [9, 9]}, {"spacing": "2"}, {"spacing": 0}, {"network": []}, {"orientation": "LPP"}]
-    + [{"format": "1"}, {"squarings": None}],
+    + [{"format": "1"}, {"squarings": None}, {"anatomy": 5}, {"domain": ["brain"]}, {"domain": {"volumes": "large"}}]
+    + [{"domain": {"volumes": [1, 2], "deciles": [0.5]}}, {"domain": {"deciles": [0.1] * 9, "stray": 0.1}}],
 )
 def test_a_manifest_that_cannot_be_is_refused_with_a_sentence(saved, change):
     path, _ = saved

@@ -51,7 +51,11 @@ def _train(options: argparse.Namespace) -> None:
                 if writer and isinstance(value, float):
                     writer.add_scalar(name, value, row["iteration"])
 
-        print(train(config, report, options.hours, bar if sys.stderr.isatty() else lambda iteration: None))
+        model = train(config, report, options.hours, bar if sys.stderr.isatty() else lambda iteration: None)
+    if model.exists():
+        print(model)
+    else:
+        print("There is no model before the first validation; call again to go on.", file=sys.stderr)
 
 
 class _Bar:

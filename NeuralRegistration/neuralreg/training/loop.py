@@ -209,6 +209,7 @@ def _resume(trainer: Trainer, checkpoint: Path) -> None:
 
 def _validated(trainer: Trainer, sums: dict[str, list[float]]) -> dict:
     row = {"iteration": trainer.iteration, "seconds": round(trainer.seconds)}
+    row["iterations per second"] = round(trainer.iteration / max(trainer.seconds, 1e-6), 3)
     row |= {f"train {name}": round(sum(v) / len(v), 5) for name, v in sums.items()}
     values = trainer.validate()
     row |= {name: round(value, 5) for name, value in values.items()}
