@@ -46,14 +46,15 @@ class Level:
 
 @dataclass(frozen=True)
 class Energy:
-    """What is minimised: scaled similarity + smoothness · mean‖∇u‖² + volume · mean (log J)² + folding · mean
-    relu(margin − J) + landmark weight · mean distance of landmark pairs, with the whole displacement u and J its
-    determinant.
+    """What is minimised: scaled similarity + smoothness · mean‖∇u‖² + bending · mean‖∇²u‖² + volume · mean (log J)² +
+    folding · mean relu(margin − J) + landmark weight · mean distance of landmark pairs, with the whole displacement u
+    and J its determinant.
     """
 
     similarity: str = "lncc"
     smoothness: float = 1.0
     volume: float = 0.3
+    bending: float = 0.0
     folding: float = 0.0
     folding_margin: float = 0.1
     landmark_weight: float = 0.0
@@ -64,7 +65,11 @@ class Energy:
         return SCALES.get(self.similarity, 1.0) * losses.SIMILARITIES[self.similarity](fixed, warped, weight)
 
     def regularise(self, displacement: Tensor, spacing: Tensor) -> Tensor:
-        energy = self.smoothness * losses.smoothness(displacement, spacing)
+        energy = displacement.new_zeros(())
+        if self.smoothness:
+            energy = energy + self.smoothness * losses.smoothness(displacement, spacing)
+        if self.bending:
+            energy = energy + self.bending * losses.bending(displacement, spacing)
         if not (self.volume or self.folding):
             return energy
         return energy + losses.mean_over_jacobian(displacement, self._penalty)

@@ -1,5 +1,6 @@
 """Every loss against a plain float64 reference, its gradient against finite differences."""
 
+import itertools
 import math
 
 import numpy as np
@@ -180,6 +181,42 @@ def test_smoothness_and_bending_of_known_fields():
     assert float(losses.bending(linear)) == pytest.approx(0)
     spacing = torch.tensor([2.0, 1.0, 1.0])  # in mm: u_y is half as steep along x
     assert float(losses.smoothness(linear, spacing)) == pytest.approx(0.0625 / 3)
+    bowl = torch.zeros(1, 3, 8, 9, 10)
+    bowl[0, 0] = 0.25 * x.square()  # ∂²u_x/∂x² = 0.5
+    assert float(losses.bending(bowl)) == pytest.approx(0.25 / 3)
+    twisted = torch.zeros(1, 3, 8, 9, 10)
+    twisted[0, 2] = 0.5 * x * torch.arange(9.0).view(1, 9, 1)  # ∂²u_z/∂x∂y = 0.5, and once more as ∂²/∂y∂x
+    assert float(losses.bending(twisted)) == pytest.approx(2 * 0.25 / 3)
+    step = 2 ** (1 / 3)  # mm: the mean spacing
+    assert float(losses.bending(bowl, spacing)) == pytest.approx((0.5 * 2 / (2 * 2) * step) ** 2 / 3)
+    assert float(losses.bending(twisted, spacing)) == pytest.approx(2 * (0.5 / 2 * step) ** 2 / 3)
+
+
+def roughness(displacement, spacing, order):
+    """Means of squared derivatives of that order in mm, a component and axis at a time."""
+    total, step = 0.0, spacing.prod() ** (1 / 3)
+    for axes in itertools.product((2, 3, 4), repeat=order):
+        for x in range(3):
+            steps = displacement[:, x] * spacing[x] * step ** (order - 1)
+            for axis in axes:
+                steps = steps.diff(dim=axis - 1) / spacing[4 - axis]
+            total = total + steps.square().mean() / 3
+    return total
+
+
+@pytest.mark.parametrize("voxels", [1, 3 * 7 * 8, 10**6])
+@pytest.mark.parametrize(("penalty", "order"), [(losses.smoothness, 1), (losses.bending, 2)])
+def test_roughness_is_the_same_slab_by_slab(penalty, order, voxels, monkeypatch):
+    """Value and gradient are those of all voxels at once, in one slab or in many."""
+    monkeypatch.setattr(sampling, "SLAB_VOXELS", voxels)
+    random, spacing = torch.Generator().manual_seed(0), torch.tensor([0.7, 1.3, 3.0], dtype=torch.float64)
+    displacement = torch.randn(1, 3, 11, 7, 8, generator=random, dtype=torch.float64).requires_grad_()
+    found, expected = penalty(displacement, spacing), roughness(displacement, spacing, order)
+    assert torch.allclose(found, expected) and bool(expected > 0)
+    ours, theirs = (torch.autograd.grad(3 * value, displacement)[0] for value in (found, expected))
+    assert torch.allclose(ours, theirs)
+    flat = displacement[:, :, :2, :1].detach()  # too few voxels for differences across them
+    assert bool(torch.isfinite(penalty(flat, spacing)))
 
 
 def test_volume_change_is_blind_to_direction_and_pulls_folds_back():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 
 import torch
@@ -18,26 +20,49 @@ def smoothness(displacement: Tensor, spacing: Tensor | None = None) -> Tensor:
     `spacing` (3,) in mm, x y z, makes the gradient that of millimetres on a lattice whose voxels are no cubes.
     """
     scale = displacement.new_ones(3) if spacing is None else spacing
-    return _Roughness.apply(displacement, torch.stack([scale / along for along in scale.flip(0)]))
+    return _Roughness.apply(displacement, [((axis,), (scale / scale[4 - axis]).square()) for axis in (2, 3, 4)])
+
+
+def bending(displacement: Tensor, spacing: Tensor | None = None) -> Tensor:
+    """Mean of ‖∇²u‖², the bending energy, which leaves affine parts free (Rueckert 1999); u in voxels -> (), no unit.
+
+    Second derivatives are changes of strain from one voxel to the next. `spacing` (3,) in mm, x y z, as in
+    `smoothness`, makes them changes over a way of the mean spacing, whichever way.
+    """
+    scale = displacement.new_ones(3) if spacing is None else spacing
+    step, terms = scale.prod() ** (1 / 3), []
+    for first, second in itertools.combinations_with_replacement((2, 3, 4), 2):
+        weight = (scale * step / (scale[4 - first] * scale[4 - second])).square()
+        terms.append(((first, second), weight if first == second else 2 * weight))
+    return _Roughness.apply(displacement, terms)
 
 
 class _Roughness(torch.autograd.Function):
-    """Slab by slab and with the gradient at once: what autograd keeps of it would be three fields as large as u, and
-    most of its time the way to the memory and back."""
+    """Sum of means of squared differences. A term is the axes along which differences are taken, one after another, and
+    the weights (3,) of x, y, z.
+
+    Slab by slab and with the gradient at once: what autograd keeps of a term would be three fields as large as u, and
+    most of its time the way to the memory and back.
+    """
 
     @staticmethod
-    def forward(ctx, displacement: Tensor, ratios: Tensor) -> Tensor:  # ratios: (3, 3), of steps along z, y, x
+    def forward(ctx, displacement: Tensor, terms: list[tuple[tuple[int, ...], Tensor]]) -> Tensor:
         total, gradient = displacement.new_zeros(()), torch.zeros_like(displacement)
+        sizes = displacement.shape
         for first, last, _, _ in slabs_with_neighbours(displacement):
-            for dim, ratio in zip((2, 3, 4), ratios, strict=True):
-                end = min(last + 1, displacement.shape[2]) if dim == 2 else last
-                steps = displacement[:, :, first:end].diff(dim=dim)
-                count = displacement.numel() // displacement.shape[dim] * (displacement.shape[dim] - 1)
-                pull = steps * (2 * ratio.square() / max(count, 1)).view(1, 3, 1, 1, 1)
+            for axes, weights in terms:
+                end = min(last + axes.count(2), sizes[2])
+                count = math.prod(max(n - axes.count(axis), 1) for axis, n in enumerate(sizes) if axis > 1)
+                steps = displacement[:, :, first:end]
+                if any(steps.shape[axis] <= axes.count(axis) for axis in axes):
+                    continue
+                for axis in axes:
+                    steps = steps.diff(dim=axis)
+                pull = steps * (weights * (2 / (3 * count))).view(1, 3, 1, 1, 1)
                 total += (pull * steps).sum() / 2
-                part = gradient[:, :, first:end]
-                part.narrow(dim, 1, steps.shape[dim]).add_(pull)
-                part.narrow(dim, 0, steps.shape[dim]).sub_(pull)
+                for axis in axes:
+                    pull = _taken_back(pull, axis)
+                gradient[:, :, first:end] += pull
         ctx.save_for_backward(gradient)
         return total
 
@@ -47,13 +72,11 @@ class _Roughness(torch.autograd.Function):
         return ctx.saved_tensors[0] * factor, None
 
 
-def bending(displacement: Tensor) -> Tensor:
-    """Mean of ‖∇²u‖², the bending energy, which leaves affine parts free; 1/voxels² -> ()."""
-    energy = displacement.new_zeros(())
-    for first in (2, 3, 4):
-        for second in (2, 3, 4):
-            energy = energy + displacement.diff(dim=first).diff(dim=second).square().mean()
-    return energy
+def _taken_back(steps: Tensor, axis: int) -> Tensor:
+    """The adjoint of `diff` along an axis: one voxel longer again."""
+    padding = [0] * 6
+    padding[2 * (4 - axis) : 2 * (4 - axis) + 2] = 1, 1
+    return F.pad(steps, padding).diff(dim=axis).neg_()
 
 
 def folding(determinant: Tensor, margin: float = 0.0) -> Tensor:

@@ -43,6 +43,7 @@ class DNVF:
         ("encoded",), "network of each stage: encoded or siren (the last entry repeats)"
     )
     smoothness: float = option(0.3, "weight of the smoothness of the displacement", 0, 1000)
+    bending: float = option(0.0, "weight of the bending of the displacement; even stretching is free", 0, 1000)
     volume: float = option(0.3, "weight of local changes of volume", 0, 1000)
     folding: float = option(0.0, "weight of the penalty on folds", 0, 10000)
     landmark_weight: float = option(0.1, "pull of the landmark pairs, where some are given", 0, 1000)
@@ -115,7 +116,8 @@ class DNVF:
         """Fit the pair; the fit's `chain` is aligned_from_fixed and its inverse, in voxels of the finest lattice."""
         from ..optimise import Energy, Fit
 
-        energy = Energy(similarity, self.smoothness, self.volume, self.folding, landmark_weight=self.landmark_weight)
+        weights = {name: getattr(self, name) for name in ("smoothness", "bending", "volume", "folding")}
+        energy = Energy(similarity, **weights, landmark_weight=self.landmark_weight)
         fit = Fit(pair.images(device), energy, monitor, knots=self.knots, squarings=self.squarings)
         stages = self._stages(fit)
         total = sum(fit.cost(level) for _, levels in stages for level in levels)
