@@ -91,12 +91,14 @@ class DNVF:
             "smoothness": 0.4,
             "volume": 0.4,
         },
-        # Lungs move smoothly, and what CT shows between their vessels is mostly noise.
+        # Lungs move smoothly and stretch a good deal; what CT shows between their vessels is mostly noise.
         "ct": {
             "velocity_factors": (4.0, 3.0, 2.0),
             "knots": 2.0,
             "iterations": (60, 40, 15),
-            "smoothness": 1.0,
+            "windows": (7, 7, 7),
+            "smoothness": 0.5,
+            "bending": 15.0,
             "volume": 0.4,
         },
     }
