@@ -43,7 +43,7 @@ def register(fixed: Volume, moving: Volume, method: str = "DNVF", **settings: An
     if settings.get("landmarks") is not None:
         settings["landmarks"] = _landmarks(*settings["landmarks"])
     for note in notes:
-        warnings.warn(note, stacklevel=2)
+        warnings.warn(note, stacklevel=3)  # whoever called, past the decorator
     result = pipeline.register(fixed_image, moving_image, method, **settings)
     return replace(result, warnings=[*notes, *result.warnings])
 
