@@ -175,6 +175,11 @@ def test_images_unlike_the_training_get_a_sentence_that_names_the_better_choice(
         said = feedforward.unlike(which, bright_blob(), (2.0, 3.0, 4.0), "fixed")
         assert "ml of tissue" in said and ("skull" in said) is skull
     assert feedforward.unlike(MANIFEST, inverted, SPACING, "moving") is None
+    alike = dataclasses.replace(
+        manifest, domain=feedforward.domain([feedforward.appearance(bright_blob(), SPACING)] * 4)
+    )
+    assert feedforward.unlike(alike, 0.94 * bright_blob(), SPACING, "fixed") is None
+    assert "contrast" in feedforward.unlike(alike, inverted, SPACING, "fixed")
     tiny = feedforward.appearance(bright_blob()[..., 8:16, 8:16, 8:16], SPACING)
     assert feedforward.domain([tiny]) == {}, "a few hundred voxels are no domain"
     assert feedforward.domain([tiny, *usual]) == feedforward.domain(usual)
