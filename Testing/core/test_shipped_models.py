@@ -1,6 +1,7 @@
 """The weights that come along: listed, described, small, from data that allow it; they say what they do not know."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,6 +58,15 @@ def test_a_file_that_is_no_model_is_not_listed(tmp_path, capsys):
     assert main(["models", str(SHIPPED[0]), str(tmp_path / "bad.pt")]) == 2
     said = capsys.readouterr()
     assert not said.out and "is not a model" in said.err and said.err.count("\n") == 1
+
+
+def test_a_broken_file_of_ones_own_does_not_hide_the_others(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    (tmp_path / ".neuralreg" / "models").mkdir(parents=True)
+    (tmp_path / ".neuralreg" / "models" / "mine.pt").write_bytes(b"PK\x03\x04 no model")
+    assert main(["models"]) == 0
+    said = capsys.readouterr()
+    assert all(f"{path.stem}:" in said.out for path in SHIPPED) and "mine.pt" in said.err
 
 
 @pytest.mark.parametrize(("spacing", "words"), [(6.0, "ml of tissue"), (4.7, "contrast of the fixed image")])

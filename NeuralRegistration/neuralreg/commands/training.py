@@ -130,8 +130,14 @@ def _models(options: argparse.Namespace) -> None:
     from ..methods.start import known_models
     from ..weights import load
 
-    paths = [Path(file) for file in options.files] or known_models()
-    manifests = {str(path): load(path).manifest for path in paths}
+    manifests = {}
+    for path in [Path(file) for file in options.files] or known_models():
+        try:
+            manifests[str(path)] = load(path).manifest
+        except RegistrationError as error:
+            if options.files:
+                raise
+            print(f"neuralreg: {error}", file=sys.stderr)  # one broken file must not hide the others
     if options.json:
         print(json.dumps({path: asdict(manifest) for path, manifest in manifests.items()}, indent=2))
         return
