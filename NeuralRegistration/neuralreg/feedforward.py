@@ -28,9 +28,8 @@ WORLD = {"L": (0, 1.0), "R": (0, -1.0), "P": (1, 1.0), "A": (1, -1.0), "S": (2, 
 # How far beyond its training a model may be used without a word: T1 brains of another scanner stray twice as far as
 # those of the training set, FLAIR and T2 three to four times.
 VOLUME_SLACK, CONTRAST_SLACK = 0.7, 2.5
-SMALLEST_STRAY = (
-    0.03  # of deciles; another sampling alone moves them by 0.05 (T1 brains at 2 and 4 mm) to 0.06 (phantoms)
-)
+# Of deciles: another sampling alone moves them by 0.05 (T1 brains at 2 and 4 mm) to 0.06 (phantoms).
+SMALLEST_STRAY = 0.03
 BORDER = 3  # voxels of the network's field, over which it falls to zero at the edge of what the network saw
 
 

@@ -62,10 +62,8 @@ def _parsed(head: bytes, order: str, header: Path) -> NiftiHeader:
     def at(place: int, kind: str) -> tuple:
         return struct.unpack_from(order + kind, head, place)
 
-    named = head[344:348] in (
-        b"n+1\0",
-        b"ni1\0",
-    )  # else it is Analyze 7.5, which has the patient's text in those places
+    # Else it is Analyze 7.5, which has the patient's text in the places of the orientation.
+    named = head[344:348] in (b"n+1\0", b"ni1\0")
     dims, (datatype, bits), (begin,) = at(40, "8h"), at(70, "2h"), at(108, "f")
     pixdim, codes, quaternion, rows = at(76, "8f"), at(252, "2h"), at(256, "6f"), at(280, "12f")
     data = header
