@@ -44,7 +44,14 @@ class Site:
         }  # fmt: skip
         command = [sys.executable, "-m", "neuralreg", "app", "--no-browser", *arguments]
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=home)
+            self.process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=home,
+                preexec_fn=_listening if os.name == "posix" else None,
+            )
         self.address = self._wait_for_address() if wait else ""
         self.root = self.address.partition("?")[0]
 
@@ -66,6 +73,12 @@ class Site:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+
+
+def _listening() -> None:
+    """In the page's process: hear signals as in a terminal; under nohup or in the background it would ignore some."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 def launcher(folder: Path) -> Path:
