@@ -21,6 +21,7 @@ from .sampling import (
     determinant,
     invert,
     jacobian_determinant,
+    length,
     resize_displacement,
     slabs_with_neighbours,
 )
@@ -88,7 +89,7 @@ def with_inverse(
         check()
         back = compose(inverse, resize_displacement(forward, shape))
         check()
-        error = back.norm(dim=1, keepdim=True)
+        error = length(back)[:, None]
         if float(error.max()) <= RETURN_VOXELS:
             break
         bad = F.adaptive_max_pool3d((error > RETURN_VOXELS).float(), tuple(forward.shape[2:])) > 0

@@ -80,7 +80,7 @@ def regularity(
         found = _inside_out(part.to_voxels(), mask[first:end])
         negative, cells = negative + found[0], cells + found[1]
         inside = mask[first:last]
-        lengths.add(part.mm[:, : last - first].norm(dim=0)[inside])
+        lengths.add(sampling.length(part.mm[:, : last - first], dim=0)[inside])
         range_of_j.add(determinant[first:last][inside])
     return {
         "folds_percent": folds_percent(determinant, mask),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..image import Grid, Watch
+from ..sampling import length
 from ..transform import Transform
 from .moments import Moments
 
@@ -27,5 +28,5 @@ def inverse_consistency_mm(
     for first, last in grid.slabs(watch):
         points = grid.points(first, last)[:, mask[first:last]].reshape(3, 1, 1, -1)
         if points.numel():
-            lengths.add((fixed_from_moving(moving_from_fixed(points)) - points).norm(dim=0))
+            lengths.add(length(fixed_from_moving(moving_from_fixed(points)) - points, dim=0))
     return lengths.mean, lengths.largest
