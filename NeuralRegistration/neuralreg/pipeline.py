@@ -36,7 +36,7 @@ CONTRAST_VOXELS = 1_000_000
 
 SUITED = {
     "small": "The volume is small: more iterations see all of its voxels; an option that you set overrules this.",
-    "ct": "Both volumes are CT: a smoother deformation is sought; an option that you set overrules this.",
+    "ct": "Both volumes are CT: a smooth deformation is sought, as within one patient; an option overrules this.",
 }
 FULL_GPU = (
     "The GPU has too little free memory for this pair: the CPU was used; close other programs or use the preset fast."

@@ -91,7 +91,8 @@ class DNVF:
             "smoothness": 0.4,
             "volume": 0.4,
         },
-        # Lungs move smoothly and stretch a good deal; what CT shows between their vessels is mostly noise.
+        # Mostly scans of one patient. Lungs move smoothly and stretch a good deal, which bending leaves free; what CT
+        # shows between their vessels is mostly noise, which wide windows average out.
         "ct": {
             "velocity_factors": (4.0, 3.0, 2.0),
             "knots": 2.0,
