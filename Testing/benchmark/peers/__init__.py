@@ -18,6 +18,7 @@ PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ants": ("syn", ("antspyx",)),
     "ants-mi": ("syn_mi", ("antspyx",)),
     "greedy": ("greedy", ("picsl-greedy",)),
+    "greedy-affine": ("greedy_affine", ("picsl-greedy",)),
     "elastix": ("elastix", ("itk-elastix",)),
     "fireants": ("fireants_greedy", ("fireants", "torch")),
     "convexadam": ("convexadam", ("convexAdam", "torch", "picsl-greedy")),
