@@ -189,9 +189,10 @@ class Preview:
         self.node.SetHideFromEditors(True)
         self.node.SetSaveWithScene(False)
         self.node.CreateDefaultDisplayNodes()
-        display = self.node.GetDisplayNode()
-        if self.moving.GetDisplayNode() is not None:
-            display.CopyContent(self.moving.GetDisplayNode())
+        display, shown = self.node.GetDisplayNode(), self.moving.GetDisplayNode()
+        display.SetSaveWithScene(False)
+        if shown is not None and shown.IsA("vtkMRMLScalarVolumeDisplayNode"):
+            display.CopyContent(shown)
         display.AutoWindowLevelOff()
         display.SetWindowLevelMinMax(0, 1)  # whatever the moving volume's window: the worker's grey values are 0 … 1
         display.ApplyThresholdOff()

@@ -209,8 +209,8 @@ def _parts(transform) -> list:
 
 
 def _into_existing(node, output):
-    """Move what was loaded into the node that the user chose, or keep the new one."""
-    if node is None or output in (CREATE, SKIP):
+    """Move what was loaded into the node that the user chose; without one, or where it was deleted, keep the new one."""
+    if node is None or output in (CREATE, SKIP) or results.in_scene(output) is None:
         return node
     results.forget(output)
     output.SetAndObserveTransformNodeID(None)  # the result is in world space
@@ -235,8 +235,17 @@ def _reference(transform, fixed, moving) -> None:
 
 
 def _copy_display(source, target) -> None:
-    """Window, level and colours of the moving volume for its warped copy."""
+    """Window, level and colours of the moving volume for its warped copy; a window of its own where there is none.
+
+    Items of a sequence have no display, label maps one without a window.
+    """
     target.CreateDefaultDisplayNodes()
-    if source is not None and source.GetDisplayNode() is not None:
-        target.GetDisplayNode().CopyContent(source.GetDisplayNode())
-        target.GetDisplayNode().SetAndObserveColorNodeID(source.GetDisplayNode().GetColorNodeID())
+    display, shown = target.GetDisplayNode(), source.GetDisplayNode() if source is not None else None
+    if shown is None or not shown.IsA("vtkMRMLScalarVolumeDisplayNode"):
+        display.AutoWindowLevelOn()
+        if display.GetWindow() <= 0:  # nearly all is background
+            display.AutoWindowLevelOff()
+            display.SetWindowLevelMinMax(*target.GetImageData().GetScalarRange())
+    else:
+        display.CopyContent(shown)
+        display.SetAndObserveColorNodeID(shown.GetColorNodeID())

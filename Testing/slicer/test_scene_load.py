@@ -110,6 +110,34 @@ def test_existing_nodes_are_filled(pair, run, scene):
     assert len(shown) == 2  # the existing one and the inverse
 
 
+def test_an_existing_node_that_was_deleted_meanwhile_is_made_anew(pair, run, scene):
+    """Minutes lie between the click and the end of a run; its result must not go to a node that nobody can see."""
+    gone = [
+        scene.AddNewNodeByClass(f"vtkMRML{kind}Node", "mine") for kind in ("Transform", "ScalarVolume", "ScalarVolume")
+    ]
+    for node in gone:
+        scene.RemoveNode(node)
+    outputs = Outputs(transform=gone[0], warped=gone[1], jacobian=gone[2])
+    loaded = load_run(run, *pair, "run", outputs)
+    made = (loaded.transform, loaded.warped, loaded.jacobian)
+    assert [node.GetName() for node in made] == ["run", "run warped", "run Jacobian"]
+    assert all(node.GetScene() is scene for node in made)
+
+
+@pytest.mark.parametrize("moving", ["without display", "label map"])
+def test_a_warped_volume_whose_moving_has_no_window_gets_its_own(scene, tmp_path, moving):
+    """As items of a sequence; Slicer's plain window of 0 to 256 shows an MRI white and a label map black."""
+    pair = add_volume("fixed", GRIDS["axial"]), add_volume("moving", GRIDS["oblique"], label=moving == "label map")
+    if moving == "without display":
+        scene.RemoveNode(pair[1].GetDisplayNode())
+    write_run(tmp_path, *pair)
+    warped = load_run(tmp_path, *pair, "run").warped
+    display, (low, high) = warped.GetDisplayNode(), warped.GetImageData().GetScalarRange()
+    assert low <= display.GetWindowLevelMin() < display.GetWindowLevelMax() <= high + 1e-6
+    assert display.GetWindow() > 0.3 * (high - low)
+    assert display.GetColorNodeID() == "vtkMRMLColorTableNodeGrey"
+
+
 def ids(scene):
     return sorted(scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes()))
 
