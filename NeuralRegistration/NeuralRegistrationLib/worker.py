@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from neuralreg.inbox import Inbox
-from neuralreg.job import Progress
+from neuralreg.job import EXIT_USER_ERROR, Progress
+from slicer.i18n import tr as _
 
 from .endings import explain, torch_trouble
 
@@ -155,10 +156,15 @@ class Worker:
 
     def _ending(self) -> Ending:
         code = self._process.returncode
+        if code and not self._folder.exists():
+            return Ending(EXIT_USER_ERROR, _("The temporary folder was deleted during the run; register again."))
         return Ending(code, "" if code == 0 else explain(code, self._errors()))
 
     def _errors(self) -> str:
-        return (self._folder / ERR).read_text(encoding="utf-8", errors="replace")
+        """What the child wrote to its standard error; nothing where somebody has tidied its file away."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self._folder / ERR).read_text(encoding="utf-8", errors="replace")
+        return ""
 
     def kill(self) -> None:
         """End the child and everything it started, at once; take its files away."""

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -41,6 +42,18 @@ def test_closed_scene(panel, wait):
     assert gone(child) and not panel.logic.running and not temporary_files()
     assert "scene was closed" in panel.ui.statusLabel.text
     assert panel.parameters is not None and not panel.ui.applyButton.enabled
+
+
+def test_deleted_temporary_folder(panel, wait):
+    """Some tidy the disk while a program runs; then the child ends, and nothing is left of its last words."""
+    play(panel, "endless")
+    panel.ui.applyButton.click()
+    wait(lambda: panel.ui.progressBar.value > 200)
+    shutil.rmtree(panel.logic.worker._folder)
+    finish(panel, wait)
+    assert "temporary folder was deleted" in panel.ui.statusLabel.text and not temporary_files()
+    register(panel, wait)
+    assert "Done" in panel.ui.statusLabel.text
 
 
 @pytest.mark.parametrize("which", ["fixedVolume", "movingVolume"])
