@@ -12,6 +12,7 @@ import slicer
 import vtk
 
 ORTHOGONAL_WITHIN = 1e-4  # cosine between axes, above which a lattice counts as sheared (files cannot hold shear)
+SAME_WITHIN_MM = 1e-3  # files hold the places of voxels in float32
 SAMPLES_PER_AXIS = 9  # points per axis at which a bent volume is measured, so that bulges are not cut off
 
 
@@ -50,11 +51,30 @@ def in_world(image, geometry: np.ndarray, node, labels: bool, background: float 
     matrix, general = world_from_local(node)
     if matrix is not None and is_orthogonal(matrix @ geometry):
         return image, matrix @ geometry
-    if general is None:
-        general = vtk.vtkGeneralTransform()
-        general.Concatenate(slicer.util.vtkMatrixFromArray(matrix))
+    general = general or _general(matrix)
     target, size = _enclosing_lattice(image, geometry, general)
     return _resample(image, geometry, general, target, size, labels, background), target
+
+
+def on_lattice_of(volume, reference):
+    """The voxels of a volume node, parent transforms applied, on another volume's own lattice.
+
+    As they are where the lattice is the same.
+    """
+    image, target, size = volume.GetImageData(), local_geometry(reference), reference.GetImageData().GetDimensions()
+    matrix, general = world_from_local(volume)
+    same = matrix is not None and np.allclose(matrix @ local_geometry(volume), target, atol=SAME_WITHIN_MM)
+    if same and image.GetDimensions() == size:
+        return image
+    labels = volume.IsA("vtkMRMLLabelMapVolumeNode")
+    background = 0.0 if labels else volume.GetImageBackgroundScalarComponentAsDouble(0)
+    return _resample(image, local_geometry(volume), general or _general(matrix), target, size, labels, background)
+
+
+def _general(matrix: np.ndarray) -> vtk.vtkGeneralTransform:
+    general = vtk.vtkGeneralTransform()
+    general.Concatenate(slicer.util.vtkMatrixFromArray(matrix))
+    return general
 
 
 def world_points(image, geometry: np.ndarray, general) -> np.ndarray:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import slicer
+from vtk.util.numpy_support import vtk_to_numpy
 
-from .lattice import local_geometry
+from .lattice import local_geometry, on_lattice_of
 from .results import Run, folder_of, put_into_folder
 
 SQUARES = 8  # of the checkerboard along the longest side of the volume
 GRID_LINES = 20  # of the deformation grid along the longest side
 MAP_OPACITY = 0.5
 DISPLACEMENT_COLOURS = "vtkMRMLColorTableNodeIron"
+BEFORE = "NeuralRegistration.BeforeSideBySide"  # attribute of a view: layout, links and slice as the user had them
 
 
 def slice_views() -> list:
@@ -46,12 +50,12 @@ def show_before(run: Run, opacity: float = 0.5) -> None:
 
 def show_side_by_side(run: Run) -> None:
     """Fixed on the left, warped on the right, the same slice in both, moving together."""
+    _remember_views()
     layouts = slicer.app.layoutManager()
     if layouts is not None:
         layouts.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView)
     volumes = {"Red": run.fixed, "Yellow": run.warped}
-    red = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
-    yellow = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeYellow")
+    red, yellow = (slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceNode{name}") for name in volumes)
     if red is not None and yellow is not None:
         yellow.GetSliceToRAS().DeepCopy(red.GetSliceToRAS())
         yellow.UpdateMatrices()
@@ -65,16 +69,37 @@ def show_side_by_side(run: Run) -> None:
     slicer.util.resetSliceViews()
 
 
-def leave_side_by_side() -> None:
-    """Back to Slicer's usual four views, not linked."""
+def _remember_views() -> None:
+    """Note on the views how they are now, unless that is noted already."""
     layouts = slicer.app.layoutManager()
-    if layouts is not None and layouts.layout == slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView:
-        layouts.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
-        yellow = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeYellow")
-        if yellow is not None:
-            yellow.SetOrientation("Sagittal")
     for view in slice_views():
-        view.SetLinkedControl(False)
+        node = slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceNode{view.GetLayoutName()}")
+        state = {
+            "layout": layouts.layout if layouts is not None else None,
+            "linked": view.GetLinkedControl(),
+            "hot": view.GetHotLinkedControl(),
+            "slice": slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()).tolist() if node is not None else None,
+        }
+        if view.GetAttribute(BEFORE) is None:
+            view.SetAttribute(BEFORE, json.dumps(state))
+
+
+def leave_side_by_side() -> None:
+    """Layout, links and slices as they were before; nothing where side by side was not chosen."""
+    layouts = slicer.app.layoutManager()
+    for view in slice_views():
+        if view.GetAttribute(BEFORE) is None:
+            continue
+        state = json.loads(view.GetAttribute(BEFORE))
+        view.SetAttribute(BEFORE, None)
+        view.SetHotLinkedControl(state["hot"])
+        view.SetLinkedControl(state["linked"])
+        node = slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceNode{view.GetLayoutName()}")
+        if node is not None and state["slice"] is not None and view.GetLayoutName() == "Yellow":
+            node.GetSliceToRAS().DeepCopy(slicer.util.vtkMatrixFromArray(np.array(state["slice"])))
+            node.UpdateMatrices()
+        if layouts is not None and layouts.layout == slicer.vtkMRMLLayoutNode.SlicerLayoutSideBySideView:
+            layouts.setLayout(state["layout"])
 
 
 def show_grid(run: Run, visible: bool) -> None:
@@ -109,7 +134,7 @@ def checkerboard(run: Run):
     known = _derived(run, "checkerboard")
     if known is not None:
         return known
-    fixed, warped = _as_shown(run.fixed), _as_shown(run.warped)
+    fixed, warped = _as_shown(run.fixed, run.warped), _as_shown(run.warped, run.warped)
     side = max(1, max(fixed.shape) // SQUARES)
     index = np.add.outer(
         np.add.outer(np.arange(fixed.shape[0]) // side, np.arange(fixed.shape[1]) // side),
@@ -156,12 +181,16 @@ def _keep(run: Run, node, role: str):
     return node
 
 
-def _as_shown(volume) -> np.ndarray:
-    """Grey values 0 … 255 as the display's window maps them, so that both volumes look as in the views."""
+def _as_shown(volume, reference) -> np.ndarray:
+    """Grey values 0 … 255 on the lattice of another volume, as the display's window maps them in the views."""
+    image = on_lattice_of(volume, reference)
+    array = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1]).astype(np.float32)
     volume.CreateDefaultDisplayNodes()
     display = volume.GetDisplayNode()
-    low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
-    array = slicer.util.arrayFromVolume(volume).astype(np.float32)
+    if display.IsA("vtkMRMLScalarVolumeDisplayNode"):
+        low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+    else:  # a label map has no window
+        low, high = array.min(), array.max()
     return np.clip((array - low) / max(high - low, 1e-6), 0, 1) * 255
 
 

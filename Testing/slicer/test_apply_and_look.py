@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import slicer
+import vtk
 from fakerun import GRIDS, add_volume, write_run
 from neuralreg.job import RegistrationError
 from NeuralRegistrationLib import apply, look, results
@@ -99,7 +100,7 @@ def test_nothing_to_move_and_lost_transform_are_sentences(run):
 def test_checkerboard_has_squares_of_both(run):
     board = slicer.util.arrayFromVolume(look.checkerboard(run))
     assert look.checkerboard(run) is look.checkerboard(run)
-    shown = {name: look._as_shown(getattr(run, name)) for name in ("fixed", "warped")}
+    shown = {name: look._as_shown(getattr(run, name), run.warped) for name in ("fixed", "warped")}
     same = {name: np.isclose(board, values, atol=1) for name, values in shown.items()}
     assert (same["fixed"] | same["warped"]).all()
     assert not same["fixed"].all() and not same["warped"].all()
@@ -132,6 +133,62 @@ def test_views(run):
     assert not view.GetLinkedControl() and view.GetForegroundVolumeID() == run.warped.GetID()
     look.show_grid(run, True)
     assert run.transform.GetDisplayNode().GetVisibility2D()
+
+
+def test_side_by_side_gives_the_views_back_as_they_were(run):
+    """Many work with linked views, in a layout and slices of their own; a look at a result must not cost them that."""
+    layouts = slicer.app.layoutManager()
+    conventional = slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
+    yellow = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeYellow")
+    for linked in (True, False):
+        layouts.setLayout(conventional)
+        yellow.GetSliceToRAS().DeepCopy((0, 0.6, 0.8, 1, 1, 0, 0, 2, 0, 0.8, -0.6, 3, 0, 0, 0, 1))
+        yellow.UpdateMatrices()
+        for view in look.slice_views():
+            view.SetLinkedControl(linked)
+            view.SetHotLinkedControl(False)
+        look.leave_side_by_side()  # as at the end of every run
+        assert all(bool(view.GetLinkedControl()) == linked for view in look.slice_views())
+        for _ in range(2):  # the second click must not take side by side for what the user had
+            look.show_side_by_side(run)
+        look.leave_side_by_side()
+        assert layouts.layout == conventional
+        assert all(bool(view.GetLinkedControl()) == linked for view in look.slice_views())
+        assert not any(view.GetHotLinkedControl() for view in look.slice_views())
+        assert yellow.GetSliceToRAS().GetElement(0, 1) == 0.6 and yellow.GetSliceToRAS().GetElement(2, 3) == 3
+    yellow.SetOrientation("Sagittal")
+
+
+@pytest.mark.parametrize("kind", ["shifted", "bent", "label map"])
+def test_checkerboard_of_a_fixed_volume_on_another_lattice(scene, tmp_path, kind):
+    """Under a parent the warped volume lies on the lattice in world space, not on the node's."""
+    fixed, moving = (add_volume(name, GRIDS["axial"], label=kind == "label map") for name in ("fixed", "moving"))
+    write_run(tmp_path, fixed, moving)
+    run = load_run(tmp_path, fixed, moving, "run")
+    plain = slicer.util.arrayFromVolume(look.checkerboard(run)).astype(float)
+    slicer.mrmlScene.RemoveNode(run.table.GetNodeReference("NeuralRegistration.checkerboard"))
+    if kind != "label map":  # the body of the fixed volume goes away; squares of the warped volume stay
+        parent = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "parent")
+        shift = vtk.vtkTransform()
+        shift.Translate(500, 0, 0)
+        bend = vtk.vtkThinPlateSplineTransform()
+        parent.SetAndObserveTransformToParent(shift)
+        if kind == "bent":
+            corners = [vtk.vtkPoints(), vtk.vtkPoints()]
+            for point in ((0, 0, 0), (50, 0, 0), (0, 50, 0), (0, 0, 50)):
+                corners[0].InsertNextPoint(point)
+                corners[1].InsertNextPoint(point[0] + 500, point[1], point[2])
+            bend.SetSourceLandmarks(corners[0])
+            bend.SetTargetLandmarks(corners[1])
+            bend.SetBasisToR()
+            parent.SetAndObserveTransformToParent(bend)
+        fixed.SetAndObserveTransformNodeID(parent.GetID())
+    board = slicer.util.arrayFromVolume(look.checkerboard(run)).astype(float)
+    assert board.shape == slicer.util.arrayFromVolume(run.warped).shape and board.max() > 100
+    even = np.indices(board.shape) // max(1, max(board.shape) // look.SQUARES)
+    even = even.sum(axis=0) % 2 == 0
+    assert np.array_equal(board[~even], plain[~even])
+    assert (board[even].std() < 1) == (kind != "label map")
 
 
 def test_buttons_follow_what_the_run_has(fake_worker, module, tmp_path):
