@@ -17,7 +17,7 @@ from . import options
 from .logic import NeuralRegistrationLogic
 from .parameters import OUTPUTS
 from .request import Request, check
-from .results import Run, runs
+from .results import Run
 from .scene_load import CREATE, SKIP, Outputs
 from .theme import paint_text
 from .widget_apply import ApplySection
@@ -200,8 +200,7 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
 
     def run(self) -> Run | None:
         """The run chosen in the panel."""
-        known, index = runs(), self.ui.runComboBox.currentIndex
-        return known[index] if 0 <= index < len(known) else None
+        return self.section(LookSection).chosen()
 
     def showMessage(self, text: str, kind: str = "info") -> None:
         """Show a sentence in the panel; kind: info, good, warning or error."""

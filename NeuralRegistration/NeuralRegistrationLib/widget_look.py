@@ -6,7 +6,7 @@ import qt
 from slicer.i18n import tr as _
 
 from . import look
-from .results import runs
+from .results import Run, in_scene, run_of, runs
 from .section import Section
 
 FLICKER_MS = 400
@@ -22,6 +22,8 @@ class LookSection(Section):
         self._flicker.setInterval(FLICKER_MS)
         self._flicker.connect("timeout()", self.onFlicker)
         self._alone = False  # a picture is shown that has nothing to fade to
+        self._tables: list = []  # of the runs in the box, in its order
+        self.showsNewest = False  # at the next refresh, which waits until the panel is shown
         ui = self.ui
         ui.runComboBox.connect("currentIndexChanged(int)", self.onRun)
         ui.blendSlider.connect("valueChanged(double)", self.onBlend)
@@ -35,13 +37,8 @@ class LookSection(Section):
         ui.resetButton.connect("clicked()", self.onReset)
 
     def refresh(self) -> None:
-        names = [run.name for run in runs()]
+        self._fill_box()
         box = self.ui.runComboBox
-        if [box.itemText(i) for i in range(box.count)] != names:
-            box.blockSignals(True)
-            box.clear()
-            box.addItems(names)
-            box.blockSignals(False)
         run = self.panel.run()
         box.toolTip = run.name if run is not None else _("Which registration to look at, judge, and apply.")
         for name in (*TOGGLES, "checkerButton", "sideButton", "resetButton", "blendSlider"):
@@ -56,6 +53,34 @@ class LookSection(Section):
             self.ui.checkerButton.enabled = self.ui.sideButton.enabled = both
             self.ui.displacementButton.enabled = both and run.transform is not None
             self.ui.blendSlider.enabled = self.ui.flickerButton.enabled = not self._alone
+
+    def chosen(self) -> Run | None:
+        """The run chosen in the box, whatever others have come into the scene or gone since it was filled."""
+        index = self.ui.runComboBox.currentIndex
+        table = in_scene(self._tables[index]) if 0 <= index < len(self._tables) else None
+        return run_of(table) if table is not None else None
+
+    def _fill_box(self) -> None:
+        """List the runs of the scene; the chosen one stays chosen as long as it is there."""
+        box, known, before = self.ui.runComboBox, runs(), self.chosen()
+        tables, names = [run.table for run in known], [run.name for run in known]
+        lost = before is None and bool(self._tables)
+        if tables != self._tables or [box.itemText(i) for i in range(box.count)] != names:
+            box.blockSignals(True)
+            box.clear()
+            box.addItems(names)
+            box.setCurrentIndex(tables.index(before.table) if before is not None else min(0, len(tables) - 1))
+            box.blockSignals(False)
+            self._tables = tables
+        newest, self.showsNewest = self.showsNewest and bool(tables), False
+        if newest:
+            box.blockSignals(True)
+            box.setCurrentIndex(0)
+            box.blockSignals(False)
+            self.onReset()
+        elif lost:  # what was laid over the fixed volume was of a run that is gone
+            self._only(None)
+            self.ui.gridButton.checked = False
 
     def _name_slider(self) -> None:
         """Say what the slider fades to, which the buttons decide."""

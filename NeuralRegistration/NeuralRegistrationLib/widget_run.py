@@ -13,7 +13,7 @@ from .curve import LossCurve
 from .dependencies import torch_problem
 from .logic import DONE, STOPPED, Outcome
 from .parameters import OUTPUTS
-from .results import reminder, runs
+from .results import reminder
 from .section import Section, told
 from .stages import STAGES
 from .widget_look import LookSection
@@ -118,9 +118,9 @@ class RunSection(Section):
         self.curve.draw(theme.colour(label, "curve"), theme.colour(label, "axis"), _("loss, lower is better"))
 
     def onFinished(self, outcome: Outcome) -> None:
+        self.panel.section(LookSection).showsNewest = outcome.status == DONE
         self.finish(outcome)
         if outcome.status == DONE:
-            self.panel.section(LookSection).onReset()
             self.ui.lookSection.collapsed = False
             self.ui.trustSection.collapsed = False
 
@@ -135,8 +135,6 @@ class RunSection(Section):
         message = outcome.message + reminder(outcome.status == DONE)
         self.panel.say(message, {DONE: "good", STOPPED: "info"}.get(outcome.status, "error"))
         self.panel.refresh()
-        if outcome.status == DONE and runs():
-            self.ui.runComboBox.setCurrentIndex(0)
 
     def _show_running(self, running: bool, keep_curve: bool = False) -> None:
         self.ui.applyButton.visible = not running

@@ -91,7 +91,9 @@ class TrustSection(Section):
     def onEvaluated(self, run, folder: Path, names: list[str], problem: str) -> None:
         if problem:
             self.panel.say(problem, "error")
-        elif run.table.GetScene() is not None:
+        elif run.table.GetScene() is None:
+            self.panel.say(_("The registration that was measured is no longer in the scene."), "warning")
+        else:
             try:
                 evidence.take_over(run, folder, names)
             except RegistrationError as error:
@@ -102,17 +104,18 @@ class TrustSection(Section):
 
     @told
     def onCsv(self) -> None:
+        run = self.panel.run()  # now: another may be finished and shown before the user has named a file
         path = self.chooseFile(_("Save the table"), "registration.csv", "CSV (*.csv)")
         if path:
-            trust.write_csv(self.panel.run(), Path(path))
+            trust.write_csv(run, Path(path))
             self.panel.say(_("Saved as {path}.").format(path=path), "good")
 
     @told
     def onReport(self) -> None:
+        folder = self._files()
         path = self.chooseFile(_("Save the report"), "report.html", "HTML (*.html)")
         if not path:
             return
-        folder = self._files()
         self.task.start(["report", str(folder)], lambda problem: self.onReported(folder, Path(path), problem))
         self.panel.say(_("Writing the report…"))
         self.refresh()

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import qt
 import slicer
-from clicks import idle, play, register, scene_as_ids
+from clicks import finish, idle, play, register, scene_as_ids
 from fakerun import GRIDS, add_volume, write_run
 from neuralreg.job import RegistrationError
 from NeuralRegistrationLib import look
 from NeuralRegistrationLib.results import runs
 from NeuralRegistrationLib.scene import load_run
 from NeuralRegistrationLib.widget_batch import BatchSection
+from NeuralRegistrationLib.widget_trust import TrustSection
 
 
 def refused(panel):
@@ -100,12 +101,65 @@ def test_evidence_is_measured_on_the_files_of_the_chosen_run(panel, wait, tmp_pa
     load_run(tmp_path, panel.parameters.fixedVolume, panel.parameters.movingVolume, "another")
     panel.refresh()
     ui = panel.ui
+    ui.runComboBox.setCurrentIndex(0)
     assert ui.runComboBox.currentText == "another" and not ui.reportButton.enabled and not ui.evaluateButton.enabled
     ui.runComboBox.setCurrentIndex(1)
     assert ui.reportButton.enabled and ui.evaluateButton.enabled
     slicer.mrmlScene.RemoveNode(runs()[1].table)
     panel.refresh()
     assert ui.runComboBox.currentText == "another" and not ui.reportButton.enabled
+
+
+def test_the_chosen_result_stays_chosen_while_others_come_and_go(panel, wait, tmp_path):
+    """A batch goes on, or a script adds results, while somebody reads the table of an earlier one."""
+    register(panel, wait)
+    ui, first = panel.ui, runs()[0]
+    ui.jacobianButton.click()
+    write_run(tmp_path, first.fixed, first.moving)
+    second = load_run(tmp_path, first.fixed, first.moving, "another")
+    assert panel.run().table is first.table, "also before the panel has heard of it"
+    panel.refresh()
+    assert panel.run().table is first.table and ui.runComboBox.currentText == first.name
+    assert ui.jacobianButton.checked and look.slice_views()[0].GetForegroundVolumeID() == first.jacobian.GetID()
+    slicer.mrmlScene.RemoveNode(first.table)
+    assert panel.run() is None
+    wait(lambda: panel.run() is not None)
+    assert panel.run().table is second.table and not ui.jacobianButton.checked
+
+
+def test_a_file_gets_the_result_that_was_shown_when_it_was_asked_for(panel, wait, tmp_path):
+    """The dialog lets the event loop run: another registration may end before a name is typed."""
+    register(panel, wait)
+    first, trust = runs()[0], panel.section(TrustSection)
+
+    def slowly(*_texts):
+        write_run(tmp_path, first.fixed, first.moving)
+        load_run(tmp_path, first.fixed, first.moving, "another")
+        slicer.mrmlScene.RemoveNode(first.table)
+        panel.refresh()
+        return str(tmp_path / "table.csv")
+
+    trust.chooseFile = slowly
+    panel.ui.csvButton.click()
+    assert "Saved" in panel.ui.statusLabel.text
+    assert f"mutual_information_after,{first.measurements['mutual_information_after']}" in (
+        (tmp_path / "table.csv").read_text(encoding="utf-8-sig")
+    )
+
+
+def test_a_result_that_came_while_another_module_was_shown_is_seen_on_return(panel, wait):
+    view = look.slice_views()[0]
+    panel.ui.applyButton.click()
+    panel.exit()
+    finish(panel, wait)
+    run, meanwhile = runs()[0], view.GetForegroundVolumeID()
+    assert meanwhile is None, "the views are those of the other module"
+    panel.enter()
+    assert panel.run().table is run.table and view.GetForegroundVolumeID() == run.warped.GetID()
+    panel.exit()
+    view.SetForegroundVolumeID(None)
+    panel.enter()
+    assert view.GetForegroundVolumeID() is None, "but only once"
 
 
 def test_flickering_ends_with_the_scene(panel, wait):
