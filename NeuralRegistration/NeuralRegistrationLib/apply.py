@@ -7,6 +7,7 @@ import vtk
 from neuralreg.job import RegistrationError
 
 from .look import maps
+from .request import lies_under
 from .results import Run, hierarchy
 
 TO_FIXED, TO_MOVING = "to fixed", "to moving"
@@ -51,9 +52,9 @@ def _on_top(node, transform):
     These may be shared with other nodes that must stay where they are, so they are not moved but copied as one.
     """
     parent = node.GetParentTransformNode()
-    if parent is None or parent is transform:
+    if parent is None:
         return transform
-    if parent.GetAttribute(COPY) and parent.GetParentTransformNode() is transform:
+    if lies_under(node, transform):
         return parent  # it was moved before
     to_world = vtk.vtkGeneralTransform()
     parent.GetTransformToWorld(to_world)

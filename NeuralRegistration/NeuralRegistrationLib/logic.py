@@ -56,6 +56,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._table = None  # of the last run
         self._request: Request | None = None
         self._onProgress = self._onFinished = self._onReady = None
+        self._events: list[Progress | Ending] = []  # heard from the worker, not told yet
         self._loading = None  # the step after the worker has ended
         self._cancelled = ""  # the reason, when a loading step could not be interrupted by it
         self._closed = False
@@ -117,10 +118,14 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self.start(Request(fixed, moving, **settings), onProgress, finished)
         if not wait:
             return None
-        while not outcomes:
-            slicer.app.processEvents()
-            self.poll()
-            time.sleep(0.01)
+        try:
+            while not outcomes:
+                slicer.app.processEvents()
+                self.poll()
+                time.sleep(0.01)
+        except BaseException:  # of a callback, or Ctrl+C: nobody waits for the run any more
+            self.cancel()
+            raise
         if outcomes[0].status != DONE:
             raise RegistrationError(outcomes[0].message)
         return outcomes[0].run
@@ -151,7 +156,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
                     "The registration cannot be started ({reason}); check the free space of the temporary folder."
                 ).format(reason=error.strerror or error)
             ) from error
-        self._request, self._onProgress, self._onFinished = request, onProgress, onFinished
+        self._request, self._onProgress, self._onFinished, self._events = request, onProgress, onFinished, []
         self._observe()
         self._timer.start()
 
@@ -186,9 +191,9 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def poll(self) -> None:
         """Take note of what the worker has said; the timer calls this."""
-        for event in self.worker.poll():
-            if not self.running:
-                break
+        self._events += self.worker.poll()
+        while self._events and self.running:
+            event = self._events.pop(0)  # first: when a callback raises, those behind it are not lost
             if isinstance(event, Ending):
                 self._ended(event)
             elif self._onProgress is not None:
@@ -244,6 +249,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def _finish(self, outcome: Outcome) -> None:
         outcome = replace(outcome, message=in_words(outcome.message, self._request, self.folder))
         tell, self._request, self._onProgress, self._onFinished = self._onFinished, None, None, None
+        self._events = []
         self._giveUpLoading()
         self.removeObservers()
         if outcome.status != DONE:

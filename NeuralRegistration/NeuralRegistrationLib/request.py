@@ -74,7 +74,8 @@ def check(request: Request) -> None:
         raise RegistrationError(f"Choose the {' and the '.join(missing)} volume.")
     if request.fixed is request.moving:
         raise RegistrationError("Fixed and moving are the same volume; choose two different ones.")
-    if request.initial_transform is not None and _lies_under(request.moving, request.initial_transform):
+    overlap = volumes_overlap(request.fixed, request.moving)  # raises for a volume that cannot be registered at all
+    if request.initial_transform is not None and lies_under(request.moving, request.initial_transform):
         raise RegistrationError(
             f'The moving volume already lies under "{request.initial_transform.GetName()}", which would be applied '
             "twice; choose no initial transform, or take the volume out of it."
@@ -83,7 +84,7 @@ def check(request: Request) -> None:
     make_method(request.method, request.preset, request.options)
     if request.landmarks() != (None, None):
         landmarks.pairs(*request.landmarks())
-    if not _brought_together(request):
+    if not (overlap or request.centre or request.initial_transform is not None):
         raise RegistrationError(
             "The volumes do not overlap in physical space; switch on Centre, or choose an initial transform."
         )
@@ -149,7 +150,7 @@ def _check_outputs(request: Request) -> None:
             raise RegistrationError(
                 f'"{node.GetName()}" is an input and cannot be an output too; choose another node, or create a new one.'
             )
-        under = next((v for v in (request.fixed, request.moving) if _lies_under(v, node)), None)
+        under = next((v for v in (request.fixed, request.moving) if lies_under(v, node)), None)
         if under is not None:
             raise RegistrationError(
                 f'"{under.GetName()}" lies under the output "{node.GetName()}" and would move with it; take it out of '
@@ -157,13 +158,8 @@ def _check_outputs(request: Request) -> None:
             )
 
 
-def _brought_together(request: Request) -> bool:
-    if request.centre or request.initial_transform is not None:
-        return True
-    return volumes_overlap(request.fixed, request.moving)
-
-
-def _lies_under(node, transform) -> bool:
+def lies_under(node, transform) -> bool:
+    """Whether a transform acts on a node, directly or from further up."""
     parent = node.GetParentTransformNode()
     while parent is not None:
         if parent is transform:

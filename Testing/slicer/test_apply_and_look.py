@@ -81,6 +81,18 @@ def test_own_parents_are_kept_and_others_stay(run):
     assert np.allclose(world(here), POINT, atol=0.01) and np.allclose(world(other), (11, 2, 3))
 
 
+def test_what_lies_under_the_transform_already_is_not_moved_twice(run):
+    """Also where somebody has put its parent there by hand; and again after a second click."""
+    points = point_list(moving_from_fixed(run, POINT))
+    parent = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "parent")
+    parent.SetAndObserveTransformNodeID(run.transform.GetID())
+    points.SetAndObserveTransformNodeID(parent.GetID())
+    for harden in (False, False, True):
+        apply.move([points], run, apply.TO_FIXED, harden)
+        assert np.allclose(world(points), POINT, atol=0.01)
+    assert points.GetParentTransformNode() is None and parent.GetScene() is not None
+
+
 def test_folder(run):
     tree = results.hierarchy()
     folder = tree.CreateFolderItem(tree.GetSceneItemID(), "patient")

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import slicer
 from clicks import finish, play, register, scene_as_ids, temporary_files
+from fakerun import GRIDS, add_volume
 from NeuralRegistrationLib import results
+from NeuralRegistrationLib.logic import DONE, NeuralRegistrationLogic
 from NeuralRegistrationLib.results import runs
 from test_worker import gone
 
@@ -54,6 +56,26 @@ def test_deleted_temporary_folder(panel, wait):
     assert "temporary folder was deleted" in panel.ui.statusLabel.text and not temporary_files()
     register(panel, wait)
     assert "Done" in panel.ui.statusLabel.text
+
+
+def test_a_callback_that_raises_does_not_lose_the_end_of_a_run(fake_worker, scene, wait, monkeypatch):
+    """The lines of a child come several at a time; the last of them may stand behind the one that raised."""
+    logic, outcomes, raised = NeuralRegistrationLogic(), [], []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, value, trace: raised.append(value))
+
+    def fail(progress):
+        raise ValueError(progress.stage)
+
+    pair = add_volume("fixed", GRIDS["axial"]), add_volume("moving", GRIDS["oblique"])
+    logic.register(*pair, wait=False, onProgress=fail, onFinished=outcomes.append)
+    logic.worker._process.wait()
+    wait(lambda: outcomes, 5)
+    assert raised and outcomes[0].status == DONE and not logic.running
+    logic._timer.setInterval(10**6)  # what a slot raises does not reach the caller
+    with pytest.raises(ValueError, match="affine"):
+        logic.register(*pair, onProgress=fail)
+    assert not logic.running, "a call that waits does not leave a run behind"
+    logic.close()
 
 
 @pytest.mark.parametrize("which", ["fixedVolume", "movingVolume"])

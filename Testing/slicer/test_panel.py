@@ -45,6 +45,19 @@ def test_everything_that_can_be_used_says_what_it_does(panel, wait):
     assert silent() == []
 
 
+def test_a_volume_without_image_is_said_before_apply_whatever_brings_the_volumes_together(panel):
+    empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
+    panel.ui.movingSelector.setCurrentNode(empty)
+    for bring_together in (lambda: None, lambda: setattr(panel.parameters, "centre", True), lambda: _start(panel)):
+        bring_together()
+        assert 'The volume "empty" holds no image' in panel.ui.hintLabel.text and not panel.ui.applyButton.enabled
+
+
+def _start(panel):
+    start = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "start")
+    panel.ui.initialTransformSelector.setCurrentNode(start)
+
+
 def test_no_overlap_is_said_before_apply_and_centring_helps(panel):
     far = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "far")
     far.SetMatrixTransformToParent(
