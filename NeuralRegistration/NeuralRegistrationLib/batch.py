@@ -66,6 +66,8 @@ class Batch:
         name = f"{item.name} to {self.request.fixed.GetName()} ({self.request.method})"
         request = self.request.of_another(item.node, name)
         try:
+            if item.node.GetScene() is None:
+                raise RegistrationError(f'"{item.name}" was deleted before its turn.')
             self.start_one(request, lambda outcome: self.finished(item, outcome))
         except RegistrationError as error:
             self.finished(item, Outcome(FAILED, str(error)))

@@ -209,7 +209,7 @@ def _parts(transform) -> list:
 
 
 def _into_existing(node, output):
-    """Move what was loaded into the node that the user chose; without one, or where it was deleted, keep the new one."""
+    """Move what was loaded into the node that the user chose; keep the new one without it, or where it was deleted."""
     if node is None or output in (CREATE, SKIP) or results.in_scene(output) is None:
         return node
     results.forget(output)

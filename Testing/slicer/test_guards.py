@@ -190,6 +190,18 @@ def test_cancelling_a_batch_ends_it_with_one_summary(panel, wait):
     assert len(tables) == 1
 
 
+def test_what_is_deleted_before_its_turn_is_not_registered(panel, wait):
+    volumes = [panel.parameters.movingVolume, add_volume("second", GRIDS["axial"]), add_volume("third", GRIDS["axial"])]
+    for volume in volumes:
+        panel.ui.batchSelector.setCheckState(volume, qt.Qt.Checked)
+    panel.ui.batchButton.click()
+    slicer.mrmlScene.RemoveNode(volumes[1])
+    batch = panel.section(BatchSection).batch
+    wait(lambda: not batch.running)
+    assert panel.ui.statusLabel.text == "2 of 3 registered; failed: second."
+    assert batch.items[1].outcome.message == '"second" was deleted before its turn.'
+
+
 def test_a_batch_writes_to_new_nodes_only(panel, wait):
     """Each result in the same existing node would leave the last one only, under the names of all."""
     mine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode", "mine")
