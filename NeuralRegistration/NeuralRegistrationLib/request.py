@@ -101,7 +101,7 @@ def write_job(request: Request, folder: Path) -> Path:
     run.mkdir()
     initial, names = None, request.names()
     if request.initial_transform is not None:
-        initial = export_transform(request.initial_transform, inputs / "initial.h5")
+        initial = export_transform(request.initial_transform, inputs / "initial.h5", request.fixed)
     elif request.centre and not volumes_overlap(request.fixed, request.moving):
         initial, names["initial_transform"] = _centring(request, inputs / "initial.h5"), CENTRING
     others = {}
@@ -178,6 +178,6 @@ def _centring(request: Request, path: Path) -> str:
     try:
         node.SetHideFromEditors(True)
         node.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
-        return export_transform(node, path)
+        return export_transform(node, path, request.fixed)
     finally:
         slicer.mrmlScene.RemoveNode(node)

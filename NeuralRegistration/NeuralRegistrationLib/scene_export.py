@@ -12,6 +12,7 @@ from neuralreg.job import RegistrationError
 from vtk.util.numpy_support import vtk_to_numpy
 
 from .lattice import in_world, local_geometry, world_bounds
+from .plain_transform import plain
 
 
 def export_volume(volume, path: Path) -> str:
@@ -46,15 +47,16 @@ def export_mask(mask, reference, path: Path) -> str:
     return _write(*in_world(inside.GetOutput(), geometry, mask, labels=True), path)
 
 
-def export_transform(node, path: Path) -> str:
+def export_transform(node, path: Path, reference) -> str:
     """Write a transform node with its parents as one ITK file (.h5), fixed → moving as ITK resamples.
 
+    `reference` is the fixed volume: around it a transform that other programs cannot read is sampled on a lattice.
     Raises RegistrationError when the file cannot be written.
     """
     from_parent = vtk.vtkGeneralTransform()
     node.GetTransformFromWorld(from_parent)
     whole = slicer.vtkMRMLTransformNode()  # in no scene: nobody else needs to hear of it
-    whole.SetAndObserveTransformFromParent(from_parent)
+    whole.SetAndObserveTransformFromParent(plain(from_parent, reference))
     storage = slicer.vtkMRMLTransformStorageNode()
     storage.SetFileName(str(path))
     if not storage.WriteData(whole):

@@ -7,11 +7,14 @@ import pytest
 import SimpleITK as sitk
 import slicer
 import vtk
-from fakerun import GRIDS, add_volume, as_sitk, blobs
-from neuralreg.job import RegistrationError, RegistrationJob
+from fakerun import GRIDS, add_volume, as_sitk, blobs, write_run
+from neuralreg.job import TRANSFORM, RegistrationError, RegistrationJob
 from NeuralRegistrationLib import samples
 from NeuralRegistrationLib import scene as exchange
+from NeuralRegistrationLib.lattice import local_geometry
 from NeuralRegistrationLib.request import Request, write_job
+from NeuralRegistrationLib.scene import load_transform
+from vtk.util.numpy_support import vtk_to_numpy
 
 
 def linear_parent(matrix, name="parent"):
@@ -59,8 +62,8 @@ def test_shear_is_resampled_not_straightened(scene, tmp_path):
     assert mean_error_at_world_points(image, volume, np.array(SHEAR)) < 1.0
 
 
-def test_bent_parent_is_resampled(scene, tmp_path):
-    volume = add_volume("v", GRIDS["oblique"])
+def thin_plate():
+    """A bend of a few millimetres around the middle of the body, as a landmark registration gives it."""
     source, target = vtk.vtkPoints(), vtk.vtkPoints()
     for point, moved in (
         ((3, -4, 5), (6, -6, 6)),
@@ -76,6 +79,12 @@ def test_bent_parent_is_resampled(scene, tmp_path):
     spline.SetSourceLandmarks(source)
     spline.SetTargetLandmarks(target)
     spline.SetBasisToR()
+    return spline
+
+
+def test_bent_parent_is_resampled(scene, tmp_path):
+    volume = add_volume("v", GRIDS["oblique"])
+    spline = thin_plate()
     node = scene.AddNewNodeByClass("vtkMRMLTransformNode", "bent")
     node.SetAndObserveTransformToParent(spline)
     volume.SetAndObserveTransformNodeID(node.GetID())
@@ -133,12 +142,52 @@ def test_mask_from_label_map_is_binary(scene, tmp_path):
 def test_initial_transform_is_fixed_to_moving_with_parents(scene, tmp_path):
     outer, inner = linear_parent(RIGID, "outer"), linear_parent(SHEAR, "inner")
     inner.SetAndObserveTransformNodeID(outer.GetID())
+    fixed = add_volume("fixed", GRIDS["axial"])
     nodes = scene.GetNumberOfNodes()
-    transform = sitk.ReadTransform(exchange.export_transform(inner, tmp_path / "t.h5"))
+    transform = sitk.ReadTransform(exchange.export_transform(inner, tmp_path / "t.h5", fixed))
     moving_from_fixed = np.linalg.inv(np.array(RIGID) @ np.array(SHEAR))
     ras = (moving_from_fixed @ [5, 6, 7, 1])[:3]
     assert np.allclose(np.array(transform.TransformPoint((-5.0, -6.0, 7.0))) * [-1, -1, 1], ras, atol=1e-6)
     assert scene.GetNumberOfNodes() == nodes
+
+
+def b_spline(scale):
+    """A B-spline of Slicer's kind with coefficients of some millimetres."""
+    image = vtk.vtkImageData()
+    image.SetDimensions(8, 8, 8)
+    image.SetSpacing(20, 20, 20)
+    image.SetOrigin(-70, -70, -70)
+    image.AllocateScalars(vtk.VTK_DOUBLE, 3)
+    vtk_to_numpy(image.GetPointData().GetScalars())[:] = scale * np.random.default_rng(0).normal(size=(512, 3))
+    spline = slicer.vtkOrientedBSplineTransform()
+    spline.SetCoefficientData(image)
+    return spline
+
+
+@pytest.mark.parametrize("kind", ["thin plate", "B-spline", "a run's own, inverted", "under a parent"])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_an_initial_transform_of_any_kind_becomes_a_file_that_itk_reads(scene, tmp_path, kind, inverted):
+    """Slicer's landmark registration gives thin plates, and a click inverts any transform: ITK has no such kinds."""
+    fixed, node = add_volume("fixed", GRIDS["oblique"]), scene.AddNewNodeByClass("vtkMRMLTransformNode", "start")
+    node.SetAndObserveTransformToParent(b_spline(2.0) if kind == "B-spline" else thin_plate())
+    if kind.startswith("a run"):
+        write_run(tmp_path, fixed, add_volume("moving", GRIDS["axial"]))
+        node = load_transform(tmp_path / TRANSFORM, "run's own")
+        node.Inverse()
+    if kind == "under a parent":
+        node.SetAndObserveTransformNodeID(linear_parent(SHEAR).GetID())
+    if inverted:
+        node.Inverse()
+    transform = sitk.ReadTransform(exchange.export_transform(node, tmp_path / "t.h5", fixed))
+    parts = sitk.CompositeTransform(transform)
+    kinds = {parts.GetNthTransform(i).GetName() for i in range(parts.GetNumberOfTransforms())}
+    assert kinds <= {"AffineTransform", "MatrixOffsetTransformBase", "DisplacementFieldTransform"}, kinds
+    expected = vtk.vtkGeneralTransform()
+    node.GetTransformFromWorld(expected)
+    for index in np.ndindex(4, 4, 4):
+        ras = (local_geometry(fixed) @ [*(np.array(index) * 5.5), 1])[:3]
+        found = np.array(transform.TransformPoint((ras * [-1, -1, 1]).tolist())) * [-1, -1, 1]
+        assert np.allclose(found, expected.TransformPoint(ras), atol=0.25)
 
 
 def test_overlap(scene):
