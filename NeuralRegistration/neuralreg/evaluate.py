@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import io, metrics, qa
 from .files import replacing
-from .image import Image, resample_labels
+from .image import Grid, Image, resample_labels
 from .job import INVERSE, JACOBIAN, JOB, RESULT, TRANSFORM, WARPED, RegistrationError, RegistrationJob, Result
 from .points import read_pairs
 from .transform import Affine, Transform
@@ -23,6 +23,8 @@ from .workspace import EVALUATION
 
 LABEL_COLUMNS = 4
 LINE = 100  # characters of a line on the terminal
+BOX_POINTS = 9  # per axis, at which the box around the moving labels is followed through the transform
+BOX_MARGIN = 4  # voxels, for what bulges between them
 SAME_MM = 1e-3  # two landmark pairs nearer than that are the same pair
 
 
@@ -46,7 +48,10 @@ def evaluate_run(
     values = _image_measurements(run_dir, job, fixed, transform, inverse)
     evaluation = {"run": str(run_dir), "method": result.method, "preset": job.preset, "measurements": values}
     if fixed_labels is not None:
-        labels = label_measurements(io.read_labels(fixed_labels), io.read_labels(moving_labels), transform)
+        moving = io.read_labels(moving_labels)
+        labels = label_measurements(
+            _with_room(io.read_labels(fixed_labels), moving, inverse, fixed.grid), moving, transform
+        )
         values.update(labels.pop("means"))
         evaluation["labels"] = labels
     if landmarks is not None:
@@ -79,6 +84,33 @@ def _read_map(path: Path) -> Image:
     if not path.is_file():
         raise RegistrationError(f"The run lacks {path}; run the registration again.")
     return io.read_map(path)
+
+
+def _with_room(labels: Image, moving: Image, inverse: Transform, grid: Grid) -> Image:
+    """The fixed labels with 0 around them as far as the moving ones reach, warped or not, within the fixed grid.
+
+    Many a file holds no more than the box around its structures; what is warped beyond it must count, too.
+    """
+    reach = _box(moving).with_shape((BOX_POINTS,) * 3).points()
+    ends = [labels.grid.indices(t(reach)).flatten(1) for t in (Affine.identity(), inverse)]
+    frame = labels.grid.indices(grid.with_shape((2, 2, 2)).points()).flatten(1)
+    size = torch.tensor(labels.grid.size)
+    low, high = torch.cat(ends, dim=1).aminmax(dim=1)
+    low = torch.maximum(low - BOX_MARGIN, frame.amin(dim=1)).floor().long().clamp(max=0)
+    high = torch.minimum(high + 1 + BOX_MARGIN, frame.amax(dim=1) + 1).ceil().long().maximum(size)
+    before, after = (-low).tolist(), (high - size).tolist()
+    padding = [count for pair in zip(before, after, strict=True) for count in pair]  # x first, as torch has it
+    return Image(torch.nn.functional.pad(labels.data, padding), labels.grid.cropped(low, high))
+
+
+def _box(labels: Image) -> Grid:
+    """The lattice of the smallest box that holds all labels; the whole one where there are none."""
+    occupied, ends = labels.data[0] != 0, []
+    for axis in (2, 1, 0):
+        others = [other for other in range(3) if other != axis]
+        along = occupied.any(dim=others[1]).any(dim=others[0]).nonzero()
+        ends.append((int(along.min()), int(along.max()) + 1) if len(along) else (0, occupied.shape[axis]))
+    return labels.grid.cropped(*zip(*ends, strict=True))
 
 
 def label_measurements(fixed: Image, moving: Image, transform: Transform) -> dict[str, Any]:

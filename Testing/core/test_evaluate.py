@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from neuralreg import evaluate, metrics, qa
+from neuralreg import evaluate, io, metrics, qa
 from neuralreg.cli import main
 from neuralreg.image import Grid, Image
 from neuralreg.job import INVERSE, JOB, TRANSFORM, RegistrationError, RegistrationJob
@@ -173,6 +173,22 @@ def test_labels_may_be_negative_or_far_apart():
     fixed[3], warped[3] = 2_000_000_000, 2_000_000_000
     assert metrics.dice(fixed, warped) == pytest.approx({-3: 0.5, 2_000_000_000: 1.0})
     assert metrics.hd95(fixed, warped, (1.0, 1.0, 2.0)) == pytest.approx({-3: 2.0, 2_000_000_000: 0.0})
+
+
+@pytest.mark.parametrize("kept", [None, 1], ids=["all structures", "one structure"])
+def test_a_file_that_ends_at_its_structures_measures_the_same(folder, tmp_path, kept):
+    """As Slicer keeps segments: in the box around them. Cut off there, a structure warped too large looks perfect."""
+    whole, boxed = io.read_labels(folder / "fixed_labels.nii.gz"), tmp_path / "boxed.nrrd"
+    labels = whole.data if kept is None else whole.data * (whole.data == kept)
+    places = labels[0].nonzero()
+    low, high = places.amin(dim=0), places.amax(dim=0) + 1
+    part = labels[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+    io.write_image(Image(part.clone(), whole.grid.cropped(low.flip(0), high.flip(0))), boxed)
+    io.write_image(Image(labels, whole.grid), tmp_path / "whole.nrrd")
+    moving = folder / "moving_labels.nii.gz"
+    expected = evaluated(folder, fixed_labels=tmp_path / "whole.nrrd", moving_labels=moving)
+    found = evaluated(folder, fixed_labels=boxed, moving_labels=moving)
+    assert found["labels"] == expected["labels"] and found["measurements"] == expected["measurements"]
 
 
 def test_neighbouring_numbers_of_a_large_atlas_stay_apart():
