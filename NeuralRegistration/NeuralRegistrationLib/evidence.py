@@ -21,6 +21,8 @@ def command(run: Run, folder: Path, structures: tuple, points: tuple) -> tuple[l
     RegistrationError where that is no pair, or nothing at all.
     """
     arguments, names = ["evaluate", str(folder)], []
+    if any((pair[0] is None) != (pair[1] is None) for pair in (structures, points)):
+        raise RegistrationError(_("Structures and landmarks are compared in pairs; choose those of both volumes."))
     if None not in structures:
         first, second, names = trust.write_structures(*structures, run, folder.parent)
         arguments += ["--fixed-labels", first, "--moving-labels", second]

@@ -270,6 +270,11 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         if self.running and node in (self._request.fixed, self._request.moving):
             self.cancel(_('"{name}" was deleted; the registration was cancelled.').format(name=node.GetName()))
 
+    def dropFiles(self) -> None:
+        """Take the files of the last run away: hundreds of megabytes of a scene that is closed."""
+        if not self.running:
+            self._removeFolder()
+
     def _removeFolder(self) -> None:
         if self.folder is not None:
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -118,6 +118,8 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
 
     def onSceneStartClose(self, caller, event) -> None:
         self.setParameterNode(None)
+        if self.logic is not None:
+            self.logic.dropFiles()
 
     def onSceneEndClose(self, caller, event) -> None:
         """`enter` is not called again when the scene is closed while the panel is shown."""

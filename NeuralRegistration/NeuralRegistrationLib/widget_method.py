@@ -17,7 +17,7 @@ class MethodSection(Section):
         super().__init__(panel)
         self.methods = {entry["name"]: entry for entry in describe()}
         self.editors: dict[str, object] = {}
-        self._drawn = None  # (method, preset) whose options are in the form
+        self._drawn = None  # (method, preset, changed options) that the form shows
         self.ui.methodComboBox.addItems(list(self.methods))
         self.ui.methodComboBox.connect("currentIndexChanged(int)", self.onMethod)
         self.ui.defaultsButton.connect("clicked()", self.onDefaults)
@@ -37,7 +37,7 @@ class MethodSection(Section):
         self.ui.methodLabel.text = self.methods[node.method]["summary"]
         self._refresh_estimate(node)
         self.refresh_device()
-        if self._drawn != (node.method, node.preset.value):
+        if self._drawn != (node.method, node.preset.value, node.options):
             self.draw_options()
 
     def _refresh_estimate(self, node) -> None:
@@ -71,7 +71,9 @@ class MethodSection(Section):
     def draw_options(self) -> None:
         """Draw the method's fields: the values of the preset, and over them what the user has changed."""
         node = self.parameters
-        self._drawn = (node.method, node.preset.value)
+        self._drawn = (node.method, node.preset.value, node.options)
+        for editor in self.editors.values():  # one that has the keyboard takes its end for that of the typing
+            editor.blockSignals(True)
         while self.form.rowCount():
             self.form.removeRow(0)
         self.editors = {}
@@ -113,9 +115,11 @@ class MethodSection(Section):
     def change(self, name: str, value) -> None:
         """Take a new value of an option over. Raises RegistrationError when the method does not accept it."""
         node = self.parameters
-        node.options = options.changed(node.options, node.method, node.preset.value, name, value)
+        stored = options.changed(node.options, node.method, node.preset.value, name, value)
+        self._drawn = (node.method, node.preset.value, stored)  # the form shows it: it must not be drawn under a click
+        node.options = stored
 
     def onDefaults(self) -> None:
         node = self.parameters
         node.options = options.forgotten(node.options, node.method)
-        self.draw_options()
+        self.draw_options()  # also where what is shown was refused and never stored

@@ -46,6 +46,13 @@ def test_closed_scene(panel, wait):
     assert panel.parameters is not None and not panel.ui.applyButton.enabled
 
 
+def test_a_closed_scene_takes_the_files_of_its_last_run_along(panel, wait):
+    register(panel, wait)
+    assert temporary_files(), "for the evaluation and the report"
+    slicer.mrmlScene.Clear(0)
+    assert not temporary_files()
+
+
 def test_deleted_temporary_folder(panel, wait):
     """Some tidy the disk while a program runs; then the child ends, and nothing is left of its last words."""
     play(panel, "endless")

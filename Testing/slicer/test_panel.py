@@ -10,6 +10,7 @@ from clicks import finish, play, register, temporary_files
 from fakerun import GRIDS, add_volume
 from NeuralRegistrationLib import estimate, look
 from NeuralRegistrationLib.results import runs
+from NeuralRegistrationLib.widget_method import MethodSection
 from test_worker import gone
 
 
@@ -186,6 +187,21 @@ def test_options_are_checked_and_can_be_reset(panel):
     assert json.loads(panel.parameters.options) == {} and section.editors["smoothness"].text == before
 
 
+def test_options_of_a_closed_scene_are_not_shown_for_those_of_the_next(panel, tmp_path):
+    """A run takes what the scene holds: the form must not show anything else."""
+    section = panel.section(MethodSection)
+    before = section.editors["smoothness"].text
+    section.editors["smoothness"].text = "2.5"
+    section.editors["smoothness"].editingFinished.emit()
+    assert section.editors["smoothness"].text == "2.5"
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"), {})
+    slicer.mrmlScene.Clear(0)
+    assert panel.parameters.options == "{}" and section.editors["smoothness"].text == before
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"), {})
+    slicer.app.processEvents()
+    assert section.editors["smoothness"].text == "2.5"
+
+
 def test_options_that_do_not_suit_the_preset_are_said_before_apply(panel):
     """Three stages of "balanced" make no sense with the two of "fast"."""
     section = next(s for s in panel.sections if hasattr(s, "editors"))
@@ -277,6 +293,17 @@ def test_sequence_of_volumes(panel, wait):
     for run in runs():  # an item has the ID that another node has in the scene
         assert run.moving is None and run.transform.GetNodeReference(run.transform.GetMovingNodeReferenceRole()) is None
     assert not panel.ui.beforeButton.enabled
+
+
+def test_half_a_pair_of_evidence_is_said(panel, wait):
+    """With the other pair complete it would be left out without a word."""
+    register(panel, wait)
+    ui = panel.ui
+    for box in (ui.fixedStructuresSelector, ui.movingStructuresSelector):
+        box.setCurrentNode(add_volume("labels", GRIDS["axial"], label=True))
+    ui.fixedLandmarksSelector.setCurrentNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode"))
+    ui.evaluateButton.click()
+    assert "compared in pairs" in ui.statusLabel.text and ui.evaluateButton.enabled
 
 
 def test_csv(panel, wait, tmp_path):
