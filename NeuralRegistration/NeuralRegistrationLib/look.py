@@ -128,8 +128,8 @@ def show_map(run: Run, volume, opacity: float = MAP_OPACITY) -> None:
 
 
 def checkerboard(run: Run):
-    """Squares of fixed and warped in turn, a volume made when it is first asked for; None without warped volume."""
-    if run.fixed is None or run.warped is None:
+    """Squares of fixed and warped in turn, a volume made when it is first asked for; None without both images."""
+    if any(volume is None or volume.GetImageData() is None for volume in (run.fixed, run.warped)):
         return None
     known = _derived(run, "checkerboard")
     if known is not None:

@@ -110,7 +110,7 @@ def _merged(segmentation, reference, segment_ids: list[str] | None = None) -> tu
     extent = slicer.vtkSegmentation.EXTENT_UNION_OF_SEGMENTS
     segmentation.GenerateMergedLabelmapForAllSegments(merged, extent, None, ids)
     if merged.GetNumberOfPoints() == 0:
-        raise RegistrationError(f'The mask "{segmentation.GetName()}" is empty; draw something in it or choose none.')
+        raise RegistrationError(f'"{segmentation.GetName()}" is empty; draw something in it or choose none.')
     return _plain(merged)
 
 

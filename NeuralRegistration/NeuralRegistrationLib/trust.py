@@ -81,6 +81,8 @@ def write_structures(fixed, moving, run: Run, folder: Path) -> tuple[str, str, l
 
     Segments are paired by name. Raises RegistrationError when nothing can be paired.
     """
+    if fixed is moving:
+        raise RegistrationError("Fixed and moving structures are the same; choose those of each volume.")
     kinds = [node.IsA("vtkMRMLSegmentationNode") for node in (fixed, moving)]
     paths = [folder / "fixed_labels.nrrd", folder / "moving_labels.nrrd"]
     if not any(kinds):
@@ -99,12 +101,15 @@ def write_structures(fixed, moving, run: Run, folder: Path) -> tuple[str, str, l
 
 
 def _segments(node) -> dict[str, str]:
-    """{name: id} of the segments."""
+    """{name: id} of the segments. Raises RegistrationError where two have the same name."""
     ids = vtk.vtkStringArray()
     segmentation = node.GetSegmentation()
     segmentation.GetSegmentIDs(ids)
     found = [ids.GetValue(i) for i in range(ids.GetNumberOfValues())]
-    return {segmentation.GetSegment(one).GetName(): one for one in found}
+    named = {segmentation.GetSegment(one).GetName(): one for one in found}
+    if len(named) < len(found):
+        raise RegistrationError(f'Segments of "{node.GetName()}" share a name; give each one a name of its own.')
+    return named
 
 
 def summary(run: Run) -> str:

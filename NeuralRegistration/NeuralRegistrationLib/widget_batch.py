@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from . import batch
 from .section import Section, fit_height, prepare_table, told
+from .widget_look import LookSection
 
 COLUMNS = (_("Moving volume"), _("Result"))
 
@@ -16,6 +17,7 @@ class BatchSection(Section):
     def __init__(self, panel):
         super().__init__(panel)
         self.batch: batch.Batch | None = None
+        self._showsFirst = False  # there was nothing to look at when the batch began
         prepare_table(self.ui.batchTable, COLUMNS, stretched=0)
         self.ui.batchSection.connect("contentsCollapsed(bool)", self.onOpened)
         self.ui.batchButton.connect("clicked()", self.onStart)
@@ -39,12 +41,16 @@ class BatchSection(Section):
         self.batch = batch.Batch(
             items, request, lambda r, done: runner.start(r, _both(runner.finish, done)), self.onChanged
         )
+        self._showsFirst = self.panel.run() is None
         self.show()
         self.onOpened()
         self.batch.next()
 
     def onChanged(self) -> None:
         self.show()
+        if self._showsFirst and any(item.outcome is not None and item.outcome.run for item in self.batch.items):
+            self._showsFirst, self.panel.section(LookSection).showsNewest = False, True
+            self.panel.refresh()
         if not self.batch.running:
             if self.batch.request.fixed.GetScene() is not None:
                 batch.summary_table(self.batch.items, self.batch.request.fixed)

@@ -6,8 +6,9 @@ import slicer
 import vtk
 from fakerun import GRIDS, add_volume, write_run
 from neuralreg.job import RegistrationError
-from NeuralRegistrationLib import apply, look, results
+from NeuralRegistrationLib import apply, look, results, trust
 from NeuralRegistrationLib.scene import SKIP, Outputs, load_run
+from realrun import segmentation
 
 
 @pytest.fixture
@@ -116,6 +117,15 @@ def test_checkerboard_has_squares_of_both(run):
     same = {name: np.isclose(board, values, atol=1) for name, values in shown.items()}
     assert (same["fixed"] | same["warped"]).all()
     assert not same["fixed"].all() and not same["warped"].all()
+
+
+def test_structures_are_paired_only_where_names_are_clear(run, tmp_path):
+    """Of two segments with one name the second alone would be measured, under the name of both."""
+    pair = [segmentation(f"of {name}", getattr(run, name), body=30, core=60) for name in ("fixed", "moving")]
+    assert trust.write_structures(*pair, run, tmp_path)[2] == ["body", "core"]
+    pair[1].GetSegmentation().GetNthSegment(1).SetName("body")
+    with pytest.raises(RegistrationError, match='Segments of "of moving" share a name'):
+        trust.write_structures(*pair, run, tmp_path)
 
 
 def test_displacement_map_is_the_length_of_the_displacement(run):

@@ -277,6 +277,8 @@ def test_many_pairs_one_failure_does_not_end_the_batch(panel, wait):
     assert "2 of 3 registered; failed: empty" in panel.ui.statusLabel.text
     assert len(runs()) == 2
     table = next(t for t in slicer.util.getNodesByClass("vtkMRMLTableNode") if t.GetName().startswith("Registrations"))
+    assert look.slice_views()[0].GetForegroundVolumeID() == runs()[1].warped.GetID(), "the first is there to look at"
+    assert panel.run().table is runs()[1].table
     assert table.GetNumberOfRows() == 3 and "holds no image" in table.GetTable().GetValue(1, 2).ToString()
 
 
@@ -301,6 +303,9 @@ def test_half_a_pair_of_evidence_is_said(panel, wait):
     ui = panel.ui
     for box in (ui.fixedStructuresSelector, ui.movingStructuresSelector):
         box.setCurrentNode(add_volume("labels", GRIDS["axial"], label=True))
+    ui.fixedStructuresSelector.setCurrentNode(ui.movingStructuresSelector.currentNode())
+    ui.evaluateButton.click()
+    assert "structures are the same" in ui.statusLabel.text
     ui.fixedLandmarksSelector.setCurrentNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode"))
     ui.evaluateButton.click()
     assert "compared in pairs" in ui.statusLabel.text and ui.evaluateButton.enabled
