@@ -28,6 +28,7 @@ from .sampling import (
 
 MARGIN = 0.2  # smallest determinant allowed at a cell's corner, and 1 over the largest: what tissue may do at most
 ROUNDS = 200
+GENTLE_ROUNDS, GENTLE = 4, 0.5  # the first rounds smooth by half: for most folds that is enough, and detail stays
 INVERSE_STEPS = 3, 1  # on the coarse lattice, then on the fine one; exp(−v) is nearly the inverse already
 OVERSHOOT = 1 / 16  # of the second difference
 RETURN_ROUNDS, RETURN_VOXELS = 12, 0.9  # how far from its start a voxel may come back, forth and back again
@@ -62,7 +63,8 @@ def untangled(
         if not bool(bad.any()):
             break
         check()
-        displacement = _smoothed_near(displacement, bad, 1 + round_ // 20)
+        strength = GENTLE if round_ < GENTLE_ROUNDS else 1.0
+        displacement = _smoothed_near(displacement, bad, 1 + round_ // 20, strength)
         bad = _bad_voxels(displacement, margin)
     while bool(bad.any()):  # the last resort: towards the identity, which has no folds
         check()
@@ -111,10 +113,11 @@ def _right_between(values: Tensor) -> Tensor:
     return corrected
 
 
-def _smoothed_near(displacement: Tensor, bad: Tensor, reach: int) -> Tensor:
-    """The displacement, blurred within `reach` voxels of the bad ones and gradually less beyond."""
+def _smoothed_near(displacement: Tensor, bad: Tensor, reach: int, strength: float = 1.0) -> Tensor:
+    """The displacement, blurred within `reach` voxels of the bad ones, where `strength` 1 is the whole blur, and
+    gradually less beyond."""
     near = F.max_pool3d(bad.float(), 2 * reach + 1, 1, reach)
-    share = gaussian(near, [0.7 * reach] * 3).clamp(0, 1)
+    share = gaussian(near, [0.7 * reach] * 3).clamp(0, 1) * strength
     share = share * (border_window(tuple(displacement.shape[2:]), share) > 0)  # the border stays at zero
     return displacement + share * (gaussian(displacement, [0.8 + 0.1 * reach] * 3) - displacement)
 

@@ -25,6 +25,7 @@ PLATEAU_CHECKS, PLATEAU_GAIN = 4, 1e-3
 # How much a similarity typically gains from a good deformation, relative to LNCC: one smoothness weight then suits them
 # all.
 SCALES = {"mind": 2.0, "mse": 20.0, "nmi": 0.4}
+CORNERS = (0, 7, 1, 6, 2, 5, 3, 4)  # of the lattice's cells, in turns; opposite ones follow each other
 SMALLEST_SIDE = 10  # voxels; coarser levels of small crops are skipped
 
 
@@ -64,7 +65,8 @@ class Energy:
             return losses.lncc(fixed, warped, weight, level.window, level.stride, seen)
         return SCALES.get(self.similarity, 1.0) * losses.SIMILARITIES[self.similarity](fixed, warped, weight)
 
-    def regularise(self, displacement: Tensor, spacing: Tensor) -> Tensor:
+    def regularise(self, displacement: Tensor, spacing: Tensor, corner: int) -> Tensor:
+        """`corner` is the one of every lattice cell at which J is taken this time."""
         energy = displacement.new_zeros(())
         if self.smoothness:
             energy = energy + self.smoothness * losses.smoothness(displacement, spacing)
@@ -72,7 +74,7 @@ class Energy:
             energy = energy + self.bending * losses.bending(displacement, spacing)
         if not (self.volume or self.folding):
             return energy
-        return energy + losses.mean_over_jacobian(displacement, self._penalty)
+        return energy + losses.mean_over_cells(displacement, self._penalty, corner)
 
     def _penalty(self, determinant: Tensor) -> Tensor:
         energy = self.volume * losses.volume_change(determinant)
@@ -225,14 +227,14 @@ class _Side:
     def __post_init__(self):
         self.content = self.images.content()
 
-    def __call__(self, displacement: Tensor) -> tuple[Tensor, Tensor]:  # -> loss, warped
+    def __call__(self, displacement: Tensor, corner: int) -> tuple[Tensor, Tensor]:  # -> loss, warped
         fine = sampling.resize_displacement(displacement, tuple(self.images.fixed.shape[2:]))
         warped = sampling.warp(self.images.moving, fine)
         seen = self._seen(fine)
         weight = self.content if seen is None else self.content * seen
         loss = self.energy.compare(self.images.fixed, warped, weight, seen, self.level)
         loss = loss + self.energy.pull(displacement, self.images.landmarks, self.spacing)
-        return loss + self.energy.regularise(displacement, self.spacing), warped.detach()
+        return loss + self.energy.regularise(displacement, self.spacing, corner), warped.detach()
 
     def _seen(self, displacement: Tensor) -> Tensor | None:
         """Which voxels both images show, as their masks and fields of view tell; None where all of them."""
@@ -266,17 +268,18 @@ class _Step:
         One direction is differentiated before the other begins, so that one graph at a time takes memory.
         """
         turns = {"both": (1, -1), "alternate": ((1, -1)[iteration % 2],), "forward": (1,)}[self.level.directions]
+        corner = CORNERS[iteration // 2 % len(CORNERS)]  # the same for either direction, where they alternate
         leaf = velocity.detach().requires_grad_()
         total = leaf.new_zeros(())
         for sign in turns:
-            loss = self._toward(sign, sampling.integrate(sign * leaf, squarings)) / len(turns)
+            loss = self._toward(sign, sampling.integrate(sign * leaf, squarings), corner) / len(turns)
             loss.backward()
             total += loss.detach()
         velocity.backward(leaf.grad)
         return total
 
-    def _toward(self, sign: int, residual: Tensor) -> Tensor:
+    def _toward(self, sign: int, residual: Tensor, corner: int) -> Tensor:
         if sign < 0:
-            return self.backward(self.chain.inverse_before(residual))[0]
-        loss, self.warped = self.forward(self.chain.forward_after(residual))
+            return self.backward(self.chain.inverse_before(residual), corner)[0]
+        loss, self.warped = self.forward(self.chain.forward_after(residual), corner)
         return loss

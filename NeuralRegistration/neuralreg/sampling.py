@@ -6,7 +6,7 @@ Images are (B, C, D, H, W). Coordinates and displacements are (B, 3, D, H, W) in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -152,24 +152,24 @@ def slabs_with_neighbours(values: Tensor) -> Iterator[tuple[int, int, int, int]]
         yield first, last, max(first - 1, 0), min(last + 1, shape[0])
 
 
-def corner_determinants(displacement: Tensor) -> Tensor:  # (B, 3, D, H, W) -> (B, 8, D-1, H-1, W-1)
-    """det ∇(id + u) of the trilinear interpolant at the eight corners of every lattice cell.
+def corner_determinants(displacement: Tensor, corners: Iterable[int] = range(8)) -> Tensor:
+    """det ∇(id + u) of the trilinear interpolant at some of the eight corners of every lattice cell.
 
     Each is six times the signed volume of the tetrahedron spanned by a corner and its three neighbours along the cell's
-    edges. Central differences skip a voxel and miss folds that these see (Liu et al., IJCV 2022).
+    edges. Central differences skip a voxel and miss folds that these see (Liu et al., IJCV 2022). Corner x + 2y + 4z
+    lies at the cell's far end along x, y and z where these are 1. (B, 3, D, H, W) -> (B, corners, D-1, H-1, W-1).
     """
     edges = [displacement.diff(dim=dim) for dim in (4, 3, 2)]  # ∂/∂x, ∂/∂y, ∂/∂z on the cells' edges
     d, h, w = (n - 1 for n in displacement.shape[2:])
     eye = torch.eye(3, dtype=displacement.dtype, device=displacement.device).view(1, 3, 3, 1, 1, 1)
-    corners = []
-    for z in (0, 1):
-        for y in (0, 1):
-            for x in (0, 1):
-                along_x = edges[0][:, :, z : z + d, y : y + h, :]
-                along_y = edges[1][:, :, z : z + d, :, x : x + w]
-                along_z = edges[2][:, :, :, y : y + h, x : x + w]
-                corners.append(determinant(torch.stack((along_x, along_y, along_z), dim=2) + eye))
-    return torch.stack(corners, dim=1)
+    found = []
+    for corner in corners:
+        x, y, z = corner & 1, corner >> 1 & 1, corner >> 2
+        along_x = edges[0][:, :, z : z + d, y : y + h, :]
+        along_y = edges[1][:, :, z : z + d, :, x : x + w]
+        along_z = edges[2][:, :, :, y : y + h, x : x + w]
+        found.append(determinant(torch.stack((along_x, along_y, along_z), dim=2) + eye))
+    return torch.stack(found, dim=1)
 
 
 def invert(

@@ -233,17 +233,26 @@ def test_volume_change_is_blind_to_direction_and_pulls_folds_back():
 
 @pytest.mark.parametrize("voxels", [1, 3 * 7 * 8, 10**6])
 @pytest.mark.parametrize("penalty", [losses.volume_change, lambda determinant: losses.folding(determinant, margin=0.9)])
-def test_mean_over_the_jacobian_is_the_mean_over_all_voxels(penalty, voxels, monkeypatch):
-    """Value and gradient are those of all determinants at once, in one slab or in many."""
+def test_mean_over_cells_is_the_mean_over_one_corner_of_all_of_them(penalty, voxels, monkeypatch):
+    """Value and gradient are those of all cells at once, in one slab or in many."""
     monkeypatch.setattr(sampling, "SLAB_VOXELS", voxels)
     random = torch.Generator().manual_seed(0)
     displacement = 0.2 * torch.randn(1, 3, 11, 7, 8, generator=random, dtype=torch.float64)
     displacement.requires_grad_()
-    found = losses.mean_over_jacobian(displacement, penalty)
-    expected = penalty(sampling.jacobian_determinant(displacement))
-    assert torch.allclose(found, expected) and bool(expected > 0)
-    ours, theirs = (torch.autograd.grad(3 * value, displacement)[0] for value in (found, expected))
-    assert torch.allclose(ours, theirs)
+    for corner in (0, 3, 6):
+        found = losses.mean_over_cells(displacement, penalty, corner)
+        expected = penalty(sampling.corner_determinants(displacement)[:, corner])
+        assert torch.allclose(found, expected) and bool(expected > 0)
+        ours, theirs = (torch.autograd.grad(3 * value, displacement)[0] for value in (found, expected))
+        assert torch.allclose(ours, theirs)
+
+
+def test_a_wave_of_two_voxels_costs_something():
+    """Central differences do not see it, and it folds every other cell."""
+    wave = torch.zeros(1, 3, 9, 9, 9)
+    wave[:, 0, ..., ::2] = 1.2
+    assert float(losses.volume_change(sampling.jacobian_determinant(wave)[..., 1:-1])) == 0.0
+    assert all(float(losses.mean_over_cells(wave, losses.volume_change, corner)) > 0.3 for corner in range(8))
 
 
 def test_folding_counts_what_is_below_the_margin_only():

@@ -153,7 +153,7 @@ def test_stop_keeps_the_best_field_and_not_the_last(monkeypatch):
     looks = [value for _, iteration, value in fit.curve if (iteration + 1) % 5 == 0]
     assert fit.stopped and looks[-1] > min(looks)
     forward, backward = _Side(fit.images, fit.energy, level, mm), _Side(fit.images.swapped(), fit.energy, level, mm)
-    kept = (forward(fit.chain.forward)[0] + backward(fit.chain.inverse)[0]) / 2
+    kept = (forward(fit.chain.forward, 0)[0] + backward(fit.chain.inverse, 0)[0]) / 2
     assert float(kept) == pytest.approx(min(looks), abs=0.02)
 
 

@@ -5,7 +5,7 @@ Displacements are (B, 3, D, H, W) in voxels.
 """
 
 from .local_correlation import box_mean, lncc
-from .regularisers import bending, folding, landmark_distance, mean_over_jacobian, smoothness, volume_change
+from .regularisers import bending, folding, landmark_distance, mean_over_cells, smoothness, volume_change
 from .similarities import SIMILARITIES, dice, local_gradient, mi, mind, mind_descriptor, mse, ncc
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "landmark_distance",
     "lncc",
     "local_gradient",
-    "mean_over_jacobian",
+    "mean_over_cells",
     "mi",
     "mind",
     "mind_descriptor",

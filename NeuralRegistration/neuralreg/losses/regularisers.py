@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..sampling import jacobian_determinant, slabs_with_neighbours
+from ..sampling import corner_determinants, slabs_with_neighbours
 
 
 def smoothness(displacement: Tensor, spacing: Tensor | None = None) -> Tensor:
@@ -93,32 +93,37 @@ def volume_change(determinant: Tensor, smallest: float = 0.05) -> Tensor:
     return logarithm.square().mean()
 
 
-def mean_over_jacobian(displacement: Tensor, penalty: Callable[[Tensor], Tensor]) -> Tensor:
-    """`penalty`, a mean over determinants such as `folding`, of det ∇(id + u); (1, 3, D, H, W) in voxels -> ().
+def mean_over_cells(displacement: Tensor, penalty: Callable[[Tensor], Tensor], corner: int) -> Tensor:
+    """`penalty`, a mean over determinants such as `folding`, of det ∇(id + u) at one corner (0 to 7, see
+    `corner_determinants`) of every lattice cell; (1, 3, D, H, W) in voxels -> ().
 
-    The same as `penalty(jacobian_determinant(displacement))`, slab by slab and with the gradient at once: all nine
-    derivatives of every voxel, kept for later, would be the largest tensors of a registration.
+    All corners, one after another, say whether a cell folds; central differences do not see waves of two voxels, of
+    which folds are made. Slab by slab and with the gradient at once: all nine derivatives of every cell, kept for
+    later, would be the largest tensors of a registration.
     """
-    return _OverJacobian.apply(displacement, penalty)
+    return _OverCells.apply(displacement, penalty, corner)
 
 
-class _OverJacobian(torch.autograd.Function):
+class _OverCells(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, displacement: Tensor, penalty: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(ctx, displacement: Tensor, penalty: Callable[[Tensor], Tensor], corner: int) -> Tensor:
         total, gradient = displacement.new_zeros(()), torch.zeros_like(displacement)
-        for first, last, low, high in slabs_with_neighbours(displacement):
-            part = displacement[:, :, low:high].detach().requires_grad_()
+        layers = displacement.shape[2] - 1
+        for first, _, _, high in slabs_with_neighbours(displacement):
+            part = displacement[:, :, first:high].detach().requires_grad_()
+            cells = high - 1 - first  # layers of them behind the slab's planes
+            if not cells:
+                continue
             with torch.enable_grad():
-                determinant = jacobian_determinant(part)[:, first - low : last - low]
-                share = penalty(determinant) * ((last - first) / displacement.shape[2])
-            gradient[:, :, low:high] += torch.autograd.grad(share, part)[0]
+                share = penalty(corner_determinants(part, (corner,))) * (cells / layers)
+            gradient[:, :, first:high] += torch.autograd.grad(share, part)[0]
             total += share.detach()
         ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
-    def backward(ctx, factor: Tensor) -> tuple[Tensor, None]:
-        return ctx.saved_tensors[0] * factor, None
+    def backward(ctx, factor: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.saved_tensors[0] * factor, None, None
 
 
 def landmark_distance(residual_mm: Tensor) -> Tensor:

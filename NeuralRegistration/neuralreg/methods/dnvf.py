@@ -44,7 +44,7 @@ class DNVF:
     )
     smoothness: float = option(0.3, "weight of the smoothness of the displacement", 0, 1000)
     bending: float = option(0.0, "weight of the bending of the displacement; even stretching is free", 0, 1000)
-    volume: float = option(0.3, "weight of local changes of volume", 0, 1000)
+    volume: float = option(0.2, "weight of local changes of volume", 0, 1000)
     folding: float = option(0.0, "weight of the penalty on folds", 0, 10000)
     landmark_weight: float = option(0.1, "pull of the landmark pairs, where some are given", 0, 1000)
     rate: float = option(0.05, "learning rate of the encoded network", 1e-6, 1)
