@@ -24,8 +24,9 @@ def command(run: Run, folder: Path, structures: tuple, points: tuple) -> tuple[l
     if any((pair[0] is None) != (pair[1] is None) for pair in (structures, points)):
         raise RegistrationError(_("Structures and landmarks are compared in pairs; choose those of both volumes."))
     if None not in structures:
-        first, second, names = trust.write_structures(*structures, run, folder.parent)
-        arguments += ["--fixed-labels", first, "--moving-labels", second]
+        files, names = trust.write_structures(*structures, run, folder.parent)
+        for first, second in files:
+            arguments += ["--fixed-labels", first, "--moving-labels", second]
     if None not in points:
         arguments += ["--landmarks", landmarks.write_table(*points, folder.parent / "landmarks.csv")]
     if len(arguments) == 2:

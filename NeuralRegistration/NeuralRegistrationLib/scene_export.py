@@ -88,27 +88,45 @@ def _image_of(volume):
     return image
 
 
-def export_segments(segmentation, segment_ids: list[str], reference, path: Path) -> str:
-    """Write some segments as one label map, numbered 1, 2, … in the order given; returns the path as text."""
-    image, geometry = _merged(segmentation, reference, segment_ids)
+def export_segments(segmentation, numbers: dict[str, int], reference, path: Path) -> str:
+    """Write some segments, {id: number}, as one label map, where the last one counts; returns the path as text."""
+    image, geometry = _merged(segmentation, reference, numbers)
     return _write(*in_world(image, geometry, segmentation, labels=True), path)
 
 
-def _merged(segmentation, reference, segment_ids: list[str] | None = None) -> tuple[vtk.vtkImageData, np.ndarray]:
-    """(voxels, ijk → RAS) of segments together (all of them by default), on the lattice on which they were drawn.
+def layers_of(segmentation, reference) -> dict[str, int]:
+    """{id: layer} of all segments: those of one layer do not overlap. `reference` as for `_merged`."""
+    binary = _make_binary(segmentation, reference)
+    packed = slicer.vtkSegmentation()  # a copy: each segment may lie in a layer of its own, whether it must or not
+    packed.DeepCopy(segmentation.GetSegmentation())
+    packed.CollapseBinaryLabelmaps(False)
+    return {segment_id: packed.GetLayerIndex(segment_id, binary) for segment_id in packed.GetSegmentIDs()}
 
-    `reference` gives the lattice for segments that are surfaces only.
-    """
+
+def _make_binary(segmentation, reference) -> str:
+    """Make sure that a segmentation has voxels; returns the name of that representation."""
     binary = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
     if not segmentation.GetSegmentation().ContainsRepresentation(binary):
         segmentation.SetReferenceImageGeometryParameterFromVolumeNode(reference)
         segmentation.CreateBinaryLabelmapRepresentation()
-    ids = vtk.vtkStringArray()
-    for segment_id in segment_ids if segment_ids is not None else segmentation.GetSegmentation().GetSegmentIDs():
+    return binary
+
+
+def _merged(segmentation, reference, numbers: dict[str, int] | None = None) -> tuple[vtk.vtkImageData, np.ndarray]:
+    """(voxels, ijk → RAS) of segments together (all of them by default), on the lattice on which they were drawn.
+
+    `reference` gives the lattice for segments that are surfaces only.
+    """
+    _make_binary(segmentation, reference)
+    if numbers is None:
+        numbers = {segment_id: i for i, segment_id in enumerate(segmentation.GetSegmentation().GetSegmentIDs(), 1)}
+    ids, values = vtk.vtkStringArray(), vtk.vtkIntArray()
+    for segment_id, number in numbers.items():
         ids.InsertNextValue(segment_id)
+        values.InsertNextValue(number)
     merged = slicer.vtkOrientedImageData()
     extent = slicer.vtkSegmentation.EXTENT_UNION_OF_SEGMENTS
-    segmentation.GenerateMergedLabelmapForAllSegments(merged, extent, None, ids)
+    segmentation.GenerateMergedLabelmapForAllSegments(merged, extent, None, ids, values)
     if merged.GetNumberOfPoints() == 0:
         raise RegistrationError(f'"{segmentation.GetName()}" is empty; draw something in it or choose none.')
     return _plain(merged)

@@ -10,7 +10,7 @@ from neuralreg import qa
 from neuralreg.job import RegistrationError
 
 from .results import Run
-from .scene_export import export_segments, export_volume
+from .scene_export import export_segments, export_volume, layers_of
 
 LARGEST_VOXEL = "largest_voxel_mm"
 
@@ -76,28 +76,37 @@ def _every_figure(measurements: dict) -> list[tuple[str, object]]:
     return rows
 
 
-def write_structures(fixed, moving, run: Run, folder: Path) -> tuple[str, str, list[str]]:
-    """Two label maps with the same numbering, and the names of the labels 1, 2, … (none for label map nodes).
+def write_structures(fixed, moving, run: Run, folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """Label maps of both with the same numbering, and the names of the labels 1, 2, … (none for label map nodes).
 
-    Segments are paired by name. Raises RegistrationError when nothing can be paired.
+    Segments are paired by name; those that overlap go to files of their own, as a voxel holds one number. Raises
+    RegistrationError when nothing can be paired.
     """
     if fixed is moving:
         raise RegistrationError("Fixed and moving structures are the same; choose those of each volume.")
     kinds = [node.IsA("vtkMRMLSegmentationNode") for node in (fixed, moving)]
-    paths = [folder / "fixed_labels.nrrd", folder / "moving_labels.nrrd"]
     if not any(kinds):
-        return export_volume(fixed, paths[0]), export_volume(moving, paths[1]), []
+        return [(export_volume(fixed, folder / "fixed.nrrd"), export_volume(moving, folder / "moving.nrrd"))], []
     if not all(kinds):
         raise RegistrationError("Structures are compared in kind; choose two segmentations, or two label maps.")
     by_name = [_segments(node) for node in (fixed, moving)]
     names = [name for name in by_name[0] if name in by_name[1]]
     if not names:
         raise RegistrationError("The two segmentations have no segment name in common; give segments the same names.")
-    written = [
-        export_segments(node, [ids[name] for name in names], reference, path)
-        for node, ids, reference, path in zip((fixed, moving), by_name, (run.fixed, run.moving), paths, strict=True)
-    ]
-    return written[0], written[1], names
+    numbers = {name: number for number, name in enumerate(names, 1)}
+    sides = (("fixed", fixed, by_name[0], run.fixed), ("moving", moving, by_name[1], run.moving))
+    layers = [layers_of(node, reference) for _side, node, _ids, reference in sides]
+    groups: dict[tuple[int, int], list[str]] = {}
+    for name in names:
+        groups.setdefault(tuple(layer[ids[name]] for layer, ids in zip(layers, by_name, strict=True)), []).append(name)
+    files = []
+    for index, group in enumerate(groups.values()):
+        pair = [
+            export_segments(node, {ids[n]: numbers[n] for n in group}, reference, folder / f"{side}_labels{index}.nrrd")
+            for side, node, ids, reference in sides
+        ]
+        files.append(tuple(pair))
+    return files, names
 
 
 def _segments(node) -> dict[str, str]:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .transform import Affine, Transform
 from .workspace import EVALUATION
 
 LABEL_COLUMNS = 4
+MEANS = {"dice": "dice_mean", "dice_before": "dice_before_mean", "hd95_mm": "hd95_mean_mm"}  # of figures of each label
 LINE = 100  # characters of a line on the terminal
 BOX_POINTS = 9  # per axis, at which the box around the moving labels is followed through the transform
 BOX_MARGIN = 4  # voxels, for what bulges between them
@@ -30,28 +32,25 @@ SAME_MM = 1e-3  # two landmark pairs nearer than that are the same pair
 
 def evaluate_run(
     run_dir: str | Path,
-    fixed_labels: str | Path | None = None,
-    moving_labels: str | Path | None = None,
+    fixed_labels: str | Path | Sequence[str | Path] | None = None,
+    moving_labels: str | Path | Sequence[str | Path] | None = None,
     landmarks: str | Path | None = None,
 ) -> dict[str, Any]:
     """Everything that can be measured with the files given; also written to `evaluation.json` in the run directory.
 
+    fixed_labels, moving_labels: a label map of each, or several with different numbers, so that structures may overlap.
     landmarks: a CSV file with the columns fixed_x, fixed_y, fixed_z, moving_x, moving_y, moving_z in LPS mm.
     Raises RegistrationError where a file is missing or does not fit.
     """
     run_dir = Path(run_dir)
-    if (fixed_labels is None) != (moving_labels is None):
-        raise RegistrationError("Labels are compared in pairs; give both the fixed and the moving label map.")
+    pairs = _pairs(fixed_labels, moving_labels)
     job, result = RegistrationJob.load(run_dir / JOB), Result.load(run_dir / RESULT)
     transform, inverse = io.read_transform(run_dir / TRANSFORM), io.read_transform(run_dir / INVERSE)
     fixed = io.read_image(run_dir / job.fixed)  # a job in its run directory counts relative paths from there
     values = _image_measurements(run_dir, job, fixed, transform, inverse)
     evaluation = {"run": str(run_dir), "method": result.method, "preset": job.preset, "measurements": values}
-    if fixed_labels is not None:
-        moving = io.read_labels(moving_labels)
-        labels = label_measurements(
-            _with_room(io.read_labels(fixed_labels), moving, inverse, fixed.grid), moving, transform
-        )
+    if pairs:
+        labels = _labels_of(pairs, transform, inverse, fixed.grid)
         values.update(labels.pop("means"))
         evaluation["labels"] = labels
     if landmarks is not None:
@@ -86,6 +85,26 @@ def _read_map(path: Path) -> Image:
     return io.read_map(path)
 
 
+def _pairs(fixed: Any, moving: Any) -> list[tuple[Path, Path]]:
+    """The files that belong together. Raises RegistrationError where one lacks its partner."""
+    files = [[] if one is None else [one] if isinstance(one, (str, Path)) else list(one) for one in (fixed, moving)]
+    if len(files[0]) != len(files[1]):
+        raise RegistrationError("Labels are compared in pairs; give both the fixed and the moving label map.")
+    return [(Path(first), Path(second)) for first, second in zip(*files, strict=True)]
+
+
+def _labels_of(pairs: list[tuple[Path, Path]], transform: Transform, inverse: Transform, grid: Grid) -> dict[str, Any]:
+    """`label_measurements` of all pairs of label maps together."""
+    table = {}
+    for fixed_file, moving_file in pairs:
+        fixed, moving = io.read_labels(fixed_file), io.read_labels(moving_file)
+        more = _per_label(_with_room(fixed, moving, inverse, grid), moving, transform)
+        if table.keys() & more.keys():
+            raise RegistrationError(f"{fixed_file} has numbers of another label map; give each structure its own.")
+        table |= more
+    return _with_means(dict(sorted(table.items(), key=lambda row: int(row[0]))))
+
+
 def _with_room(labels: Image, moving: Image, inverse: Transform, grid: Grid) -> Image:
     """The fixed labels with 0 around them as far as the moving ones reach, warped or not, within the fixed grid.
 
@@ -115,20 +134,26 @@ def _box(labels: Image) -> Grid:
 
 def label_measurements(fixed: Image, moving: Image, transform: Transform) -> dict[str, Any]:
     """Dice before and after and HD95, on the grid of the fixed labels, for the labels that both maps have."""
+    return _with_means(_per_label(fixed, moving, transform))
+
+
+def _per_label(fixed: Image, moving: Image, transform: Transform) -> dict[str, dict[str, float | None]]:
     before, after = (resample_labels(moving, t, fixed.grid).data[0] for t in (Affine.identity(), transform))
     common = sorted(_present(fixed) & _present(moving))
-    if not common:
-        raise RegistrationError("The two label maps have no label in common; give maps with the same numbering.")
     dice, dice_before = metrics.dice(fixed.data[0], after, common), metrics.dice(fixed.data[0], before, common)
     distances = metrics.hd95(fixed.data[0], after, fixed.grid.spacing, common)
-    table = {
+    return {
         str(label): {"dice": dice[label], "dice_before": dice_before[label], "hd95_mm": distances.get(label)}
         for label in common
     }
-    means = {"dice_mean": _mean(dice.values()), "dice_before_mean": _mean(dice_before.values()), "labels": len(common)}
-    if distances:
-        means["hd95_mean_mm"] = _mean(distances.values())
-    return {"per_label": table, "means": means}
+
+
+def _with_means(table: dict[str, dict[str, float | None]]) -> dict[str, Any]:
+    if not table:
+        raise RegistrationError("The two label maps have no label in common; give maps with the same numbering.")
+    columns = {mean: [row[name] for row in table.values() if row[name] is not None] for name, mean in MEANS.items()}
+    means = {mean: _mean(values) for mean, values in columns.items() if values}
+    return {"per_label": table, "means": {**means, "labels": len(table)}}
 
 
 def _present(labels: Image) -> set[int]:

@@ -191,6 +191,26 @@ def test_a_file_that_ends_at_its_structures_measures_the_same(folder, tmp_path, 
     assert found["labels"] == expected["labels"] and found["measurements"] == expected["measurements"]
 
 
+def test_structures_that_overlap_come_in_several_files(folder, tmp_path):
+    """A voxel holds one number; each structure is measured as if it were alone."""
+    whole = {side: io.read_labels(folder / f"{side}_labels.nii.gz") for side in ("fixed", "moving")}
+    alone, files = {}, {side: [] for side in whole}
+    for number, kinds in ((1, (1, 2, 3)), (2, (2, 4))):  # 2 belongs to both
+        for side, labels in whole.items():
+            inside = sum(labels.data == kind for kind in kinds)
+            io.write_image(Image((inside * number).short(), labels.grid), tmp_path / f"{side}{number}.nrrd")
+            files[side].append(tmp_path / f"{side}{number}.nrrd")
+        one = evaluated(folder, fixed_labels=files["fixed"][-1], moving_labels=files["moving"][-1])
+        alone |= one["labels"]["per_label"]
+    found = evaluated(folder, fixed_labels=files["fixed"], moving_labels=files["moving"])
+    assert found["labels"]["per_label"] == alone and found["measurements"]["labels"] == 2
+    assert found["measurements"]["dice_mean"] == pytest.approx((alone["1"]["dice"] + alone["2"]["dice"]) / 2)
+    with pytest.raises(RegistrationError, match="in pairs"):
+        evaluated(folder, fixed_labels=files["fixed"], moving_labels=files["moving"][:1])
+    with pytest.raises(RegistrationError, match="numbers of another label map"):
+        evaluated(folder, fixed_labels=files["fixed"][:1] * 2, moving_labels=files["moving"][:1] * 2)
+
+
 def test_neighbouring_numbers_of_a_large_atlas_stay_apart():
     """float32 takes 614454277 and 614454278 for one."""
     grid = Grid.from_parts((4, 4, 4))

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import slicer
 import vtk
 from fakerun import GRIDS, add_volume, write_run
 from neuralreg.job import RegistrationError
 from NeuralRegistrationLib import apply, look, results, trust
 from NeuralRegistrationLib.scene import SKIP, Outputs, load_run
-from realrun import segmentation
+from realrun import labels_of, segmentation
 
 
 @pytest.fixture
@@ -120,9 +121,22 @@ def test_checkerboard_has_squares_of_both(run):
 
 
 def test_structures_are_paired_only_where_names_are_clear(run, tmp_path):
-    """Of two segments with one name the second alone would be measured, under the name of both."""
+    """Of two segments with one name the second alone would be measured. Segments may lie within one another."""
     pair = [segmentation(f"of {name}", getattr(run, name), body=30, core=60) for name in ("fixed", "moving")]
-    assert trust.write_structures(*pair, run, tmp_path)[2] == ["body", "core"]
+    files, names = trust.write_structures(*pair, run, tmp_path)
+    assert names == ["body", "core"]
+    for number, (lowest, files_of_one) in enumerate(zip((30, 60), files, strict=True), 1):
+        for name, file in zip(("fixed", "moving"), files_of_one, strict=True):  # the core is not missing in the body
+            inside = (slicer.util.arrayFromVolume(getattr(run, name)) > lowest).sum()
+            found = sitk.GetArrayFromImage(sitk.ReadImage(file))
+            assert set(np.unique(found)) == {0, number} and (found > 0).sum() == inside
+    apart = [segmentation(f"apart {name}", getattr(run, name), body=30) for name in ("fixed", "moving")]
+    for node, name in zip(apart, ("fixed", "moving"), strict=True):
+        outside = labels_of(getattr(run, name), -1e9, "outside")
+        slicer.util.arrayFromVolume(outside)[slicer.util.arrayFromVolume(getattr(run, name)) > 30] = 0
+        slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(outside, node)
+        node.GetSegmentation().GetNthSegment(1).SetName("outside")
+    assert len(trust.write_structures(*apart, run, tmp_path)[0]) == 1, "one file holds what does not overlap"
     pair[1].GetSegmentation().GetNthSegment(1).SetName("body")
     with pytest.raises(RegistrationError, match='Segments of "of moving" share a name'):
         trust.write_structures(*pair, run, tmp_path)

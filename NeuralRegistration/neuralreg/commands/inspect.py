@@ -23,8 +23,9 @@ def add_evaluate(commands: Any) -> None:
         "  neuralreg evaluate result --landmarks pairs.csv\n",
     )
     parser.add_argument("run", metavar="RUN_DIR", help="output folder of a registration")
-    parser.add_argument("--fixed-labels", metavar="F", help="label map on the fixed image")
-    parser.add_argument("--moving-labels", metavar="F", help="label map on the moving image")
+    again = "; again for more with other numbers, where structures overlap"
+    parser.add_argument("--fixed-labels", metavar="F", action="append", help="label map on the fixed image" + again)
+    parser.add_argument("--moving-labels", metavar="F", action="append", help="label map on the moving image, likewise")
     parser.add_argument(
         "--landmarks", metavar="F.csv", help="pairs of points: x, y, z on fixed, then on moving, LPS mm"
     )
