@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import slicer
@@ -85,6 +85,14 @@ class Batch:
         import qt
 
         qt.QTimer.singleShot(0, self.next)
+
+    def release(self) -> None:
+        """Let go of all nodes: a closed scene shall not stay in memory for the sake of what is written in a table."""
+        self.request = None
+        for item in self.items:
+            item.node = None
+            if item.outcome is not None:
+                item.outcome = replace(item.outcome, run=None)
 
     @property
     def complete(self) -> bool:

@@ -55,6 +55,7 @@ class BatchSection(Section):
             if self.batch.request.fixed.GetScene() is not None:
                 batch.summary_table(self.batch.items, self.batch.request.fixed)
             self.panel.say(self.batch.summary(), "good" if self.batch.complete else "warning")
+            self.batch.release()
             self.panel.refresh()
 
     def show(self) -> None:

@@ -131,6 +131,7 @@ class RunSection(Section):
             if not outcome.stopped_early:
                 estimate.learn(self.request, outcome.run.measurements)
             self.draw_curve()
+        self.preview = self.request = None  # they hold volumes, which a closed scene shall take along
         self._show_running(False, keep_curve=outcome.status == DONE)
         message = outcome.message + reminder(outcome.status == DONE)
         self.panel.say(message, {DONE: "good", STOPPED: "info"}.get(outcome.status, "error"))

@@ -1,18 +1,21 @@
 """How runs and panels end: every fault, cancelling at the worst moment, reloading. Nothing may stay behind."""
 
 import ast
+import gc
 import importlib.util
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import qt
 import slicer
 from clicks import finish, play, register, scene_as_ids, temporary_files
 from fakerun import GRIDS, add_volume
 from NeuralRegistrationLib import results
 from NeuralRegistrationLib.logic import DONE, NeuralRegistrationLogic
 from NeuralRegistrationLib.results import runs
+from NeuralRegistrationLib.widget_batch import BatchSection
 from test_worker import gone
 
 
@@ -51,6 +54,20 @@ def test_a_closed_scene_takes_the_files_of_its_last_run_along(panel, wait):
     assert temporary_files(), "for the evaluation and the report"
     slicer.mrmlScene.Clear(0)
     assert not temporary_files()
+
+
+@pytest.mark.parametrize("name", ["quick", "sentence"])
+def test_a_closed_scene_gives_its_memory_back(panel, wait, name):
+    """Volumes are large: neither the last run nor the last batch may hold those of a scene that is gone."""
+    image = panel.parameters.movingVolume.GetImageData()  # the views may go on drawing the others
+    register(panel, wait, name)
+    panel.ui.batchSelector.setCheckState(panel.parameters.movingVolume, qt.Qt.Checked)
+    panel.ui.batchButton.click()
+    wait(lambda: not panel.section(BatchSection).batch.running)
+    slicer.mrmlScene.Clear(0)
+    slicer.app.processEvents()
+    gc.collect()
+    assert image.GetReferenceCount() == 1, "only this test still has it"
 
 
 def test_deleted_temporary_folder(panel, wait):
