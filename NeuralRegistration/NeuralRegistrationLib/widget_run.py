@@ -51,6 +51,7 @@ class RunSection(Section):
         self.ui.applyButton.connect("clicked()", self.onApply)
         self.ui.cancelButton.connect("clicked()", self.onCancel)
         self.ui.stopButton.connect("clicked()", self.onStop)
+        self.ui.previewCheckBox.connect("toggled(bool)", self.onPreview)
         self.ui.progressWidget.visible = False
         self.ui.statusLabel.visible = False
         self._show_running(False)
@@ -95,6 +96,11 @@ class RunSection(Section):
         self.logic.stopAndKeep()
         self.ui.stopButton.enabled = False
         self.ui.stageLabel.text = _("Finishing with the best so far")
+
+    def onPreview(self, on) -> None:
+        """Without preview the views are the user's again at once."""
+        if not on and self.preview is not None:
+            self.preview.end()
 
     def onProgress(self, progress: Progress) -> None:
         self.ui.progressBar.value = round(1000 * progress.fraction)

@@ -8,6 +8,7 @@ import pytest
 import slicer
 from clicks import finish, play, register, temporary_files
 from fakerun import GRIDS, add_volume
+from neuralreg.job import Progress
 from NeuralRegistrationLib import estimate, look
 from NeuralRegistrationLib.results import runs
 from NeuralRegistrationLib.widget_method import MethodSection
@@ -125,6 +126,22 @@ def test_progress_preview_and_cancel(panel, wait):
     assert "scene is unchanged" in panel.ui.statusLabel.text and panel.ui.applyButton.enabled
     assert slicer.mrmlScene.GetNumberOfNodes() == nodes and not temporary_files()
     assert look.slice_views()[0].GetBackgroundVolumeID() == background.GetID()
+
+
+def test_preview_can_be_taken_away_and_brought_back_during_the_run(panel, wait):
+    view, section = look.slice_views()[0], panel.runSection()
+    view.SetBackgroundVolumeID(panel.parameters.movingVolume.GetID())
+    play(panel, "endless")
+    panel.ui.applyButton.click()
+    wait(lambda: section.preview.node is not None)
+    assert view.GetBackgroundVolumeID() == panel.parameters.fixedVolume.GetID()
+    panel.ui.previewCheckBox.click()
+    assert section.preview.node is None and view.GetBackgroundVolumeID() == panel.parameters.movingVolume.GetID()
+    panel.ui.previewCheckBox.click()
+    section.onProgress(Progress("deformable", 0.5, preview="preview.nrrd"))
+    assert section.preview.node is not None
+    panel.ui.cancelButton.click()
+    assert view.GetBackgroundVolumeID() == panel.parameters.movingVolume.GetID()
 
 
 def test_a_second_run_has_a_name_of_its_own_and_a_failed_one_shows_no_result_as_its_own(panel, wait):
