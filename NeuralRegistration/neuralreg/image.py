@@ -99,6 +99,11 @@ class Grid:
     def indices(self, points: Tensor) -> Tensor:  # (3, …) LPS mm -> (3, …) voxel coordinates x, y, z
         return apply_matrix(self.index_from_world, points)
 
+    def holds(self, index: Tensor) -> Tensor:  # (3, …) voxel coordinates -> (…) bool
+        """Whether they lie within the lattice's voxels, which end half a voxel beyond the outermost centres."""
+        size = torch.tensor(self.size, dtype=index.dtype, device=index.device).view(3, *[1] * (index.ndim - 1))
+        return ((index >= -0.5) & (index < size - 0.5)).all(0)
+
     def with_shape(self, shape: tuple[int, int, int]) -> Grid:
         """The lattice of another shape with the same corner voxels."""
         old, new = np.array(self.size), np.array(tuple(shape)[::-1])
@@ -134,14 +139,9 @@ class Image:
         Like ITK, the image ends half a voxel beyond its outermost voxel centres and is constant over that half voxel.
         """
         index = self.grid.indices(points)
+        inside = self.grid.holds(index)
         if mode == "nearest":
             index = torch.floor(index + 0.5)  # ITK rounds halves up, torch rounds them to even
-        size = torch.tensor(self.grid.size, dtype=index.dtype, device=index.device).view(3, 1, 1, 1)
-        inside = (
-            ((index >= -0.5) & (index < size - 0.5)).all(0)
-            if mode != "nearest"
-            else ((index >= 0) & (index < size)).all(0)
-        )
         values = sample(self.data[None].float(), index.float()[None].to(self.data.device), mode, "border")[0]
         return values.masked_fill_(~inside.to(values.device), default)
 

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 import torch
 from neuralreg import metrics, sampling
 from neuralreg.body import body_mask
-from neuralreg.image import Grid, Image
+from neuralreg.image import Grid, Image, resample
 from neuralreg.phantom import make_phantom, rotation, smooth_deformation
 from neuralreg.transform import Affine, DisplacementField, jacobian_determinant
 
@@ -178,6 +178,23 @@ def test_correlation_and_mutual_information_against_numpy():
     counts[0] += (a[mask] < np.percentile(a[mask], 0.5)).sum()
     counts[-1] += (a[mask] > np.percentile(a[mask], 99.5)).sum()
     assert entropy == pytest.approx(-(counts / counts.sum() * np.log(counts / counts.sum())).sum(), abs=0.01)
+
+
+@pytest.mark.parametrize("shift_mm", [-12.0, -60.0], ids=["much of it", "nothing"])
+def test_similarity_is_measured_where_the_moving_volume_is_seen(shift_mm):
+    """Half a head that its file puts elsewhere, and its true transform: all that is seen agrees."""
+    phantom, way = make_phantom(OBLIQUE, noise=0.0, amplitude_mm=1.0), shift_mm * OBLIQUE.direction[:, 2]
+    part, shift = OBLIQUE.cropped((0, 0, 8), (20, 22, 18)), np.eye(4)
+    shift[:3, 3] = way
+    stored = part.world_from_index.copy()
+    stored[:3, 3] += way
+    half = Image(phantom.moving.data[:, 8:], Grid(part.shape, stored))
+    true = Affine(shift) @ phantom.moving_from_fixed
+    warped = resample(half, true, OBLIQUE)
+    jacobian = jacobian_determinant(true, OBLIQUE)
+    found = metrics.summary(phantom.fixed, half, warped, jacobian, true, true.inverse(), None)
+    assert found["ncc_after"] > 0.95 > 0.8 > found["ncc_before"]
+    assert found["mutual_information_after"] > found["mutual_information_before"] + 0.3
 
 
 def test_body_mask_keeps_the_body_and_fills_the_lungs():

@@ -29,6 +29,7 @@ DEFORMATION = (
     "stage); lines that cross or bunch up deserve a look. The Jacobian determinant says how many times larger a place "
     "is in the moving volume than in the fixed one: 1 is unchanged, 0 and below is folded and cannot be anatomy."
 )
+WHERE = "Inside the body or the fixed mask; the similarities where the moving volume is seen both before and after."
 NAMES = {
     "ncc_before": ("Correlation before", ""), "ncc_after": ("Correlation after", ""),
     "mutual_information_before": ("Mutual information before", "nats"),
@@ -162,7 +163,7 @@ def _measurements(values: Mapping[str, Any]) -> str:
         return ""
     half = (len(rows) + 1) // 2
     tables = "".join(f"<table>{''.join(part)}</table>" for part in (rows[:half], rows[half:]) if part)
-    return f'{_heading("Measurements", "Inside the body or the fixed mask.")}<div class="columns">{tables}</div>'
+    return f'{_heading("Measurements", WHERE)}<div class="columns">{tables}</div>'
 
 
 def _course(result: Mapping[str, Any]) -> str:
