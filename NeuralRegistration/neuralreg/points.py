@@ -23,18 +23,22 @@ from .job import RegistrationError
 SYSTEMS = ("RAS", "LPS", "0", "1")  # the numbers are those of Slicer 4.10 and older
 RAS_FROM_LPS = np.array([-1.0, -1.0, 1.0])  # its own inverse
 FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
+FCSV_UNPLACED = ("0", "1", "3")  # Slicer 5 writes a point's state behind these columns: undefined, preview, missing
+SHAPES = ("ROI", "Plane")  # markups with a centre and axes of their own beside their points
 MARKUPS_SCHEMA = "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#"
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A text file of points: lines before the rows, the rows, which columns hold x, y, z, and whether those are RAS."""
+    """A text file of points: lines before the rows, the rows, which columns hold x, y, z, whether those are RAS, and
+    which rows are of points that have not been placed."""
 
     head: list[str]
     rows: list[list[str]]
     columns: tuple[int, int, int]
     delimiter: str = ","
     ras: bool = False
+    unplaced: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +52,13 @@ class Points:
     def __post_init__(self):
         if self.lps.ndim != 2 or self.lps.shape[1] != 3 or len(self.labels) != len(self.lps):
             raise ValueError(f"Points: lps must be (N, 3) with N labels, got {self.lps.shape} and {len(self.labels)}")
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether the file also lists points that have not been placed."""
+        if isinstance(self.source, dict):
+            return len(self.lps) < sum(len(markup.get("controlPoints", [])) for markup in self.source["markups"])
+        return self.source is not None and bool(self.source.unplaced)
 
     def moved(self, lps: np.ndarray) -> Points:
         """The same points elsewhere."""
@@ -81,7 +92,7 @@ def read_points(path: str | Path) -> Points:
 def read_pairs(fixed: str | Path, moving: str | Path) -> tuple[Tensor, Tensor]:  # (3, n) ×2 float64 LPS mm
     """Points that belong together, from two files: by their labels where both files have the same, else in order.
 
-    Raises RegistrationError when the files do not hold equally many points.
+    Raises RegistrationError when the files do not hold equally many points, or points without a place hide the order.
     """
     pair = read_points(fixed), read_points(moving)
     counts = [len(points.lps) for points in pair]
@@ -92,6 +103,12 @@ def read_pairs(fixed: str | Path, moving: str | Path) -> tuple[Tensor, Tensor]: 
     orders = [sorted(range(counts[0]), key=points.labels.__getitem__) for points in pair]
     names = [[points.labels[i] for i in order] for points, order in zip(pair, orders, strict=True)]
     if names[0] != names[1] or len(set(names[0])) < counts[0]:
+        for path, points in zip((fixed, moving), pair, strict=True):
+            if points.has_gaps:
+                raise RegistrationError(
+                    f"{path} has points that are not placed, so its order does not tell which belong together; place "
+                    "or remove them, or give the same labels in both files."
+                )
         orders = [range(counts[0])] * 2
     return tuple(torch.from_numpy(points.lps[list(o)].T.copy()) for points, o in zip(pair, orders, strict=True))
 
@@ -124,13 +141,15 @@ def _from_csv(text: str) -> Points:
     ras = ras or any(re.search(r"\bRAS\b", note, re.IGNORECASE) for note in notes)
     head = notes + ([delimiter.join(header)] if header else [])
     label = _column(header, ("label", "name", "id")) if header else None
-    labels = tuple(row[label] if label is not None else str(i + 1) for i, row in enumerate(rows))
+    labels = [row[label] if label is not None else str(i + 1) for i, row in enumerate(rows)]
     return _from_table(Table(head, rows, columns, delimiter, ras), labels)
 
 
-def _from_table(table: Table, labels: tuple[str, ...]) -> Points:
-    values = np.array([[float(row[c]) for c in table.columns] for row in table.rows], dtype=np.float64).reshape(-1, 3)
-    return Points(values * RAS_FROM_LPS if table.ras else values, labels, table)
+def _from_table(table: Table, labels: list[str]) -> Points:
+    placed = [i for i in range(len(table.rows)) if i not in table.unplaced]
+    cells = [[float(table.rows[i][c]) for c in table.columns] for i in placed]
+    values = np.array(cells, dtype=np.float64).reshape(-1, 3)
+    return Points(values * RAS_FROM_LPS if table.ras else values, tuple(labels[i] for i in placed), table)
 
 
 def _numbers(cells: list[str]) -> bool:
@@ -177,8 +196,10 @@ def _from_fcsv(text: str) -> Points:
     names = (_entry(head, "columns") or FCSV_COLUMNS).split(",")
     columns = tuple(names.index(n) for n in "xyz")
     label = names.index("label") if "label" in names else 0
-    labels = tuple(row[label] if label < len(row) else str(i + 1) for i, row in enumerate(rows))
-    return _from_table(Table(head, rows, columns, ras=system.upper() in ("RAS", "0")), labels)
+    labels = [row[label] if label < len(row) else str(i + 1) for i, row in enumerate(rows)]
+    unplaced = {i for i, row in enumerate(rows) if row[len(names) :] and row[len(names)].strip() in FCSV_UNPLACED}
+    ras = system.upper() in ("RAS", "0")
+    return _from_table(Table(head, rows, columns, ras=ras, unplaced=frozenset(unplaced)), labels)
 
 
 def _entry(head: list[str], name: str) -> str | None:
@@ -191,6 +212,8 @@ def _from_json(text: str) -> Points:
     document = json.loads(text)
     positions, labels = [], []
     for markup, point in _control_points(document):
+        if markup.get("type") in SHAPES:
+            raise ValueError(f"it holds a {markup['type']}")
         position = np.array(point["position"], dtype=np.float64)
         if position.shape != (3,):
             raise ValueError("a position is not three numbers")
@@ -245,10 +268,12 @@ def _table_text(lps: np.ndarray, table: Table) -> str:
     out = io.StringIO()
     out.writelines(f"{line}\n" for line in table.head)
     writer = csv.writer(out, delimiter=table.delimiter, lineterminator="\n")
-    for row, point in zip(table.rows, lps * RAS_FROM_LPS if table.ras else lps, strict=True):
+    points = iter(lps * RAS_FROM_LPS if table.ras else lps)
+    for index, row in enumerate(table.rows):
         cells = list(row)
-        for column, value in zip(table.columns, point, strict=True):
-            cells[column] = _number(value)
+        if index not in table.unplaced:
+            for column, value in zip(table.columns, next(points), strict=True):
+                cells[column] = _number(value)
         writer.writerow(cells)
     return out.getvalue()
 

@@ -1,6 +1,7 @@
 """Landmark pairs pull the field: from files to the energy, on phantoms whose deformation is known."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -137,6 +138,18 @@ def test_files_pair_by_label_or_by_order(tmp_path):
     write(tmp_path / "short.csv", fixed[:2], "ab")
     with pytest.raises(RegistrationError, match="landmarks are pairs"):
         read_pairs(tmp_path / "f.fcsv", tmp_path / "short.csv")
+
+
+def test_an_order_with_gaps_pairs_nothing(tmp_path):
+    """The second point is missing in one file and the third in the other: two in each, and only labels can tell."""
+    for name, gap, labels in (("f", 1, "abc"), ("m", 2, "xyz"), ("n", 1, "abc")):
+        control = [{"label": label, "position": [i, 0.0, 0.0]} for i, label in enumerate(labels)]
+        control[gap] |= {"position": "", "positionStatus": "missing"}
+        (tmp_path / f"{name}.mrk.json").write_text(json.dumps({"markups": [{"controlPoints": control}]}))
+    with pytest.raises(RegistrationError, match="not placed"):
+        read_pairs(tmp_path / "f.mrk.json", tmp_path / "m.mrk.json")
+    pairs = read_pairs(tmp_path / "f.mrk.json", tmp_path / "n.mrk.json")
+    np.testing.assert_array_equal(pairs[0], pairs[1])
 
 
 def test_job_takes_both_files_or_none(tmp_path, phantom):

@@ -47,6 +47,18 @@ def test_fcsv(tmp_path, system, sign):
     assert points.labels == ("F-0", "F-1")
 
 
+def test_fcsv_points_that_slicer_calls_undefined_or_missing_are_none(tmp_path):
+    """As Slicer 5.12 writes them: the state behind the named columns, and coordinates all the same."""
+    states = zip((LPS[0], LPS[0], LPS[1], LPS[1]), (2, 0, 2, 3), strict=True)
+    rows = [f"{x},{x},{y},{z},0,0,0,1,1,1,0,F,,,{state},0" for (x, y, z), state in states]
+    head = "# Markups fiducial file version = 5.12\n# CoordinateSystem = LPS\n"
+    columns = "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
+    points = check(tmp_path / "p.fcsv", head + columns + "\n".join(rows) + "\n")
+    write_points(points.moved(points.lps + 1), tmp_path / "q.fcsv")
+    written = (tmp_path / "q.fcsv").read_text().splitlines()[3:]
+    assert written[1::2] == rows[1::2] and written[0].startswith("1.5,2.500000,-1.000000,4.250000")
+
+
 @pytest.mark.parametrize(("system", "sign"), [("LPS", 1), ("RAS", -1)])
 def test_markups_json(tmp_path, system, sign):
     positions = [[sign * x, sign * y, z] for x, y, z in LPS]
@@ -101,6 +113,7 @@ def test_any_file_type_to_any_other(tmp_path, first, second):
         ("p.mrk.json", '{"markups": [{"coordinateSystem": "IJK", "controlPoints": [{"position": [1, 2, 3]}]}]}'),
         ("p.mrk.json", '{"markups": [{"coordinateUnits": "voxel", "controlPoints": [{"position": [1, 2, 3]}]}]}'),
         ("p.mrk.json", '{"markups": [{"controlPoints": null}]}'),
+        ("p.mrk.json", '{"markups": [{"type": "ROI", "controlPoints": [{"position": [1, 2, 3]}]}]}'),
         ("p.csv", "i,j,k\n1,2,3\n"),
         ("p.txt", "1,2,3\n"),
     ],
