@@ -16,6 +16,7 @@ from .workers import Task
 from .workspace import EVALUATION
 
 SUMMARY = "summary.csv"
+WAITING = f".{JOB}"  # beside a result that waits to be replaced: until then its own job file describes it
 IRRELEVANT = ("threads", "device")  # what may differ between a finished run and the one that is asked for
 MEASURES = {  # column of the summary → entry of evaluation.json, else of result.json
     "dice": "dice_mean",
@@ -107,9 +108,8 @@ def tasks_of(pairs: Iterable[Pair], jobs: Mapping[str, RegistrationJob], overwri
         job, commands = jobs[pair.name], []
         folder = Path(job.output)
         if overwrite or not _is_done(job):
-            _save(job)
-            commands.append(("run", str(folder / JOB), "--progress", "json", *(["--overwrite"] if overwrite else [])))
-        if pair.fixed_labels and (commands or not _has_labels(folder)):
+            commands.append(("run", str(_save(job)), "--progress", "json", *(["--overwrite"] if overwrite else [])))
+        if pair.fixed_labels and (commands or not _has_labels(folder, pair)):
             labels = ("--fixed-labels", pair.fixed_labels, "--moving-labels", pair.moving_labels)
             commands.append(("evaluate", str(folder), *labels))
         if commands:
@@ -137,19 +137,30 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value  # as JSON gives it back
 
 
-def _save(job: RegistrationJob) -> None:
+def _save(job: RegistrationJob) -> Path:
+    """Write the job into its folder -> where."""
     folder = Path(job.output)
+    path = folder / (WAITING if (folder / RESULT).is_file() else JOB)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / JOB) as partial:
+        with replacing(path) as partial:
             job.save(partial)
+        return path
     except OSError as error:
         raise RegistrationError(f"{folder} cannot be written to ({error.strerror}); choose another output.") from error
 
 
-def _has_labels(folder: Path) -> bool:
+def _has_labels(folder: Path, pair: Pair) -> bool:
+    """Whether these very label maps have been compared."""
     path = folder / EVALUATION
-    return path.is_file() and "labels" in read_json(path, "evaluation")
+    found = read_json(path, "evaluation").get("labels", {}) if path.is_file() else {}
+    return (found.get("fixed"), found.get("moving")) == (pair.fixed_labels, pair.moving_labels)
+
+
+def tidy(jobs: Iterable[RegistrationJob]) -> None:
+    """Remove what `tasks_of` has left beside results."""
+    for job in jobs:
+        (Path(job.output) / WAITING).unlink(missing_ok=True)
 
 
 def summary(jobs: Mapping[str, RegistrationJob], errors: Mapping[str, str]) -> list[dict[str, str]]:

@@ -52,7 +52,7 @@ def evaluate_run(
     if pairs:
         labels = _labels_of(pairs, transform, inverse, fixed.grid)
         values.update(labels.pop("means"))
-        evaluation["labels"] = labels
+        evaluation["labels"] = {"fixed": str(fixed_labels), "moving": str(moving_labels), **labels}
     if landmarks is not None:
         errors = landmark_errors(landmarks, transform)
         values.update(errors.pop("means"))

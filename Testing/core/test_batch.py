@@ -5,13 +5,14 @@ import json
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from child import PATIENCE, start
 from neuralreg import batch, cli, io, workers
 from neuralreg.image import Grid
-from neuralreg.job import EXIT_CANCELLED, EXIT_USER_ERROR, RESULT, RegistrationError
+from neuralreg.job import EXIT_CANCELLED, EXIT_USER_ERROR, JOB, RESULT, RegistrationError, RegistrationJob, Result
 from neuralreg.phantom import make_phantom
 from neuralreg.workers import Event, Task
 
@@ -73,6 +74,35 @@ def test_a_failure_ends_nothing_and_what_is_done_stays(folder, capsys):
     assert (folder / "out" / "good" / RESULT).stat().st_mtime_ns == before
     capsys.readouterr()
     assert call(folder, *settings(6)) == EXIT_USER_ERROR and "--overwrite" in capsys.readouterr().err
+
+
+def test_a_result_keeps_its_own_job_until_it_is_replaced(folder, monkeypatch):
+    """Else a batch that was cancelled while doing all again would take old results for those of the new settings."""
+    table(folder, f"one,{FILES},,")
+    assert call(folder, *settings(2), "--progress", "none") == 0
+
+    def cancelled(tasks, slots, note):
+        assert all(Path(task.commands[0][1]).is_file() for task in tasks)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workers, "on_this_computer", cancelled)
+        assert call(folder, *settings(3), "--overwrite", "--progress", "none") == EXIT_CANCELLED
+    assert RegistrationJob.load(folder / "out" / "one" / JOB).options["iterations"] == [2]
+    assert not [path.name for path in (folder / "out" / "one").iterdir() if path.name.startswith(".")]
+    assert call(folder, *settings(3), "--progress", "none") == EXIT_USER_ERROR  # done with other options
+    assert call(folder, *settings(3), "--overwrite", "--progress", "none") == 0
+    assert Result.load(folder / "out" / "one" / RESULT).options["iterations"] == [3]
+
+
+def test_other_label_maps_are_compared_anew(folder):
+    table(folder, f"one,{FILES},{LABELS}")
+    assert call(folder, *settings(2), "--progress", "none") == 0
+    first = summary(folder)["one"]
+    table(folder, f"one,{FILES},data/fixed_labels.nii.gz,data/fixed_labels.nii.gz")
+    assert call(folder, *settings(2), "--progress", "none") == 0
+    second = summary(folder)["one"]
+    assert second["dice_before"] == "1" != first["dice_before"] and second["seconds"] == first["seconds"]
 
 
 def test_a_signal_leaves_finished_runs_and_nothing_else(folder):

@@ -60,6 +60,7 @@ def _batch(options: argparse.Namespace) -> None:
     except (Cancelled, KeyboardInterrupt) as error:
         raise Cancelled(f"cancelled; what was finished stays in {output}, and the same command goes on.") from error
     finally:
+        batch.tidy(jobs.values())
         rows = batch.summary(jobs, follow.errors)
         with writing():
             batch.write_summary(rows, output)
