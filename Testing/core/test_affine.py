@@ -131,6 +131,29 @@ def test_masks_restrict_what_is_compared():
     assert error_mm(register_affine(fixed, moving, "rigid", fixed_mask=coarse_mask).moving_from_aligned, true) < 2.0
 
 
+@pytest.mark.parametrize("masked", ["fixed", "moving"])
+def test_a_mask_that_holds_nothing_but_noise_keeps_the_start_and_says_so(masked):
+    """Noise too has a best match somewhere: it sent the head 90 mm away without a word."""
+    generator = torch.Generator().manual_seed(0)
+    pair_of = pair(motion(10, (6, -5, 4)), grid())
+    fixed, moving = (Image(i.data + 3 * torch.randn(i.data.shape, generator=generator), i.grid) for i in pair_of)
+    image = fixed if masked == "fixed" else moving
+    air = torch.zeros_like(image.data)
+    air[..., :4] = 1
+    found = register_affine(fixed, moving, **{f"{masked}_mask": Image(air, image.grid)})
+    assert f"{masked} mask" in found.warning and "start was kept" in found.warning
+    np.testing.assert_array_equal(found.moving_from_aligned.matrix, np.eye(4))
+
+
+def test_an_unlikely_stretch_is_said_unless_the_start_had_it():
+    fixed, moving = pair(motion(0, (0, 0, 0), (1.0, 1.0, 1.5)), grid(), grid(extent=(220.0, 220.0, 280.0)))
+    found = register_affine(fixed, moving)
+    assert "1.5" in found.warning and "stretches" in found.warning
+    start = motion(0, (3, 0, 0), (1.0, 1.0, 1.5))
+    assert register_affine(fixed, moving, initial=start).warning is None
+    assert register_affine(*pair(motion(0, (0, 0, 0), (1.0, 1.1, 1.2)), grid())).warning is None
+
+
 def _with_bar(image: Image, at: float) -> Image:
     x, _, z = image.grid.points() - torch.from_numpy(CENTER).view(3, 1, 1, 1)
     bar = ((x - at).abs() < 12) & (z.abs() < 60)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..image import Image, canonical, resample
@@ -25,6 +26,18 @@ LEVEL_POINTS = (9_000, 30_000, 100_000)  # points in the box around the fixed ob
 START_ANGLE = np.deg2rad(22.0)
 REFINED_STARTS, FINALISTS = 8, 3
 WORTH = 1e-5  # a gain in similarity below this is rounding
+# Share of the variance that is left in means over 2 × 2 × 2 voxels, and how many of those can tell. An eighth of noise;
+# measured: 0.84 inside a brain, 0.60 inside a lung, 0.33 to 0.66 inside single structures of a brain.
+NOISE_SHARE, NOISE_BLOCKS = 0.2, 64
+STRETCH = 1.4  # more than heads of people differ in length
+ONLY_NOISE = (
+    "Inside the {} mask there is nothing but noise to align the volumes by, so the start was kept; draw a mask that "
+    "holds anatomy, or none."
+)
+STRETCHED = (
+    "The linear alignment stretches the volume {:.2f} times in one direction and {:.2f} times in another; look whether "
+    "that can be, and if not, give larger masks or none, or take a rigid alignment."
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,10 @@ def _register(fixed, moving, kind, fixed_mask, moving_mask, initial, device, mon
     levels = pair.levels()
     _report(monitor, 0.1)
     references = [np.eye(4), pair.centred()] if initial is None else [initial.matrix]
+    for name, image, mask in (("fixed", fixed, fixed_mask), ("moving", moving, moving_mask)):
+        if mask is not None and _is_noise(image, mask):  # which has a best match, too, wherever that is
+            alike = -evaluate(covered_correlation, levels[-1], references[0])
+            return AffineResult(Affine(references[0]), alike, alike, ONLY_NOISE.format(name))
     start = _start(pair, levels, monitor) if initial is None else initial.matrix
     matrix, _ = descend(local_correlation, levels[1], start, "rigid", origin=start, check=monitor.check)
     for number, level in enumerate(levels[1:], 1):
@@ -90,15 +107,32 @@ def _report(monitor: Monitor, fraction: float) -> None:
     monitor.report(Progress("affine", fraction))
 
 
+def _is_noise(image: Image, mask: Image) -> bool:
+    """Whether neighbouring voxels inside the mask have nothing in common."""
+    inside = (resample(mask, lambda points: points, image.grid, "nearest").data[:1] > 0).float()[None]
+    values = torch.nan_to_num(image.data[None, :1].float(), posinf=0.0, neginf=0.0)
+    known = values[inside > 0]
+    blocks = F.avg_pool3d(values, 2)[F.avg_pool3d(inside, 2) == 1]
+    if len(blocks) < NOISE_BLOCKS or float(known.var()) == 0:
+        return False
+    return float(blocks.var() / known.var()) < NOISE_SHARE
+
+
 def _never_worse(level: Level, matrix: np.ndarray, references: list[np.ndarray]) -> AffineResult:
     """The result, or the best of the starts where the search did not improve on it."""
     before = [-evaluate(covered_correlation, level, reference) for reference in references]
     after = -evaluate(covered_correlation, level, matrix)
     best = int(np.argmax(before))
     if after > before[best] + WORTH:
-        return AffineResult(Affine(matrix), before[0], after)
+        return AffineResult(Affine(matrix), before[0], after, _stretched(matrix, references))
     warning = "The linear alignment found nothing better than its start; the start was kept."
     return AffineResult(Affine(references[best]), before[0], before[best], warning)
+
+
+def _stretched(matrix: np.ndarray, references: list[np.ndarray]) -> str | None:
+    """A sentence where a map stretches more than the start did, and more than one anatomy differs from another."""
+    scales = np.linalg.svd(matrix[:3, :3] @ np.linalg.inv(references[0][:3, :3]), compute_uv=False)
+    return STRETCHED.format(scales.max(), scales.min()) if max(scales.max(), 1 / scales.min()) > STRETCH else None
 
 
 @dataclass(frozen=True)
