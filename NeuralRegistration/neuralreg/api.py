@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import torch
 
 from . import io, pipeline
 from .image import Grid, Image
-from .job import RegistrationError
+from .job import RegistrationError, whole_number
 from .points import read_pairs
 from .transform import Transform
 from .usage import enough_memory
@@ -33,6 +34,11 @@ def register(fixed: Volume, moving: Volume, method: str = "DNVF", **settings: An
     transform or a `Transform`, landmarks two point files or two arrays (n, 3) in LPS mm.
     Raises RegistrationError with one sentence that says what to do.
     """
+    for name in ("seed", "threads"):
+        value = settings.get(name, 0)
+        whole_number(name, value.item() if isinstance(value, np.integer) else value)
+    if not isinstance(settings.get("options") or {}, Mapping):
+        raise RegistrationError(f'"options" must be a table of names and values; got {settings["options"]!r}.')
     notes: list[str] = []
     fixed_image, moving_image = _volume(fixed, "The fixed image", notes), _volume(moving, "The moving image", notes)
     for name, image in (("fixed_mask", fixed_image), ("moving_mask", moving_image)):
@@ -41,7 +47,7 @@ def register(fixed: Volume, moving: Volume, method: str = "DNVF", **settings: An
     if settings.get("initial_transform") is not None:
         settings["initial_transform"] = _transform(settings["initial_transform"])
     if settings.get("landmarks") is not None:
-        settings["landmarks"] = _landmarks(*settings["landmarks"])
+        settings["landmarks"] = _landmarks(settings["landmarks"])
     for note in notes:
         warnings.warn(note, stacklevel=3)  # whoever called, past the decorator
     result = pipeline.register(fixed_image, moving_image, method, **settings)
@@ -51,26 +57,41 @@ def register(fixed: Volume, moving: Volume, method: str = "DNVF", **settings: An
 def _volume(volume: Volume, name: str, notes: list[str]) -> Image:
     if isinstance(volume, str | Path):
         return io.read_image(volume, notes.append)
+    return io.checked(_image(volume, name), name, notes.append)
+
+
+def _image(volume: sitk.Image | Image, name: str) -> Image:
     image = io.from_sitk(volume) if isinstance(volume, sitk.Image) else volume
     if not isinstance(image, Image):
         raise RegistrationError(f"{name} must be a path, a SimpleITK image or an Image; got {type(volume).__name__}.")
-    return io.checked(image, name, notes.append)
+    return image
 
 
 def _mask(mask: Volume, grid: Grid, name: str, notes: list[str]) -> Image:
     if isinstance(mask, str | Path):
         return io.read_mask(mask, grid, notes.append)
-    image = io.from_sitk(mask) if isinstance(mask, sitk.Image) else mask
-    return io.resampled_mask(Image((image.data > 0).float(), image.grid), grid, name, notes.append)
+    image = _image(mask, f"The {name}")
+    return io.resampled_mask(Image((image.data[:1] > 0).float(), image.grid), grid, name, notes.append)
 
 
-def _landmarks(fixed: Any, moving: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    if isinstance(fixed, str | Path) and isinstance(moving, str | Path):
-        return read_pairs(fixed, moving)
-    return tuple(torch.from_numpy(np.array(points, dtype=np.float64).T.copy()) for points in (fixed, moving))
+def _landmarks(pair: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    try:
+        fixed, moving = pair
+        if isinstance(fixed, str | Path) and isinstance(moving, str | Path):
+            return read_pairs(fixed, moving)
+        return tuple(torch.from_numpy(np.array(points, dtype=np.float64).T.copy()) for points in (fixed, moving))
+    except (TypeError, ValueError) as error:
+        raise RegistrationError(
+            f"Landmarks are two point files or two arrays (n, 3) in LPS mm, fixed and moving ({error})."
+        ) from error
 
 
 def _transform(transform: str | Path | sitk.Transform | Transform) -> Transform:
     if isinstance(transform, str | Path):
         return io.read_transform(transform)
-    return io.from_sitk_transform(transform) if isinstance(transform, sitk.Transform) else transform
+    found = io.from_sitk_transform(transform) if isinstance(transform, sitk.Transform) else transform
+    if not isinstance(found, Transform):
+        raise RegistrationError(
+            f"The initial transform must be a path, a SimpleITK transform or a Transform; got {type(found).__name__}."
+        )
+    return found

@@ -49,6 +49,12 @@ def choose(what: str, name: Any, valid: tuple[str, ...] | list[str]) -> str:
     raise RegistrationError(f'Unknown {what} "{name}": {nearest_name(str(name), valid)}')
 
 
+def whole_number(name: str, value: Any) -> None:
+    """Raise RegistrationError for what is no seed and no number of threads."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise RegistrationError(f'"{name}" must be a whole number, 0 or larger; got {value!r}.')
+
+
 @dataclass(frozen=True)
 class RegistrationJob:
     """Everything that a run needs; two runs of one job on one CPU write the same bytes.
@@ -95,9 +101,7 @@ class RegistrationJob:
         ):
             object.__setattr__(self, name, choose(name, getattr(self, name), valid))
         for name in ("seed", "threads"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-                raise RegistrationError(f'"{name}" must be a whole number, 0 or larger; got {value!r}.')
+            whole_number(name, getattr(self, name))
         if "\0" in self.output or not _encodable(self.output):
             raise RegistrationError(f'"output" is no path: no file can have this name; got {self.output!r}.')
         for name in ("options", "names"):

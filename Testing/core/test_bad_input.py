@@ -7,6 +7,7 @@ import struct
 import sys
 from pathlib import Path
 
+import neuralreg
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -94,6 +95,24 @@ def rewritten(path: Path, name: str, old: bytes, new: bytes) -> Path:
     copy.write_bytes(re.sub(old, new, path.read_bytes(), count=1))
     assert copy.read_bytes() != path.read_bytes()
     return copy
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ("fixed mask must be a path", {"fixed_mask": np.ones((10, 12, 14))}),
+        ("initial transform must be a path", {"initial_transform": np.eye(4)}),
+        ("two point files or two arrays", {"landmarks": ("points.csv",)}),
+        ("two point files or two arrays", {"landmarks": ("points.csv", np.zeros((3, 3)))}),
+        ('"options" must be a table', {"options": ["iterations"]}),
+        ('"seed" must be a whole number', {"seed": "first"}),
+        ('"threads" must be a whole number', {"threads": -1}),
+    ],
+)
+def test_a_wrong_argument_from_python_is_a_sentence(words, wrong):
+    image = image_on(grid_of("LPS"))
+    with pytest.raises(RegistrationError, match=words):
+        neuralreg.register(image, image, **wrong)
 
 
 def test_sheared_axes_outside_nifti(tmp_path):
