@@ -58,8 +58,10 @@ def read_pairs(path: Path) -> list[Pair]:
     heading = lines[0] if lines else ""
     rows = csv.DictReader(lines, delimiter=";" if ";" in heading and "," not in heading else ",", skipinitialspace=True)
     known = [field.name for field in dataclasses.fields(Pair)]
-    for column in rows.fieldnames or ():
-        choose(f"column of {path}:", column, known)
+    rows.fieldnames = [choose(f"column of {path}:", name.strip(), known) for name in rows.fieldnames or ()]
+    for column in known:
+        if rows.fieldnames.count(column) > 1:
+            raise RegistrationError(f'{path} has two columns named "{column}"; remove one.')
     pairs = [_pair(row, Path(path), rows.line_num) for row in rows if any(filter(None, row.values()))]
     if not pairs:
         raise RegistrationError(f"{path} holds no pairs; give columns fixed and moving, and a line for each pair.")
@@ -74,7 +76,7 @@ def read_pairs(path: Path) -> list[Pair]:
 def _pair(row: Mapping[str, str], path: Path, line: int) -> Pair:
     if None in row:
         raise RegistrationError(f"Line {line} of {path} has more entries than the heading; correct it.")
-    given = {column.lower(): (value or "").strip() for column, value in row.items()}
+    given = {column: (value or "").strip() for column, value in row.items()}
     if not (given.get("fixed") and given.get("moving")):
         raise RegistrationError(f"Line {line} of {path} lacks fixed or moving; fill both in.")
     name = given.pop("name", "") or f"{_stem(given['moving'])}-to-{_stem(given['fixed'])}"

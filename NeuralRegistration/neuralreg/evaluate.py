@@ -185,8 +185,8 @@ def _guiding(path: str | Path, job: RegistrationJob, run_dir: Path) -> int:
 def read_landmarks(path: str | Path) -> tuple[Tensor, Tensor]:
     """Fixed and moving points (3, n) float64 in LPS mm from a CSV file.
 
-    The columns are fixed_x … moving_z, in capitals or not; any other two prefixes count as fixed and moving in the
-    order of the columns.
+    The columns are fixed_x … moving_z, in capitals or not, between commas, semicolons or tabs; any other two prefixes
+    count as fixed and moving in the order of the columns.
     Raises RegistrationError when the file cannot be read as such.
     """
     path = Path(path)
@@ -194,7 +194,10 @@ def read_landmarks(path: str | Path) -> tuple[Tensor, Tensor]:
         raise RegistrationError(f"There is no landmark file {path}; check the path.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
+            heading = file.readline()
+            file.seek(0)
+            delimiter = next((d for d in (";", "\t") if d in heading), ",")
+            reader = csv.DictReader(file, skipinitialspace=True, delimiter=delimiter)
             reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
             rows = list(reader)
         prefixes = _prefixes(rows[0]) if rows else []
@@ -213,7 +216,9 @@ def _prefixes(row: dict[str, str]) -> list[str]:
     found = [
         name[:-2] for name in row if name and name.endswith("_x") and {f"{name[:-2]}_y", f"{name[:-2]}_z"} <= row.keys()
     ]
-    return ["fixed", "moving"] if {"fixed", "moving"} <= set(found) else found
+    if {"fixed", "moving"} <= set(found):
+        return ["fixed", "moving"]
+    return found[::-1] if found[:1] == ["moving"] or found[1:] == ["fixed"] else found
 
 
 def _mean(values) -> float:

@@ -128,13 +128,14 @@ def test_the_table_is_checked_before_anything_runs(folder):
         "cannot be the name of a folder": ("name,fixed,moving", "../x,a.nii,b.nii"),
         "labels of one image": ("fixed,moving,fixed_labels", "a.nii,b.nii,c.nii"),
         "more entries": ("fixed,moving", "a.nii,b.nii,c.nii"),
+        "two columns": ("fixed,moving,Moving", "a.nii,b.nii,c.nii"),
     }
     for words, (heading, *rows) in wrong.items():
         with pytest.raises(RegistrationError, match=words):
             batch.read_pairs(table(folder, *rows, heading=heading))
     with pytest.raises(RegistrationError, match="no table of pairs"):
         batch.read_pairs(folder / "none.csv")
-    (pair,) = batch.read_pairs(table(folder, "a.nii.gz; scans/b.nii.gz", heading="\ufefffixed;moving"))
+    (pair,) = batch.read_pairs(table(folder, "a.nii.gz; scans/b.nii.gz", heading="\ufefffixed ; Moving"))
     assert pair.name == "b-to-a" and pair.moving == str(folder / "scans" / "b.nii.gz")
 
 

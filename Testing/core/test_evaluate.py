@@ -84,6 +84,8 @@ def test_columns_of_other_names_count_in_their_order(folder):
     assert bool((evaluate.read_landmarks(renamed)[0] == first[0]).all())  # names before order
     renamed.write_text("\n".join([renamed.read_text().splitlines()[0].upper(), *renamed.read_text().splitlines()[1:]]))
     assert bool((evaluate.read_landmarks(renamed)[0] == first[0]).all())  # in capitals too
+    renamed.write_text("\n".join(swapped).replace("fixed_", "atlas_").replace(",", ";"))
+    assert bool((evaluate.read_landmarks(renamed)[0] == first[0]).all())  # one name known, between semicolons
 
 
 @pytest.mark.parametrize(
