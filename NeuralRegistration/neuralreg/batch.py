@@ -155,8 +155,8 @@ def _save(job: RegistrationJob) -> Path:
 def _has_labels(folder: Path, pair: Pair) -> bool:
     """Whether these very label maps have been compared."""
     path = folder / EVALUATION
-    found = read_json(path, "evaluation").get("labels", {}) if path.is_file() else {}
-    return (found.get("fixed"), found.get("moving")) == (pair.fixed_labels, pair.moving_labels)
+    found = read_json(path, "evaluation").get("label_files") if path.is_file() else None
+    return found == [[pair.fixed_labels, pair.moving_labels]]
 
 
 def tidy(jobs: Iterable[RegistrationJob]) -> None:

@@ -52,7 +52,8 @@ def evaluate_run(
     if pairs:
         labels = _labels_of(pairs, transform, inverse, fixed.grid)
         values.update(labels.pop("means"))
-        evaluation["labels"] = {"fixed": str(fixed_labels), "moving": str(moving_labels), **labels}
+        evaluation["labels"] = labels
+        evaluation["label_files"] = [[str(name) for name in pair] for pair in pairs]
     if landmarks is not None:
         errors = landmark_errors(landmarks, transform)
         values.update(errors.pop("means"))
