@@ -76,8 +76,13 @@ def folders() -> list[tuple[int, str]]:
 
 def to_move(folder: int, run: Run, direction: str) -> list:
     """The nodes in a folder, without those of the run that lie in the space where the others shall go."""
+    return [node for node in nodes_in(folder) if not is_there(node, run, direction)]
+
+
+def is_there(node, run: Run, direction: str) -> bool:
+    """Whether a node of the run lies from the start in the space where others shall go."""
     there = [run.fixed, run.warped, run.jacobian, *maps(run)] if direction == TO_FIXED else [run.moving]
-    return [node for node in nodes_in(folder) if not any(node is one for one in there)]
+    return any(node is one for one in there)
 
 
 def nodes_in(folder: int) -> list:

@@ -31,12 +31,7 @@ class ApplySection(Section):
 
     def refresh(self) -> None:
         self._watch(hierarchy())
-        self._folders = apply.folders()
-        names = [_("No folder"), *[name for _item, name in self._folders]]
-        box = self.ui.folderComboBox
-        if [box.itemText(i) for i in range(box.count)] != names:
-            box.clear()
-            box.addItems(names)
+        self._list_folders()
         run = self.panel.run()
         self.ui.applyHintLabel.text = (
             _('Moves what belongs to one of the volumes along, by "{name}".').format(name=run.name)
@@ -44,6 +39,22 @@ class ApplySection(Section):
             else _("There is no registration yet; register first.")
         )
         self.ui.moveButton.enabled = run is not None
+
+    def _list_folders(self) -> None:
+        """Fill the box; the chosen folder stays chosen as long as it is there."""
+        box, before = self.ui.folderComboBox, self._chosen_folder()
+        self._folders = apply.folders()
+        names = [_("No folder"), *[name for _item, name in self._folders]]
+        if [box.itemText(i) for i in range(box.count)] != names:
+            box.clear()
+            box.addItems(names)
+        items = [item for item, _name in self._folders]
+        box.setCurrentIndex(items.index(before) + 1 if before in items else 0)
+
+    def _chosen_folder(self) -> int | None:
+        """The item in the subject hierarchy, None for no folder."""
+        index = self.ui.folderComboBox.currentIndex - 1
+        return self._folders[index][0] if 0 <= index < len(self._folders) else None
 
     def _watch(self, tree) -> None:
         """Hear of folders that are made, filled and removed. A closed scene has another tree afterwards."""
@@ -62,9 +73,14 @@ class ApplySection(Section):
         if run is None:
             raise RegistrationError(_("There is no registration to apply; register first."))
         nodes = list(self.ui.applySelector.checkedNodes())
-        index = self.ui.folderComboBox.currentIndex - 1
-        if index >= 0:
-            found = apply.to_move(self._folders[index][0], run, direction)
+        there = next((node for node in nodes if apply.is_there(node, run, direction)), None)
+        if there is not None:
+            raise RegistrationError(
+                _('"{name}" lies there already and would be moved away; uncheck it.').format(name=there.GetName())
+            )
+        folder = self._chosen_folder()
+        if folder is not None:
+            found = apply.to_move(folder, run, direction)
             nodes += [node for node in found if node not in nodes]
         apply.move(nodes, run, direction, self.ui.hardenCheckBox.checked)
         self.panel.say(_("{count} moved.").format(count=len(nodes)), "good")

@@ -7,7 +7,7 @@ import slicer
 from clicks import finish, idle, play, register, scene_as_ids
 from fakerun import GRIDS, add_volume, write_run
 from neuralreg.job import RegistrationError
-from NeuralRegistrationLib import look
+from NeuralRegistrationLib import look, results
 from NeuralRegistrationLib.results import runs
 from NeuralRegistrationLib.scene import load_run
 from NeuralRegistrationLib.widget_batch import BatchSection
@@ -237,6 +237,37 @@ def drawn(label):
     image = label.pixmap.toImage()
     columns = [x for x in range(image.width()) if any(image.pixelColor(x, y).alpha() for y in range(image.height()))]
     return np.ptp(columns)
+
+
+def test_what_lies_in_the_wanted_space_already_is_not_moved_away(panel, wait):
+    register(panel, wait)
+    ui, run = panel.ui, runs()[0]
+    for direction, node in enumerate((run.warped, run.moving)):
+        ui.directionComboBox.setCurrentIndex(direction)
+        ui.applySelector.setCheckState(node, qt.Qt.Checked)
+        ui.moveButton.click()
+        assert f'"{node.GetName()}" lies there already' in ui.statusLabel.text
+        assert node.GetParentTransformNode() is None
+        ui.applySelector.setCheckState(node, qt.Qt.Unchecked)
+
+
+def test_the_chosen_folder_stays_chosen_while_others_come_and_go(panel, wait):
+    """The folder of a new result must not make the panel forget which one is to be moved."""
+    tree, ui, folders = results.hierarchy(), panel.ui, {}
+    for name in ("first", "mine"):
+        folders[name] = tree.CreateFolderItem(tree.GetSceneItemID(), name)
+        tree.CreateItem(folders[name], slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name))
+    wait(lambda: ui.folderComboBox.count == 3)
+    ui.folderComboBox.setCurrentText("mine")
+    register(panel, wait)
+    assert ui.folderComboBox.count == 4 and ui.folderComboBox.currentText == "mine"
+    tree.RemoveItem(folders["first"])
+    wait(lambda: ui.folderComboBox.count == 3)
+    ui.moveButton.click()
+    assert slicer.util.getNode("mine").GetParentTransformNode() is runs()[0].transform
+    tree.RemoveItem(folders["mine"])
+    wait(lambda: ui.folderComboBox.count == 2)
+    assert ui.folderComboBox.currentText == "No folder"
 
 
 def test_a_hardened_node_leaves_no_transform_behind(panel, wait):
