@@ -190,7 +190,12 @@ def _from_fcsv(text: str) -> Points:
     lines = [line for line in text.splitlines() if line.strip()]
     head = [line for line in lines if line.startswith("#")]
     rows = list(csv.reader(line for line in lines if not line.startswith("#")))
-    system = _entry(head, "CoordinateSystem") or "RAS"  # files of Slicer 4.10 and older say 0 or nothing
+    system = _entry(head, "CoordinateSystem")
+    if not system and any(
+        "file version" in line for line in head
+    ):  # Slicer 5.12 takes it for LPS, older ones wrote RAS
+        raise ValueError("it does not say where its axes run: add the line # CoordinateSystem = LPS, or = RAS")
+    system = system or "RAS"  # as Slicer reads a file without a head
     if system.upper() not in SYSTEMS:
         raise ValueError(f"its coordinate system {system} is not known")
     names = (_entry(head, "columns") or FCSV_COLUMNS).split(",")

@@ -35,15 +35,18 @@ def test_csv(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("system", "sign"),
-    [("# CoordinateSystem = LPS\n", 1), ("# CoordinateSystem = RAS\n", -1), ("# CoordinateSystem = 0\n", -1), ("", -1)],
+    ("head", "sign"),
+    [
+        ("# Markups fiducial file version = 5.12\n# CoordinateSystem = LPS\n", 1),
+        ("# Markups fiducial file version = 4.11\n# CoordinateSystem = RAS\n", -1),
+        ("# Markups fiducial file version = 4.10\n# CoordinateSystem = 0\n", -1),
+        ("", -1),
+    ],
 )
-def test_fcsv(tmp_path, system, sign):
+def test_fcsv(tmp_path, head, sign):
     rows = "".join(f"vtk_{i},{sign * x},{sign * y},{z},0,0,0,1,1,1,0,F-{i},,\n" for i, (x, y, z) in enumerate(LPS))
-    head = "# Markups fiducial file version = 4.11\n" + system
-    points = check(
-        tmp_path / "p.fcsv", head + "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n" + rows
-    )
+    columns = "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
+    points = check(tmp_path / "p.fcsv", head + columns + rows)
     assert points.labels == ("F-0", "F-1")
 
 
@@ -105,6 +108,7 @@ def test_any_file_type_to_any_other(tmp_path, first, second):
         ("p.csv", "a,b,c,d\n1,2,3,4\n"),
         ("p.csv", "1,10.5,20.5,30.5\n2,11.5,21.5,31.5\n"),
         ("p.fcsv", "# CoordinateSystem = Mars\n1,2,3,4\n"),
+        ("p.fcsv", "# Markups fiducial file version = 4.11\n1,2,3,4\n"),
         ("p.mrk.json", "{}"),
         ("p.mrk.json", "[1, 2]"),
         ("p.mrk.json", '{"markups": [{"controlPoints": [{"position": [1, 2]}]}]}'),
