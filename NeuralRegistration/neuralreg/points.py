@@ -191,9 +191,8 @@ def _from_fcsv(text: str) -> Points:
     head = [line for line in lines if line.startswith("#")]
     rows = list(csv.reader(line for line in lines if not line.startswith("#")))
     system = _entry(head, "CoordinateSystem")
-    if not system and any(
-        "file version" in line for line in head
-    ):  # Slicer 5.12 takes it for LPS, older ones wrote RAS
+    by_slicer = any("file version" in line for line in head)
+    if by_slicer and not system:  # Slicer 5.12 takes it for LPS, but older ones wrote RAS
         raise ValueError("it does not say where its axes run: add the line # CoordinateSystem = LPS, or = RAS")
     system = system or "RAS"  # as Slicer reads a file without a head
     if system.upper() not in SYSTEMS:
