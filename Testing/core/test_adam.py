@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from neuralreg.adam import Adam, cosine
+from neuralreg.optimise import BETAS
 from torch import nn
 
 SOURCE = Path(__file__).resolve().parents[2] / "NeuralRegistration"
-STEPS, RATE, BETAS = 20, 0.05, (0.9, 0.99)
+STEPS, RATE = 20, 0.05
 
 
 def parameters() -> list[nn.Parameter]:

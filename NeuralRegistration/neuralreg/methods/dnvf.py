@@ -35,7 +35,7 @@ class DNVF:
     velocity_factors: tuple[float, ...] = option(
         (4.0, 3.0, 1.0), "spacing of the velocity lattice, in working voxels", 1, 32
     )
-    iterations: tuple[int, ...] = option((60, 40, 24), "Adam iterations of each stage", 0, 10000)
+    iterations: tuple[int, ...] = option((40, 25, 16), "Adam iterations of each stage", 0, 10000)
     windows: tuple[int, ...] = option((5, 5, 5), "width of the local correlation window, in strides", 2, 31)
     strides: tuple[int, ...] = option((1, 1, 2), "voxels between two windows of the local correlation", 1, 4)
     directions: tuple[Directions, ...] = option(("both", "both", "alternate"), DIRECTIONS)
@@ -47,7 +47,7 @@ class DNVF:
     volume: float = option(0.2, "weight of local changes of volume", 0, 1000)
     folding: float = option(0.0, "weight of the penalty on folds", 0, 10000)
     landmark_weight: float = option(0.1, "pull of the landmark pairs, where some are given", 0, 1000)
-    rate: float = option(0.05, "learning rate of the encoded network", 1e-6, 1)
+    rate: float = option(0.06, "learning rate of the encoded network", 1e-6, 1)
     siren_rate: float = option(3e-4, "learning rate of the siren network", 1e-7, 1)
     knots: float = option(KNOTS, "spacing of the velocity's B-spline coefficients, in voxels of its lattice", 1, 8)
     squarings: int = option(1, "squarings when integrating the velocity during the optimisation", 1, 10)
