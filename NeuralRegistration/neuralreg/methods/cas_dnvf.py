@@ -31,18 +31,18 @@ class CasDNVF:
     model: str = option("auto", MODEL)
     image_factors: tuple[float, ...] = option((2.0, 1.0), "image spacing of each stage, in working voxels", 1, 16)
     velocity_factors: tuple[float, ...] = option(
-        (3.0, 1.1), "spacing of the velocity lattice, in working voxels", 1, 32
+        (3.0, 1.0), "spacing of the velocity lattice, in working voxels", 1, 32
     )
-    iterations: tuple[int, ...] = option((40, 15), "Adam iterations of each stage", 0, 10000)
+    iterations: tuple[int, ...] = option((25, 16), "Adam iterations of each stage", 0, 10000)
     windows: tuple[int, ...] = option((5, 5), "width of the local correlation window, in strides", 2, 31)
     strides: tuple[int, ...] = option((1, 2), "voxels between two windows of the local correlation", 1, 4)
     directions: tuple[Directions, ...] = option(("both", "alternate"), DIRECTIONS)
     residual: Literal["encoded", "siren"] = option("encoded", "network of the velocity field")
     scale: float = option(0.1, "factor on the siren's velocity, for stability", 0.001, 1)
-    smoothness: float = option(0.4, "weight of the smoothness of the displacement", 0, 1000)
-    volume: float = option(0.4, "weight of local changes of volume", 0, 1000)
+    smoothness: float = option(0.3, "weight of the smoothness of the displacement", 0, 1000)
+    volume: float = option(0.2, "weight of local changes of volume", 0, 1000)
     landmark_weight: float = option(0.1, "pull of the landmark pairs, where some are given", 0, 1000)
-    rate: float = option(0.05, "learning rate (the siren's is 500 times smaller)", 1e-6, 1)
+    rate: float = option(0.06, "learning rate (the siren's is 500 times smaller)", 1e-6, 1)
 
     presets: ClassVar[dict[str, dict]] = {
         "fast": {
