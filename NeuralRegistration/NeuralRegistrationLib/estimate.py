@@ -19,7 +19,7 @@ from . import dependencies
 # What lies between the two are the iterations.
 MEASURED_MEGAVOXELS = 5.8
 MEASURED_CALIBRATION = 0.0076
-SECONDS = {"cpu": (30.0, 94.0), "cuda": (4.0, 6.0)}  # on a GPU: a guess, nothing was measured there yet
+SECONDS = {"cpu": (29.7, 90.0), "cuda": (4.0, 6.0)}  # on a GPU: a guess, nothing was measured there yet
 NETWORK_SECONDS = 3.5  # more, at that size, for methods that start with a trained network
 START_SECONDS = 4.0  # the same for every size
 SERIAL_SHARE = 0.36  # of the CPU time that more cores do not shorten: 85 CPU seconds on one core take 57.5 s on two

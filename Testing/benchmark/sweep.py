@@ -44,6 +44,7 @@ ROWS: dict[str, dict] = {
     "windows 5, 5, 4": {"windows": [5, 5, 4]},
     "windows 7, 5, 5": {"windows": [7, 5, 5]},
     "iterations 60, 40, 24": {"iterations": [60, 40, 24]},
+    "iterations 40, 25, 16": {"iterations": [40, 25, 16]},
     "iterations 40, 25, 10": {"iterations": [40, 25, 10]},
     "2 squarings": {"squarings": 2},
     "one coarse stage, encoded": PLAIN,

@@ -275,7 +275,7 @@ def test_what_a_ct_teaches_suits_brains():
         estimate.remember(learnt, "cpu", 3 * learnt.seconds("cpu"))
         for task in (BRAIN, replace(BRAIN, preset="fast"), ct, crop):
             assert estimate.estimate(task, "cpu", 4) == (pytest.approx(3 * task.seconds("cpu"), rel=1e-3), True)
-    longer = replace(BRAIN, options={"iterations": [120, 80, 48]})
+    longer = replace(BRAIN, options={"iterations": [80, 50, 40]})
     assert 1.8 < (longer.seconds("cpu") - 4) / (BRAIN.seconds("cpu") - 4) < 2
     qt.QSettings().remove("NeuralRegistration/seconds")
 

@@ -35,7 +35,7 @@ class DNVF:
     velocity_factors: tuple[float, ...] = option(
         (4.0, 3.0, 1.0), "spacing of the velocity lattice, in working voxels", 1, 32
     )
-    iterations: tuple[int, ...] = option((40, 25, 16), "Adam iterations of each stage", 0, 10000)
+    iterations: tuple[int, ...] = option((40, 25, 20), "Adam iterations of each stage", 0, 10000)
     windows: tuple[int, ...] = option((5, 5, 5), "width of the local correlation window, in strides", 2, 31)
     strides: tuple[int, ...] = option((1, 1, 2), "voxels between two windows of the local correlation", 1, 4)
     directions: tuple[Directions, ...] = option(("both", "both", "alternate"), DIRECTIONS)
