@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +41,7 @@ SUITED = {
 FULL_GPU = (
     "The GPU has too little free memory for this pair: the CPU was used; close other programs or use the preset fast."
 )
+Ready = Callable[[str, Transform | Image], object]
 NO_MEMORY = "There is not enough memory for this registration; use the preset fast, or resample or crop the images."
 
 
@@ -119,9 +120,11 @@ def register(
     threads: int = 0,
     options: dict[str, Any] | None = None,
     monitor: Monitor | None = None,
+    ready: Ready | None = None,
 ) -> Registration:
     """Register `moving` to `fixed`; see `RegistrationJob` for the settings. Masks are images that are > 0 where they
-    count. Landmarks, fixed and moving (3, n) in LPS mm, pull the deformation of methods that optimise.
+    count. Landmarks, fixed and moving (3, n) in LPS mm, pull the deformation of methods that optimise. `ready` is told
+    the name and value of "transform", "inverse", "warped" and "jacobian" as soon as each is final.
 
     Raises RegistrationError with a sentence for input that cannot be registered, Cancelled when the monitor says so.
     """
@@ -144,7 +147,7 @@ def register(
     with clock("outputs"):
         transform = moving_from_aligned @ aligned_from_fixed
         inverse = fixed_from_aligned @ moving_from_aligned.inverse()
-        warped, jacobian = _outputs(given, transform)
+        warped, jacobian = _outputs(given, transform, inverse, ready or _nobody)
     with clock("metrics"):
         values = _measured(given, warped, jacobian, transform, inverse)
         if landmarks is not None:
@@ -290,12 +293,21 @@ def _diffeomorphic(fit: Fit, grid: Grid, monitor: Monitor) -> tuple[Displacement
     return DisplacementField.from_voxels(forward, lattice), DisplacementField.from_voxels(inverse, grid)
 
 
-def _outputs(given: _Given, transform: Transform) -> tuple[Image, Image]:
-    """The moving volume and the Jacobian determinant on the fixed grid."""
+def _nobody(name: str, value: Transform | Image) -> None:
+    """Nobody waits for the outputs."""
+
+
+def _outputs(given: _Given, transform: Transform, inverse: Transform, ready: Ready) -> tuple[Image, Image]:
+    """The moving volume and the Jacobian determinant on the fixed grid; all four outputs are handed on at once."""
     watch = Part(given.monitor, "outputs", 0.88, 0.93).step
+    ready("transform", transform)
+    ready("inverse", inverse)
     lowest = float(given.moving.data.min())
     warped = resample(given.moving, transform, given.fixed.grid, default=lowest, watch=portion(watch, 0.0, 0.5))
-    return warped, jacobian_determinant(transform, given.fixed.grid, portion(watch, 0.5, 1.0))
+    ready("warped", warped)
+    jacobian = jacobian_determinant(transform, given.fixed.grid, portion(watch, 0.5, 1.0))
+    ready("jacobian", jacobian)
+    return warped, jacobian
 
 
 def _measured(given: _Given, warped: Image, jacobian: Image, transform: Transform, inverse: Transform) -> dict:

@@ -13,14 +13,9 @@ from pathlib import Path
 import torch
 
 from . import io, pipeline
-from .image import Watch, portion
 from .job import (
-    INVERSE,
-    JACOBIAN,
     JOB,
     RESULT,
-    TRANSFORM,
-    WARPED,
     Cancelled,
     Monitor,
     Part,
@@ -29,13 +24,14 @@ from .job import (
     RegistrationJob,
     Result,
 )
+from .overlap import OUTPUTS, Writer, read_both
 from .points import read_pairs
 from .usage import enough_memory, peak_memory_mb, versions
 from .workspace import publish, workspace
 
 PATHS = ("fixed", "moving", "output", "initial_transform", "fixed_mask", "moving_mask")
 PATHS += ("fixed_landmarks", "moving_landmarks")
-FILES = {"transform": TRANSFORM, "inverse": INVERSE, "warped": WARPED, "jacobian": JACOBIAN, "job": JOB}
+FILES = {**OUTPUTS, "job": JOB}
 
 
 def run(job: RegistrationJob, monitor: Monitor | None = None, *, overwrite: bool = False) -> Result:
@@ -52,10 +48,11 @@ def run(job: RegistrationJob, monitor: Monitor | None = None, *, overwrite: bool
         inputs = _read(job, warnings.append)
         timings = {"read": time.perf_counter() - started}
         monitor.check()
-        registration = _register(job, inputs, monitor)
-        timings |= registration.timings
-        write_started = time.perf_counter()
-        _write(registration, partial, Part(monitor, "write", 0.97, 1.0).step)
+        with Writer(partial) as writer:
+            registration = _register(job, inputs, monitor, writer.write)
+            timings |= registration.timings
+            write_started = time.perf_counter()
+            writer.wait(Part(monitor, "write", 0.97, 1.0).step)
         timings["write"] = time.perf_counter() - write_started
         timings["total"] = time.perf_counter() - started
         result = _result(job, registration, timings, warnings)
@@ -96,30 +93,24 @@ def _with_paths(job: RegistrationJob, change: Callable[[str], str]) -> Registrat
 
 
 def _read(job: RegistrationJob, warn: Callable[[str], object]) -> dict:
-    fixed, moving = io.read_image(job.fixed, warn), io.read_image(job.moving, warn)
+    (fixed, fixed_mask), (moving, moving_mask) = read_both(
+        (job.fixed, job.fixed_mask), (job.moving, job.moving_mask), warn
+    )
     return {
         "fixed": fixed,
         "moving": moving,
-        "fixed_mask": io.read_mask(job.fixed_mask, fixed.grid, warn) if job.fixed_mask else None,
-        "moving_mask": io.read_mask(job.moving_mask, moving.grid, warn) if job.moving_mask else None,
+        "fixed_mask": fixed_mask,
+        "moving_mask": moving_mask,
         "initial_transform": io.read_transform(job.initial_transform) if job.initial_transform else None,
         "landmarks": read_pairs(job.fixed_landmarks, job.moving_landmarks) if job.fixed_landmarks else None,
     }
 
 
-def _register(job: RegistrationJob, inputs: dict, monitor: Monitor) -> pipeline.Registration:
+def _register(job: RegistrationJob, inputs: dict, monitor: Monitor, ready: pipeline.Ready) -> pipeline.Registration:
     settings = {
         name: getattr(job, name) for name in ("preset", "similarity", "affine", "device", "seed", "threads", "options")
     }
-    return pipeline.register(method=job.method, monitor=monitor, **inputs, **settings)
-
-
-def _write(registration: pipeline.Registration, folder: Path, watch: Watch) -> None:
-    watches = [portion(watch, share, share + 0.25) for share in (0.0, 0.25, 0.5, 0.75)]
-    io.write_transform(registration.transform, folder / TRANSFORM, watches[0])
-    io.write_transform(registration.inverse, folder / INVERSE, watches[1])
-    io.write_image(registration.warped, folder / WARPED, watch=watches[2])
-    io.write_image(registration.jacobian, folder / JACOBIAN, watch=watches[3])
+    return pipeline.register(method=job.method, monitor=monitor, ready=ready, **inputs, **settings)
 
 
 def _result(job: RegistrationJob, registration: pipeline.Registration, timings: dict, warnings: list[str]) -> Result:

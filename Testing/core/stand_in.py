@@ -9,7 +9,7 @@ from neuralreg.pipeline import Registration
 FIXED, MOVING = grid_of("RAS", (12, 11, 10)), grid_of("oblique, left-handed", (10, 12, 11))
 
 
-def stand_in(fixed, moving, method, *, options, monitor, device, **settings) -> Registration:
+def stand_in(fixed, moving, method, *, options, monitor, device, ready, **settings) -> Registration:
     """A registration that knows its answer, asks the monitor as the real one does, and does as `options` say."""
     for step in range(4):
         monitor.check()
@@ -22,8 +22,11 @@ def stand_in(fixed, moving, method, *, options, monitor, device, **settings) -> 
     transform = transform_on(fixed.grid)
     warped = resample(moving, transform, fixed.grid)
     ones = Image(torch.ones(1, *fixed.grid.shape), fixed.grid)
+    outputs = {"transform": transform, "inverse": transform.inverse(), "warped": warped, "jacobian": ones}
+    for name, value in outputs.items():
+        ready(name, value)
     return Registration(
-        transform, transform.inverse(), warped, ones, {"ncc_after": 0.9}, {"affine": 0.1}, [[0, 0, -0.1]], ["a note"],
+        *outputs.values(), {"ncc_after": 0.9}, {"affine": 0.1}, [[0, 0, -0.1]], ["a note"],
         "cpu", "no GPU", "lncc", {"given": sorted(settings)}, fixed.grid, step < 3,
     )  # fmt: skip
 

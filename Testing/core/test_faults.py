@@ -42,12 +42,12 @@ def inputs(folder: Path) -> list[str]:
 
 FULL = """
 import resource, sys
-from neuralreg import cli, run
-write = run._write
+from neuralreg import cli, overlap
+write = overlap.Writer.write
 def limited(*arguments, **settings):  # only what the run writes itself meets the full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
     return write(*arguments, **settings)
-run._write = limited
+overlap.Writer.write = limited
 sys.exit(cli.main(sys.argv[2:]))
 """
 

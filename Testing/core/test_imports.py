@@ -18,11 +18,11 @@ FLOORS = {
     2: {"image", "losses", "pyramid", "calibration", "workers"},
     3: {"transform", "feedforward", "preprocess", "optimise", "diffeomorphism", "body", "batch"},
     4: {"io", "affine", "metrics", "methods", "points", "phantom"},
-    5: {"pipeline", "run", "api", "apply", "monitor", "samples", "evaluate", "report", "train", "training"},
+    5: {"pipeline", "overlap", "run", "api", "apply", "monitor", "samples", "evaluate", "report", "train", "training"},
     6: {"cli", "commands", "__main__", "__init__"},
 }
 # Front doors that stand on the same floor as what they open.
-DOORS = {"run": {"pipeline"}, "api": {"pipeline"}, "train": {"training"}}
+DOORS = {"run": {"pipeline", "overlap"}, "api": {"pipeline"}, "train": {"training"}}
 THIRD_PARTY = {"torch", "numpy", "SimpleITK"}
 OPTIONAL = {"workers": {"dask"}}  # for `batch --dask`; inside a function
 STANDARD_LIBRARY_ONLY = {"job", "inbox", "batch", "files", "workspace", "usage", "qa", "allocator"}
