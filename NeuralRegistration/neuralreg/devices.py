@@ -40,13 +40,21 @@ def _fault(name: str) -> str | None:
     be of another version, and another program may have all of the memory.
     """
     try:
-        if float(torch.nn.functional.conv3d(*(torch.ones(1, 1, 3, 3, 3, device=name) for _ in range(2)))) == 27.0:
+        if _computes(name):
             return None
         reason, remedy = "it computes wrong results", "check the graphics driver."
     except (RuntimeError, AssertionError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".;")[:160]
         remedy = _remedy(error, reason.lower())
     return f"{_title(name)} does not work ({reason}): {remedy}"
+
+
+def _computes(name: str) -> bool:
+    """Whether a GPU convolves, and reads a volume between its voxels with gradients, which not every kind can."""
+    volume, kernel = (torch.ones(1, 1, 3, 3, 3, device=name).requires_grad_() for _ in range(2))
+    middle = torch.nn.functional.grid_sample(volume, volume.new_zeros(1, 1, 1, 1, 3), align_corners=True)
+    (torch.nn.functional.conv3d(volume, kernel) + middle).sum().backward()
+    return float(volume.grad.sum()) == 28.0 and float(kernel.grad.sum()) == 27.0
 
 
 def ran_full(error: Exception) -> bool:
@@ -58,6 +66,8 @@ def ran_full(error: Exception) -> bool:
 def _remedy(error: Exception, reason: str) -> str:
     if ran_full(error):
         return "its memory is full; close other programs that use it."
+    if "not currently implemented" in reason:
+        return "install a newer PyTorch."
     if "no kernel image" in reason or "not compiled" in reason or "compute capability" in reason:
         return "install a PyTorch that was built for this GPU (its website has one for each version of CUDA)."
     return "update the graphics driver, or install the PyTorch that was built for it."

@@ -246,9 +246,10 @@ def faded(shape: Shape, like: Tensor) -> Tensor:  # -> (1, 1, D, H, W)
 
 
 def centre_of_mass(image: Tensor) -> np.ndarray:  # (1, 1, D, H, W) -> (3,) x, y, z in voxels
-    weight = image[0, 0].clamp(min=0).double()
-    total = float(weight.sum())
+    weight = image[0, 0].clamp(min=0)
+    sums = (weight.sum((0, 1)), weight.sum((0, 2)), weight.sum((1, 2)))
+    axes = [values.cpu().double().numpy() for values in sums]  # not every GPU knows float64
+    total = axes[0].sum()
     if total < 1e-6:
         return (np.array(image.shape[:1:-1]) - 1) / 2
-    axes = (weight.sum((0, 1)), weight.sum((0, 2)), weight.sum((1, 2)))
-    return np.array([float((a * torch.arange(len(a), dtype=a.dtype, device=a.device)).sum()) / total for a in axes])
+    return np.array([(values * np.arange(len(values))).sum() / total for values in axes])

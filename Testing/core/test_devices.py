@@ -18,6 +18,10 @@ FAULTS = {
         RuntimeError("CUDA driver version is insufficient for CUDA runtime version"),
         "update the graphics driver",
     ),
+    "unable": (
+        NotImplementedError("The operator 'aten::grid_sampler_3d' is not currently implemented for the MPS device."),
+        "install a newer PyTorch",
+    ),
     "full": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."), "close other programs"),
 }
 
