@@ -39,6 +39,11 @@ class FarTensor(torch.Tensor):
     def tolist(self):
         return self.cpu().tolist()
 
+    def __deepcopy__(self, memo: dict):
+        copied = self.detach().clone().requires_grad_(self.requires_grad)
+        copied._is_param = getattr(self, "_is_param", False)
+        return memo.setdefault(id(self), copied)
+
     @classmethod
     def __torch_dispatch__(cls, operator, types, arguments=(), named=None):
         raise AssertionError(f"{operator} on a tensor of a GPU that is switched off")

@@ -3,12 +3,15 @@
 import pytest
 import torch
 from geometry import tilted_grid
-from neuralreg import pipeline
+from neuralreg import pipeline, train
 from neuralreg.image import Image
 from neuralreg.job import SIMILARITIES, Monitor
 from neuralreg.methods import METHODS
 from neuralreg.phantom import make_phantom
+from neuralreg.training import crew, data
+from neuralreg.training.objective import Objective
 from simulated_gpu import DEVICE, FarTensor, SimulatedGpu
+from training_setup import config
 
 STAGES = {
     "iterations": (5, 5),
@@ -99,3 +102,29 @@ def test_a_full_gpu_is_left_empty(phantom, monkeypatch, name):
     assert there.device == "cpu" and any("too little free memory" in warning for warning in there.warnings)
     assert watch.held == 0
     assert difference_mm(there, register(phantom, name)) == 0
+
+
+TRAININGS = {
+    "unsupervised": {},
+    "supervised": {"known": 1.0, "objective": Objective({"known": 1.0}, squarings=4)},
+    "labels": {"labels": (1,), "objective": Objective({"dice": 1.0, "lncc": 0.5}, squarings=4)},
+    "painted": {"painted": 1.0},
+    "FNOReg": {"method": "FNOReg", "network": {"modes": (4, 4, 4), "width": 8, "layers": 1}},
+}
+
+
+@pytest.mark.parametrize("kind", TRAININGS)
+def test_training_learns_what_it_learns_on_the_cpu(pack, tmp_path, monkeypatch, kind):
+    def trained() -> tuple[list[float], dict]:
+        trainer = train.trainer_of(config(pack, tmp_path, **TRAININGS[kind]), data.Pack.load(pack))
+        steps = [sum(trainer.step().values()) for _ in range(2)]
+        return steps + list(trainer.validate().values()), trainer.network.cpu().state_dict()
+
+    values, weights = trained()
+    monkeypatch.setattr(crew, "choose_device", lambda wanted: (str(DEVICE), "It is simulated."))
+    with SimulatedGpu() as gpu:
+        values_there, weights_there = trained()
+    assert values_there == pytest.approx(values, abs=1e-4)
+    assert gpu.calls > 100 and torch.float64 not in gpu.types
+    for name, value in weights.items():
+        torch.testing.assert_close(weights_there[name], value, atol=4e-4, rtol=0)  # Adam enlarges rounding
