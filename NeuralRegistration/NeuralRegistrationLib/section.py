@@ -22,6 +22,9 @@ class Section:
     def refresh(self) -> None:
         """Bring the widgets up to date."""
 
+    def leave(self) -> None:
+        """Another module is about to be shown; the parameter node is still there."""
+
 
 MOST_ROWS = 8  # of a table; more are scrolled
 HEADER_PADDING = 8  # px around the text of a header

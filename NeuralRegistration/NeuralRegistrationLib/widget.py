@@ -112,6 +112,8 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
     def exit(self) -> None:
         """Another module is shown: a run goes on, but an idle worker gives its memory back."""
         self._shown = False
+        for section in self.sections:
+            section.leave()
         if self.logic is not None and not self.logic.running:
             self.logic.worker.kill()
         self.setParameterNode(None)

@@ -40,6 +40,10 @@ class MethodSection(Section):
         if self._drawn != (node.method, node.preset.value, node.options):
             self.draw_options()
 
+    def leave(self) -> None:
+        for editor in self.editors.values():
+            editor.clearFocus()  # ends the typing while there is a parameter node to take the value
+
     def _refresh_estimate(self, node) -> None:
         chosen = options.chosen(node.options, node.method)
         self.ui.estimateLabel.text = estimate.sentence(

@@ -204,6 +204,22 @@ def test_options_are_checked_and_can_be_reset(panel):
     assert json.loads(panel.parameters.options) == {} and section.editors["smoothness"].text == before
 
 
+def test_what_is_being_typed_counts_when_another_module_is_chosen(panel, wait):
+    """A button of the toolbar takes no focus: the typing ends only when the panel is hidden."""
+    section, holder = panel.section(MethodSection), panel.parent
+    editor = section.editors["smoothness"]
+    panel.ui.advancedSection.collapsed = False
+    holder.show()
+    editor.setFocus()
+    wait(lambda: editor.focus)
+    editor.text = "0.7"
+    panel.exit()
+    holder.hide()
+    holder.show()
+    panel.enter()
+    assert json.loads(panel.parameters.options)["DNVF"]["smoothness"] == 0.7 and editor.text == "0.7"
+
+
 def test_options_of_a_closed_scene_are_not_shown_for_those_of_the_next(panel, tmp_path):
     """A run takes what the scene holds: the form must not show anything else."""
     section = panel.section(MethodSection)
