@@ -82,6 +82,7 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneChanged)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
         self.addObserver(scene, scene.NodeRemovedEvent, self.onSceneChanged)
         self.initializeParameterNode()
 
@@ -133,6 +134,13 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
             if self.parameters is None:
                 self.initializeParameterNode()
             self._later.start()  # once for many nodes
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
+        """Empty the selectors of a node that goes; they hear of it later, and would choose its neighbour."""
+        for widget in vars(self.ui).values():
+            if type(widget) is slicer.qMRMLNodeComboBox and widget.currentNode() is node:
+                widget.setCurrentNode(None)
 
     def onReload(self) -> None:
         """Reload the whole package, not only the module's file (developer mode)."""

@@ -126,7 +126,9 @@ def load_module(path: str | Path):
     setattr(slicer.modules, name + "Instance", instance)
     holder = _holder(name)
     setattr(slicer.modules, name.lower(), Module(name, None, str(path), holder))
-    return python_module, instance, holder.reload()
+    widget = holder.reload()
+    widget.enter()
+    return python_module, instance, widget
 
 
 def _holder(name: str):
@@ -135,11 +137,10 @@ def _holder(name: str):
 
     class Holder(slicer.qMRMLWidget):
         def reload(self):
-            """Make and show the panel from the module's Python file as it is loaded now."""
+            """Make the panel from the module's Python file as it is loaded now; Slicer does not `enter` it again."""
             widget = getattr(sys.modules[name], name + "Widget")(self)
             setattr(slicer.modules, name + "Widget", widget)
             widget.setup()
-            widget.enter()
             return widget
 
     holder = Holder()

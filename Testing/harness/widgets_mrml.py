@@ -9,6 +9,7 @@ import weakref
 
 import shiboken6
 import slicer
+import vtk
 from PySide6 import QtCore, QtWidgets
 
 from .properties import forwarded, stored
@@ -17,15 +18,15 @@ from .qtmodules import NoStandIn, stand_in, stand_ins
 
 
 def _while_alive(widget: QtWidgets.QWidget, method: str):
-    """A VTK observer that calls `widget.method()` as long as the C++ widget exists."""
+    """A VTK observer that calls `widget.method()` as long as the C++ widget exists; with the node where it is told."""
     reference = weakref.ref(widget)
 
-    def observer(*_arguments):
+    def observer(_caller, _event, *node):
         alive = reference()
         if alive is None or not shiboken6.isValid(alive):
             return
         try:
-            getattr(alive, method)()
+            getattr(alive, method)(*node)
         except RuntimeError:  # Python may collect the window around the widget in the middle of it
             if shiboken6.isValid(alive):
                 raise
@@ -87,6 +88,8 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
         if scene is not None:
             events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
             self._observed = [(scene, scene.AddObserver(event, _while_alive(self, "_refresh"))) for event in events]
+            leaving = vtk.calldata_type(vtk.VTK_OBJECT)(_while_alive(self, "_on_leaving"))
+            self._observed.append((scene, scene.AddObserver(scene.NodeAboutToBeRemovedEvent, leaving, -10.0)))
         self._refresh()
 
     def addAttribute(self, nodeType, name, value=None):
@@ -119,6 +122,15 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
         self._refresh()
 
     currentNodeID = forwarded(str, lambda self: self.__dict__.get("_id") or "", setCurrentNodeID)
+
+    def _on_leaving(self, node):
+        """Where the chosen row goes, Qt chooses the one that moves into its place, not "none"."""
+        nodes = self._nodes()
+        if self._scene.IsClosing() or node not in nodes or node is not self.currentNode():
+            return
+        rest = [one for one in nodes if one is not node]
+        if rest:
+            self._select(rest[min(nodes.index(node), len(rest) - 1)].GetID())
 
     def _nodes(self) -> list:
         if self._scene is None:

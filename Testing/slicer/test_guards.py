@@ -68,6 +68,26 @@ def test_two_outputs_are_two_nodes(panel):
     assert "Two outputs go to the same node" in refused(panel)
 
 
+def test_nothing_takes_the_place_of_a_deleted_choice(panel):
+    """A selector of Slicer goes to the neighbour: another mask would count, another transform be overwritten."""
+    chosen = {
+        "fixedMaskSelector": "vtkMRMLLabelMapVolumeNode",
+        "initialTransformSelector": "vtkMRMLLinearTransformNode",
+        "outputTransformSelector": "vtkMRMLTransformNode",
+        "fixedStructuresSelector": "vtkMRMLSegmentationNode",
+        "sequenceSelector": "vtkMRMLSequenceNode",
+    }
+    for name, kind in chosen.items():
+        selector = getattr(panel.ui, name)
+        doomed, _neighbour = (slicer.mrmlScene.AddNewNodeByClass(kind, name + end) for end in ("", " other"))
+        selector.setCurrentNode(doomed)
+        assert selector.currentNode() is doomed
+        slicer.mrmlScene.RemoveNode(doomed)
+        assert selector.currentNode() is None, name
+    node = panel.parameters
+    assert node.fixedMask is None and node.initialTransform is None and node.outputTransform is None
+
+
 def test_a_second_run_does_not_replace_the_transform_under_which_the_volume_lies(panel, wait):
     """It was registered as it lies there: with the new transform in its place it would lie elsewhere."""
     register(panel, wait)

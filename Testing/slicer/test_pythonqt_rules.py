@@ -106,6 +106,16 @@ def test_ui_file_makes_stand_ins_and_connections(panel):
     assert ui.selector.SlicerParameterName == "volume"
 
 
+def test_a_selector_goes_to_the_neighbour_of_a_deleted_node(panel):
+    """As the rows of Qt's combo boxes do: it is for the panel to keep a choice empty."""
+    selector = slicer.util.childWidgetVariables(panel).selector
+    first, second, third = (slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", n) for n in "abc")
+    for chosen, left in ((first, second), (third, second), (second, None)):
+        selector.setCurrentNode(chosen)
+        slicer.mrmlScene.RemoveNode(chosen)
+        assert selector.currentNode() is left
+
+
 def test_ui_file_with_unknown_widget_is_refused(tmp_path):
     path = tmp_path / "Panel.ui"
     path.write_text(UI.replace("ctkSliderWidget", "ctkMisspelt"))
