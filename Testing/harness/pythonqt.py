@@ -7,6 +7,7 @@
 | signal | `b.connect("clicked(bool)", f)` or `b.clicked.connect(f)` | the second only |
 | object name | `w.name` | `w.objectName()` |
 | misspelt attribute, new attribute | AttributeError | accepted |
+| keyword arguments | TypeError | accepted |
 """
 
 from __future__ import annotations
@@ -134,8 +135,18 @@ class PythonQtObject:
 def wrap(cls: type) -> type:
     """The class that Slicer would show in place of a PySide6 class (one and the same each time)."""
     if cls not in _wrapped:
-        _wrapped[cls] = type(cls.__name__, (PythonQtObject, cls), {"_is_cxx": True, "__module__": "qt"})
+        members = {"_is_cxx": True, "__module__": "qt", "__init__": _constructor(cls)}
+        _wrapped[cls] = type(cls.__name__, (PythonQtObject, cls), members)
     return _wrapped[cls]
+
+
+def _constructor(cls: type):
+    def __init__(self, *arguments, **keywords):
+        if keywords:
+            raise TypeError(f"{cls.__name__} does not support keyword arguments: {', '.join(keywords)}")
+        cls.__init__(self, *arguments)
+
+    return __init__
 
 
 def is_wrapped_qobject(cls: object) -> bool:

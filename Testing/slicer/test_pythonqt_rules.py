@@ -1,5 +1,10 @@
 """The harness enforces PythonQt's rules; what Slicer would refuse must fail here too."""
 
+import ast
+import enum
+from pathlib import Path
+
+import NeuralRegistrationLib
 import pytest
 import slicer
 
@@ -59,6 +64,15 @@ def test_new_attribute_on_a_cxx_object_raises(name):
         setattr(qt.QSpinBox(), name, 3)
     with pytest.raises(AttributeError):
         getattr(qt.QSpinBox(), name)
+
+
+def test_keyword_arguments_are_refused():
+    import qt
+
+    with pytest.raises(TypeError, match="keyword"):
+        qt.QPushButton(text="Apply")
+    with pytest.raises(TypeError, match="keyword"):
+        qt.QSpinBox(maximum=3)
 
 
 def test_python_subclass_takes_attributes():
@@ -156,3 +170,45 @@ def test_a_selector_may_die_while_it_hears_of_the_scene(panel, monkeypatch):
     monkeypatch.setattr(type(selector), "_nodes", dying)
     slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "volume")
     assert not shiboken6.isValid(selector)
+
+
+def code_of_the_panel():
+    folder = Path(NeuralRegistrationLib.__file__).parent
+    for path in (folder.with_name("NeuralRegistration.py"), *sorted(folder.glob("*.py"))):
+        yield path.name, ast.parse(path.read_text(encoding="utf-8"))
+
+
+def test_values_of_qt_are_named_without_their_enum():
+    """`qt.Qt.AlignRight`: PythonQt's enums hold no values, PySide's do."""
+    import qt
+
+    for name, tree in code_of_the_panel():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value).startswith("qt."):
+                holder = qt
+                for part in ast.unparse(node.value).split(".")[1:]:
+                    holder = getattr(holder, part, None)
+                assert not isinstance(holder, enum.EnumMeta), f"{name}: {ast.unparse(node)}"
+
+
+def test_what_is_needed_to_load_the_module_is_there_when_it_is_loaded():
+    """Slicer loads its modules by their names: the classes of those behind ours come later, those of MRML before."""
+    for name, tree in code_of_the_panel():
+        for kind in _named_at_import(tree):
+            assert getattr(slicer, kind).__module__.endswith("MRMLCore"), f"{name} needs {kind} too early"
+
+
+def _named_at_import(tree) -> set[str]:
+    """The members of `slicer` that begin with vtk or qMRML and are named outside of functions."""
+    found, todo = set(), list(tree.body)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+            todo += [*node.decorator_list, *node.args.defaults] if isinstance(node, ast.FunctionDef) else []
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module == "slicer":
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "slicer":
+            found.add(node.attr)
+        todo += list(ast.iter_child_nodes(node))
+    return {name for name in found if name.startswith(("vtk", "qMRML"))}
