@@ -10,7 +10,7 @@ from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic, ScriptedL
 def sentence():
     """What to do about it."""
     return _(
-        "Neural Registration needs Slicer 5.10 or newer (Python 3.10); this Slicer has Python {version}. Please "
+        "Neural Registration needs Slicer 5.12 or newer; this one is too old, with Python {version}. Please "
         "install a newer Slicer."
     ).format(version=platform.python_version())
 

@@ -242,7 +242,7 @@ def test_an_old_python_is_one_sentence(scene, monkeypatch):
         spec.loader.exec_module(module)
     made = module.NeuralRegistrationWidget(holder())
     made.setup()
-    assert "Slicer 5.10 or newer" in made.parent.layout().itemAt(0).widget().text
+    assert "Slicer 5.12 or newer" in made.parent.layout().itemAt(0).widget().text
     with pytest.raises(RuntimeError, match="needs Slicer"):
         module.NeuralRegistrationLogic().register(None, None)
 
