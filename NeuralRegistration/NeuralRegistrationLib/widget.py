@@ -50,6 +50,7 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
         self.logic = None
         self.parameters = None
         self.sections = []
+        self.selectors = []
         self._guiTag = None
         self._shown = True
         self._refreshing = False
@@ -75,6 +76,9 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
         self.layout.addWidget(panel)
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
+        self.selectors = [w for w in vars(self.ui).values() if type(w) is slicer.qMRMLNodeComboBox]
+        for selector in self.selectors:
+            selector.connect("nodeActivated(vtkMRMLNode*)", lambda node, selector=selector: self.onChosen(selector))
         self.logic = NeuralRegistrationLogic()
         for section in SECTIONS:
             self.sections.append(section(self))
@@ -138,9 +142,15 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller, event, node) -> None:
         """Empty the selectors of a node that goes; they hear of it later, and would choose its neighbour."""
-        for widget in vars(self.ui).values():
-            if type(widget) is slicer.qMRMLNodeComboBox and widget.currentNode() is node:
-                widget.setCurrentNode(None)
+        for selector in self.selectors:
+            if selector.currentNode() is node:
+                selector.setCurrentNode(None)
+
+    def onChosen(self, selector) -> None:
+        """Take what the user has clicked on: on Qt 6 the binding hears nothing of a node of the same name."""
+        name = selector.property("SlicerParameterName")
+        if name and self.parameters is not None:
+            setattr(self.parameters, name, selector.currentNode())
 
     def onReload(self) -> None:
         """Reload the whole package, not only the module's file (developer mode)."""

@@ -68,7 +68,7 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
 
     def __init__(self, parent=None):
         super().__init__(parent)
-        self._scene, self._observed, self._attributes, self._id = None, [], [], None
+        self._scene, self._observed, self._attributes, self._id, self._shown = None, [], [], None, None
         self._combo = QtWidgets.QComboBox(self)
         self._combo.setSizePolicy(QtWidgets.QSizePolicy.Expanding, QtWidgets.QSizePolicy.Fixed)
         self._combo.setMinimumContentsLength(8)
@@ -175,16 +175,21 @@ class qMRMLNodeComboBox(PythonQtObject, QtWidgets.QWidget):
             self._select(wanted)
 
     def _select(self, node_id):
-        self._id = node_id
-        self.currentNodeChanged.emit(self.currentNode())
-        self.currentNodeIDChanged.emit(node_id or "")
+        """Tell of another node only where the text is another: Slicer on Qt 6 hears of nothing else."""
+        self._id, before, node = node_id, self._shown, self._scene.GetNodeByID(node_id) if node_id else None
+        self._shown = node.GetName() if node is not None else self.noneDisplay
+        if self._shown != before:
+            self.currentNodeChanged.emit(node)
+            self.currentNodeIDChanged.emit(node_id or "")
 
     def _on_activated(self, index):
         data = self._combo.itemData(index)
         if isinstance(data, str) and data.startswith("new:"):
             self.addNode(data.removeprefix("new:"))
-        elif (data or None) != self._id:
-            self._select(data or None)
+        else:
+            if (data or None) != self._id:
+                self._select(data or None)
+            self.nodeActivated.emit(self.currentNode())
 
 
 @stand_in

@@ -68,6 +68,16 @@ def test_two_outputs_are_two_nodes(panel):
     assert "Two outputs go to the same node" in refused(panel)
 
 
+def test_of_two_volumes_of_one_name_the_chosen_one_is_taken(panel):
+    """Slicer on Qt 6 tells of another node only where its name is another; the series of two visits have one name."""
+    selector = panel.ui.fixedSelector
+    first, second = (add_volume("T1", GRIDS["axial"]) for _ in range(2))
+    for chosen in (first, second, first):
+        selector.setCurrentNode(chosen)
+        selector.nodeActivated.emit(chosen)  # these two are what a click in the list does
+        assert panel.parameters.fixedVolume is chosen
+
+
 def test_nothing_takes_the_place_of_a_deleted_choice(panel):
     """A selector of Slicer goes to the neighbour: another mask would count, another transform be overwritten."""
     chosen = {
