@@ -206,3 +206,29 @@ def test_body_mask_keeps_the_body_and_fills_the_lungs():
     chest[:, :, 10:20, 8:14] = -850.0
     filled = body_mask(Image(chest, Grid.from_parts((30, 30, 20))))
     assert filled[:, 4:26, 4:26].all() and not filled[:, :3].any()
+
+
+@pytest.mark.parametrize("zeros", [0.2, 0.5, 0.8])
+def test_noisy_air_with_exact_zeros_is_no_body(zeros):
+    """Magnitudes are rounded, and scanners blank a part of the air: then as many are zero as of a stripped brain."""
+    body, air = _ball_in_noise(3.0)
+    air[torch.rand(air.shape, generator=torch.Generator().manual_seed(1)) < zeros] = 0.0
+    mask = body_mask(Image(torch.where(body, 300.0, air)[None], Grid.from_parts((40, 40, 40))))
+    assert (mask == body).float().mean() > 0.99
+
+
+def test_air_within_the_bore_of_a_scanner_is_no_body():
+    """Scanners write one value outside the circle that they see."""
+    body, air = _ball_in_noise(20.0)
+    ct = torch.where(body, 40.0, air - 1000.0)
+    y, x = torch.meshgrid(torch.arange(40), torch.arange(40), indexing="ij")
+    ct[:, (x - 19.5) ** 2 + (y - 19.5) ** 2 > 400] = -2048.0
+    mask = body_mask(Image(ct[None], Grid.from_parts((40, 40, 40))))
+    assert (mask == body).float().mean() > 0.99
+
+
+def _ball_in_noise(sigma: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where a ball of radius 12 is, and the magnitude of complex noise, rounded; (40, 40, 40)."""
+    z, y, x = torch.meshgrid(*[torch.arange(40.0) - 19.5] * 3, indexing="ij")
+    noise = torch.randn(2, 40, 40, 40, generator=torch.Generator().manual_seed(0)) * sigma
+    return z**2 + y**2 + x**2 < 144, noise.norm(dim=0).round()
