@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,21 +165,26 @@ def tidy(jobs: Iterable[RegistrationJob]) -> None:
         (Path(job.output) / WAITING).unlink(missing_ok=True)
 
 
-def summary(jobs: Mapping[str, RegistrationJob], errors: Mapping[str, str]) -> list[dict[str, str]]:
-    """A row for each pair: its numbers where it is done, the reason where it failed, `open` where it is yet to come."""
-    return [_row(name, Path(job.output), errors.get(name, "")) for name, job in jobs.items()]
+def summary(
+    jobs: Mapping[str, RegistrationJob], errors: Mapping[str, str], unfinished: Container[str] = ()
+) -> list[dict[str, str]]:
+    """A row for each pair: its numbers where it is done, the reason where it failed, `open` where it is yet to come.
+
+    What an earlier batch has left of pairs that failed or are unfinished is no result of this one.
+    """
+    return [_row(name, Path(job.output), errors.get(name, ""), name in unfinished) for name, job in jobs.items()]
 
 
-def _row(name: str, folder: Path, error: str) -> dict[str, str]:
+def _row(name: str, folder: Path, error: str, unfinished: bool) -> dict[str, str]:
     row = {**dict.fromkeys(COLUMNS, ""), "name": name, "error": error, "status": FAILED if error else OPEN}
-    if not (folder / RESULT).is_file():
+    if error or unfinished or not (folder / RESULT).is_file():
         return row
     result = Result.load(folder / RESULT)
     evaluation = folder / EVALUATION
     values = result.metrics | (read_json(evaluation, "evaluation")["measurements"] if evaluation.is_file() else {})
     row |= {column: f"{values[entry]:.5g}" for column, entry in MEASURES.items() if values.get(entry) is not None}
     row |= {"seconds": f"{result.timings['total']:.1f}", "memory_mb": f"{result.peak_memory_mb:.0f}"}
-    return row | {"device": result.device, "status": FAILED if error else DONE}
+    return row | {"device": result.device, "status": DONE}
 
 
 def write_summary(rows: list[dict[str, str]], output: Path) -> None:

@@ -90,9 +90,20 @@ def test_a_result_keeps_its_own_job_until_it_is_replaced(folder, monkeypatch):
         assert call(folder, *settings(3), "--overwrite", "--progress", "none") == EXIT_CANCELLED
     assert RegistrationJob.load(folder / "out" / "one" / JOB).options["iterations"] == [2]
     assert not [path.name for path in (folder / "out" / "one").iterdir() if path.name.startswith(".")]
+    assert summary(folder)["one"]["status"] == "open" and summary(folder)["one"]["folds_percent"] == ""
     assert call(folder, *settings(3), "--progress", "none") == EXIT_USER_ERROR  # done with other options
     assert call(folder, *settings(3), "--overwrite", "--progress", "none") == 0
     assert Result.load(folder / "out" / "one" / RESULT).options["iterations"] == [3]
+
+
+def test_a_failure_shows_no_figures_of_an_earlier_result(folder):
+    table(folder, f"one,{FILES},{LABELS}")
+    assert call(folder, *settings(2), "--progress", "none") == 0
+    assert summary(folder)["one"]["dice"]
+    (folder / "data" / "moving.nii.gz").unlink()
+    assert call(folder, *settings(2), "--overwrite", "--progress", "none") == EXIT_USER_ERROR
+    row = summary(folder)["one"]
+    assert {name for name, value in row.items() if value} == {"name", "status", "error"} and row["status"] == "failed"
 
 
 def test_other_label_maps_are_compared_anew(folder):

@@ -61,7 +61,7 @@ def _batch(options: argparse.Namespace) -> None:
         raise Cancelled(f"cancelled; what was finished stays in {output}, and the same command goes on.") from error
     finally:
         batch.tidy(jobs.values())
-        rows = batch.summary(jobs, follow.errors)
+        rows = batch.summary(jobs, follow.errors, {task.name for task in tasks} - follow.ended)
         with writing():
             batch.write_summary(rows, output)
         if options.progress != "json":
@@ -93,12 +93,14 @@ class _Follower:
     def __init__(self, total: int, finished: int, progress: str):
         self.total, self.finished = total, finished
         self.errors: dict[str, str] = {}
+        self.ended: set[str] = set()
         self.fractions: dict[str, float] = {}
         self.show: Callable[[Progress], None] = {"json": json_lines, "bar": bar}.get(progress, lambda: lambda _: None)()
 
     def __call__(self, event: Any) -> None:
         if event.finished:
             self.finished += 1
+            self.ended.add(event.name)
             self.fractions.pop(event.name, None)
             if event.error:
                 self.errors[event.name] = event.error
