@@ -20,7 +20,7 @@ from neuralreg.metrics import tre
 from neuralreg.networks.unet import UNet
 from neuralreg.phantom import make_phantom
 from neuralreg.train import load_config
-from neuralreg.training import data
+from neuralreg.training import crew, data
 from neuralreg.training.examples import Example
 from neuralreg.training.loop import Schedule
 from neuralreg.training.objective import Objective
@@ -70,6 +70,21 @@ def test_the_log_has_every_validation_once_also_where_iterations_were_done_again
     rows = [json.loads(line) for line in (tmp_path / train.LOG).read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [3, 6]
     assert all(row["iterations per second"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_each_process_gets_a_gpu_of_its_own_and_the_connections_for_it(monkeypatch, wanted):
+    """Also where GPUs were found instead of asked for."""
+    chosen, began = [], []
+    monkeypatch.setattr(crew, "choose_device", lambda wanted: ("cuda", "It was found."))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for name, value in (("init_process_group", began.append), ("get_rank", lambda: 1), ("get_world_size", lambda: 2)):
+        monkeypatch.setattr(crew.dist, name, value)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert crew.Crew.join(wanted).device(wanted) == "cuda:1"
+    assert chosen == [1] and began == ["nccl"]
 
 
 def test_two_processes_train_one_network(pack, tmp_path):

@@ -24,13 +24,16 @@ class Crew:
     local: int = 0
 
     @classmethod
-    def join(cls, device: str) -> Crew:
-        """Find the others, once."""
+    def join(cls, wanted: str) -> Crew:
+        """Find the others, once; where there are GPUs, each process computes on one of its own."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
+        local = int(os.environ.get("LOCAL_RANK", "0"))
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-        return cls(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+            if local < torch.cuda.device_count():
+                torch.cuda.set_device(local)
+            dist.init_process_group("nccl" if choose_device(wanted)[0] == "cuda" else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size(), local)
 
     def leave(self) -> None:
         """Wait until everybody is done, then close the connections: a process that just ended would break the last
@@ -46,10 +49,10 @@ class Crew:
 
     def device(self, wanted: str) -> str:
         """The device of this process. Raises RegistrationError when it is not there."""
-        if self.size > 1 and wanted == "cuda":
-            return f"cuda:{self.local}"
         found, _ = choose_device(wanted)
-        return wanted if wanted.startswith("cuda:") else found
+        if wanted.startswith("cuda:"):
+            return wanted
+        return f"cuda:{self.local}" if self.size > 1 and found == "cuda" else found
 
     def average_gradients(self, network: nn.Module) -> None:
         if self.size == 1:
