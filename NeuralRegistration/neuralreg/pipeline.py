@@ -132,11 +132,13 @@ def register(
     affine, similarity = choose("affine", affine, AFFINE_STAGES), choose("similarity", similarity, SIMILARITIES)
     chosen = make_method(method, preset, options)
     where, reason = _device(device, threads, seed)
+    if hasattr(chosen, "check_model"):  # now, not when the minutes of a large affine stage are spent
+        chosen.check_model(similarity)
     with clock("affine"):
         moving_from_aligned = _align(given, affine, initial_transform)
     with clock("prepare"):
         pair = _prepared(given, moving_from_aligned, landmarks)
-        compared, why = _similarity(similarity, pair, given.warnings)
+        compared, why = _similarity(similarity, pair, given.warnings, affine)
         kind = kind_of(math.prod(pair.grid.shape), all(is_ct(volume.data[0]) for volume in (fixed, moving)))
         if changes := suited(method, preset, options, kind):
             chosen = make_method(method, preset, {**(options or {}), **changes})
@@ -225,15 +227,16 @@ def _prepared(given: _Given, moving_from_aligned: Transform, landmarks: PointPai
     return pair if landmarks is None else with_landmarks(pair, landmarks, moving_from_aligned, given.warnings)
 
 
-def _similarity(wanted: str, pair: Pair, warnings: list[str]) -> tuple[str, str]:
+def _similarity(wanted: str, pair: Pair, warnings: list[str], affine: str = "affine") -> tuple[str, str]:
     """The similarity to use and why; "auto" takes local correlation for one contrast and mutual information for two."""
     if wanted != "auto":
         return wanted, "It was asked for."
     found = _relation(pair)
     if found is None:
         return "lncc", "There is nothing by which two contrasts could be told apart."
+    stage = "without a linear" if affine == "none" else f"after the {affine}"
     measured = (
-        f"after the affine stage, what is brighter in one is brighter in the other to {found.linearity:.0%}, and from "
+        f"{stage} stage, what is brighter in one is brighter in the other to {found.linearity:.0%}, and from "
         f"{SAME_CONTRAST:.0%} it is one (joint histogram: correlation {found.correlation:.2f}, correlation ratio "
         f"{found.explained:.2f}, normalised mutual information {found.information:.3f})"
     )

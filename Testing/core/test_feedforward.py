@@ -216,6 +216,16 @@ def test_the_similarity_chooses_the_model():
     assert start.model("auto", "VoxelMorph", "mind").manifest.contrast.startswith("any")
 
 
+@pytest.mark.parametrize("similarity", ["auto", "nmi", "lncc"])
+def test_every_model_that_a_run_may_need_is_checked_before_it(similarity, monkeypatch):
+    """With "auto", the images decide later which of two it is."""
+    looked_at, load = set(), start.load
+    monkeypatch.setattr(start, "load", lambda path: looked_at.add(path.stem) or load(path))
+    VoxelMorph().check_model(similarity)
+    expected = {"nmi": {"voxelmorph_anycontrast"}, "lncc": {"voxelmorph_t1"}}
+    assert looked_at == expected.get(similarity, set.union(*expected.values()))
+
+
 def test_a_network_at_work_can_be_cancelled():
     """Its layers take seconds on a processor: it is asked before each of them."""
     torch.manual_seed(0)

@@ -150,9 +150,18 @@ def test_other_contrast_is_noticed_and_registered(phantom):
     other = make_phantom(phantom.fixed.grid, amplitude_mm=14.0, contrasts=("T1", "T2"))
     got = pipeline.register(other.fixed, other.moving, affine="none", **SETTINGS)
     assert got.similarity == "nmi" and any("contrast" in w for w in got.warnings)
-    assert "different contrasts" in got.similarity_reason
+    assert "different contrasts" in got.similarity_reason and "without a linear stage" in got.similarity_reason
     fixed, moving = other.landmarks(80)
     assert float(tre(got.transform, fixed, moving).mean()) < 0.8 * float((fixed - moving).norm(dim=0).mean())
+
+
+@pytest.mark.parametrize("method", ["VoxelMorph", "FNOReg", "Cas-DNVF"])
+def test_a_model_that_cannot_be_used_is_refused_before_any_work(phantom, tmp_path, monkeypatch, method):
+    monkeypatch.setattr(pipeline, "register_affine", None)  # not to be called
+    model = tmp_path / "model.pt"
+    model.write_bytes(b"no model")
+    with pytest.raises(RegistrationError, match=r"model\.pt"):
+        pipeline.register(phantom.fixed, phantom.moving, method, threads=1, options={"model": str(model)})
 
 
 def test_two_cts_get_a_smoother_deformation_unless_the_user_said_how_smooth(phantom, monkeypatch):

@@ -62,6 +62,12 @@ class CasDNVF:
         if len({len(getattr(self, name)) for name in lists}) != 1:
             raise RegistrationError(f"{', '.join(lists)} need one entry per stage each; give lists of one length.")
 
+    def check_model(self, similarity: str) -> None:
+        """Raise RegistrationError when a model that may be needed is missing, damaged, or of another method."""
+        from .start import check_model
+
+        check_model(self.model, self.network, similarity)
+
     def __call__(self, pair: Pair, similarity: str, device: str, monitor: Monitor) -> Fit:
         """Register the pair; the result's `chain` is aligned_from_fixed with its inverse."""
         from ..optimise import Energy, Fit, Level

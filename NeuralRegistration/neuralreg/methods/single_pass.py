@@ -33,6 +33,12 @@ class SinglePass:
 
     presets: ClassVar[dict[str, dict]] = {"fast": {}, "balanced": {}, "best": {"refine": 60}}
 
+    def check_model(self, similarity: str) -> None:
+        """Raise RegistrationError when a model that may be needed is missing, damaged, or of another method."""
+        from .start import check_model
+
+        check_model(self.model, self.network, similarity)
+
     def __call__(self, pair: Pair, similarity: str, device: str, monitor: Monitor) -> Fit:
         """Register the pair; the result's `chain` is aligned_from_fixed with its inverse."""
         from ..optimise import Energy, Fit

@@ -35,8 +35,7 @@ def model(name: str, method: str, similarity: str = "lncc") -> Checkpoint:
 
     Raises RegistrationError when it is of another method.
     """
-    if name == "auto":
-        name = (similarity in ACROSS_CONTRASTS and FOR_TWO_CONTRASTS.get(method)) or FOR_ONE_CONTRAST[method]
+    name = _named(name, method, similarity)
     named = next((path for path in known_models() if path.stem == name), None)
     checkpoint = load(named or Path(name).expanduser())
     if checkpoint.manifest.method != method:
@@ -44,6 +43,19 @@ def model(name: str, method: str, similarity: str = "lncc") -> Checkpoint:
             f"{name} is a model of {checkpoint.manifest.method}; choose that method, or a model of {method}."
         )
     return checkpoint
+
+
+def check_model(name: str, method: str, similarity: str) -> None:
+    """Raise what `model` raises; where the similarity is yet to be chosen, for each that may be."""
+    possible = ("lncc", "nmi") if similarity == "auto" else (similarity,)
+    for each in {_named(name, method, similarity) for similarity in possible}:
+        model(each, method)
+
+
+def _named(name: str, method: str, similarity: str) -> str:
+    if name != "auto":
+        return name
+    return (similarity in ACROSS_CONTRASTS and FOR_TWO_CONTRASTS.get(method)) or FOR_ONE_CONTRAST[method]
 
 
 def predicted(fit: Fit, checkpoint: Checkpoint) -> None:
