@@ -17,6 +17,7 @@ from ..job import RegistrationError
 from ..transform import Affine, Composite, DisplacementField, Transform, VelocityField
 from .headers import check_complete, check_header
 from .images import write_image
+from .volumes import reason
 
 FIELD_FILES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
 LINEAR_FILES = (".tfm", ".txt", ".mat")
@@ -38,9 +39,8 @@ def read_transform(path: str | Path) -> Transform:
             raise ValueError("the file is damaged or no HDF5 file")
         return from_sitk_transform(sitk.ReadTransform(str(path)))
     except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1].split("ERROR:")[-1].strip().rstrip(".")[:160]
         raise RegistrationError(
-            f"{path} cannot be read as a transform ({reason}); give an ITK transform (.h5, .tfm, .mat)."
+            f"{path} cannot be read as a transform ({reason(error)}); give an ITK transform (.h5, .tfm, .mat)."
         ) from error
 
 
