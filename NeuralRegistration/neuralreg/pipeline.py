@@ -23,7 +23,7 @@ from .job import AFFINE_STAGES, SIMILARITIES, Monitor, Part, RegistrationError, 
 from .methods import kind_of, make_method, suited
 from .optimise import Fit
 from .preprocess import Pair, PointPairs, is_ct, make_pair, with_landmarks, working_grid
-from .transform import Affine, Composite, DisplacementField, Transform, jacobian_determinant
+from .transform import Affine, DisplacementField, Transform, jacobian_determinant, parts_of
 from .usage import enough_memory
 
 MAX_VOXELS = 8_000_000  # of the working grid: 200³; larger volumes are registered on a coarser lattice
@@ -33,6 +33,7 @@ MAX_VOXELS = 8_000_000  # of the working grid: 200³; larger volumes are registe
 SAME_CONTRAST = 0.78
 CONTENT = 0.05  # of normalised intensities: what is darker is background
 CONTRAST_VOXELS = 1_000_000
+VIEW_POINTS = 64  # per axis, at which the ends of initial fields are looked for
 
 SUITED = {
     "small": "The volume is small: more iterations see all of its voxels; an option that you set overrules this.",
@@ -136,6 +137,7 @@ def register(
         chosen.check_model(similarity)
     with clock("affine"):
         moving_from_aligned = _align(given, affine, initial_transform)
+        _check_ends(moving_from_aligned, fixed.grid, given.warnings)
     with clock("prepare"):
         pair = _prepared(given, moving_from_aligned, landmarks)
         compared, why = _similarity(similarity, pair, given.warnings, affine)
@@ -197,7 +199,7 @@ def _affine(given: _Given, moving: Image, mask: Image | None, kind: str, initial
 def _check_initial(initial: Transform, warnings: list[str]) -> None:
     """The result is the initial transform with a diffeomorphism behind it: it folds where that one folds, which is
     said, and mirrors if that one mirrors, which is refused with a RegistrationError."""
-    parts = initial.transforms if isinstance(initial, Composite) else (initial,)
+    parts = parts_of(initial)
     if math.prod(np.linalg.det(part.matrix[:3, :3]) for part in parts if isinstance(part, Affine)) < 0:
         raise RegistrationError(
             "The initial transform mirrors the moving volume, so left would become right; take the mirroring out of it."
@@ -209,6 +211,27 @@ def _check_initial(initial: Transform, warnings: list[str]) -> None:
         warnings.append(
             f"The initial transform folds space in {min(max(shares), 100):.3g} % of its field, and so will the result; "
             "smooth it, or start from its linear part."
+        )
+
+
+def _check_ends(moving_from_aligned: Transform, grid: Grid, warnings: list[str]) -> None:
+    """A warning where space is torn within the fixed grid, by more than the quality check allows: where a field of the
+    initial transform ends, points stay where they are, as in ITK."""
+    coarse, torn = tuple(min(n, VIEW_POINTS) for n in grid.shape), 0.0
+    points = grid.with_shape(coarse).points()
+    for part in reversed(parts_of(moving_from_aligned)):
+        moved = part(points)
+        if isinstance(part, DisplacementField):
+            inside, mm = part.grid.holds(part.grid.indices(points)), (moved - points).norm(dim=0)
+            for axis in range(3):
+                ends = inside.diff(dim=axis)
+                first, last = (mm.narrow(axis, start, ends.shape[axis])[ends] for start in (0, 1))
+                torn = max([torn, *torch.maximum(first, last).tolist()])
+        points = moved
+    if torn > grid.spacing.max():
+        warnings.append(
+            "The field of the initial transform ends within the fixed volume, where it still moves points by "
+            f"{torn:.3g} mm: the result is torn there; start from a field that covers it or is zero at its border."
         )
 
 

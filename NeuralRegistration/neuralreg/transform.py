@@ -27,7 +27,7 @@ class Transform:
     def __matmul__(self, first: Transform) -> Transform:
         if isinstance(self, Affine) and isinstance(first, Affine):
             return Affine(self.matrix @ first.matrix)
-        return Composite((*_parts(self), *_parts(first)))
+        return Composite((*parts_of(self), *parts_of(first)))
 
     def displacement(self, grid: Grid, watch: Watch | None = None) -> DisplacementField:
         """This transform as a displacement field on `grid`; outside the grid the field is zero."""
@@ -150,5 +150,6 @@ def _rotate(matrix: np.ndarray, vectors: Tensor) -> Tensor:
     return torch.einsum("ab,b...->a...", torch.from_numpy(np.ascontiguousarray(matrix[:3, :3])).to(vectors), vectors)
 
 
-def _parts(transform: Transform) -> tuple[Transform, ...]:
+def parts_of(transform: Transform) -> tuple[Transform, ...]:
+    """What a transform is composed of; the last one is applied first."""
     return transform.transforms if isinstance(transform, Composite) else (transform,)

@@ -119,6 +119,20 @@ def test_a_folding_initial_transform_is_told(phantom, folding):
     assert [("folds space" in w and "smooth it" in w) for w in given.warnings] == [True] * folding
 
 
+@pytest.mark.parametrize("ends", ["beyond", "within", "at zero"])
+def test_an_initial_field_that_ends_within_the_fixed_volume_is_told(phantom, ends):
+    """Outside a field points stay where they are, so a shift that ends there tears or folds space: here it takes half
+    of the fixed volume, or all of it."""
+    fixed = phantom.fixed.grid
+    grid = fixed.cropped((0, 0, 0), (fixed.size[0] // 2, *fixed.size[1:])) if ends == "within" else fixed
+    mm = torch.full((3, *grid.shape), 0.0 if ends == "at zero" else -6.0)
+    given = pipeline._Given(phantom.fixed, phantom.moving)
+    pipeline._check_ends(Affine.identity() @ DisplacementField(mm, grid), fixed, given.warnings)
+    assert [("ends within the fixed volume" in w and "10.4 mm" in w) for w in given.warnings] == [True] * (
+        ends == "within"
+    )
+
+
 def test_a_mirroring_initial_transform_is_refused(phantom):
     """Left would become right. Two reflections are none."""
     given = pipeline._Given(phantom.fixed, phantom.moving)
