@@ -17,20 +17,28 @@ OUTPUTS = {"transform": TRANSFORM, "inverse": INVERSE, "warped": WARPED, "jacobi
 TOGETHER_BYTES = 100_000_000
 POLL = 0.05  # seconds between two looks at whether the user has cancelled
 Files = tuple[str, str | None]  # an image and its mask, if any
+# The libraries of HDF5 and MINC end the whole process when two threads read at once, that of NRRD when both files are
+# damaged (SimpleITK 2.5.7); GDCM is not known to be better.
+THREAD_SAFE = (".nii", ".nii.gz", ".mha", ".mhd")
 
 
 def read_both(fixed: Files, moving: Files, warn: Callable[[str], object]) -> list[tuple[Image, Image | None]]:
-    """Each image with its mask, at once where both are small; what there is to say comes in the order of the images.
+    """Each image with its mask, at once where that is safe and both are small; what there is to say comes in the order
+    of the images.
 
     Raises RegistrationError, about the fixed image if both are wrong.
     """
     said: list[list[str]] = [[], []]
-    workers = 2 if _size(fixed[0]) + _size(moving[0]) <= TOGETHER_BYTES else 1
+    workers = 2 if _safe(*fixed, *moving) and _size(fixed[0]) + _size(moving[0]) <= TOGETHER_BYTES else 1
     with ThreadPoolExecutor(workers, "read") as pool:
         found = list(pool.map(_read_one, (fixed, moving), said))
     for sentence in [*said[0], *said[1]]:
         warn(sentence)
     return found
+
+
+def _safe(*names: str | None) -> bool:
+    return all(name is None or name.lower().endswith(THREAD_SAFE) for name in names)
 
 
 def _size(name: str) -> float:

@@ -1,6 +1,8 @@
 """Both images of a pair are read at once, outputs are written while others are made, and nothing outlives the block."""
 
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ def volume(seed: int, broken: float | None = None) -> Image:
 @pytest.fixture
 def files(tmp_path) -> list[str]:
     """Two images in which one voxel each is no number, so that there is something to say of both."""
-    names = [str(tmp_path / name) for name in ("fixed.nii.gz", "moving.nrrd")]
+    names = [str(tmp_path / name) for name in ("fixed.nii.gz", "moving.mha")]
     for seed, name in enumerate(names):
         io.write_image(volume(seed, float("nan")), name)
     return names
@@ -59,6 +61,35 @@ def test_large_images_are_read_one_after_the_other(files, monkeypatch):
     meeting(monkeypatch, 0.3)
     with pytest.raises(threading.BrokenBarrierError):
         read_both((files[0], None), (files[1], None), lambda _: None)
+
+
+def test_what_no_two_threads_may_read_is_read_one_after_the_other(tmp_path):
+    """Two readers of HDF5, or of damaged NRRD files, would end the process without a word."""
+    reading, most, lock = [], [], threading.Lock()
+
+    def read(name, warn):
+        with lock:
+            reading.append(name)
+            most.append(len(reading))
+        time.sleep(0.02)
+        reading.remove(name)
+        return volume(0)
+
+    plain = str(tmp_path / "a.nii.gz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(io, "read_image", read)
+        patch.setattr(io, "read_mask", lambda name, grid, warn: read(name, warn))
+        for ending in ("h5", "hdf5", "mnc", "nrrd", "dcm"):
+            other = str(tmp_path / f"b.{ending}")
+            for path in (plain, other):
+                Path(path).touch()
+            for pair in (
+                ((other, None), (plain, None)),
+                ((plain, None), (other, None)),
+                ((plain, None), (plain, other)),
+            ):
+                read_both(*pair, lambda _: None)
+    assert max(most) == 1
 
 
 def test_of_two_wrong_files_the_fixed_one_is_named(tmp_path, files):
