@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import io
+from .files import reading
 from .image import Grid, Image, resample, resample_labels
 from .job import INVERSE, TRANSFORM, RegistrationError
 from .transform import Transform
@@ -15,6 +16,7 @@ from .transform import Transform
 NEWTON_STEPS, STEP_MM, TOLERANCE_MM = 30, 1e-2, 1e-6
 
 
+@reading()
 def load_pair(path: Path) -> tuple[Transform, Transform | None]:
     """moving_from_fixed of a run's folder or of a transform file, and the run's own inverse if there is one."""
     path = Path(path)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import io, metrics, qa
-from .files import replacing
+from .files import reading, replacing
 from .image import Grid, Image, resample_labels
 from .job import INVERSE, JACOBIAN, JOB, RESULT, TRANSFORM, WARPED, RegistrationError, RegistrationJob, Result
 from .points import read_pairs
@@ -183,6 +183,7 @@ def _guiding(path: str | Path, job: RegistrationJob, run_dir: Path) -> int:
     return int((torch.cdist(measured.T, used.T).amin(dim=1) < SAME_MM).sum())
 
 
+@reading()
 def read_landmarks(path: str | Path) -> tuple[Tensor, Tensor]:
     """Fixed and moving points (3, n) float64 in LPS mm from a CSV file.
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent. Standard library only."""
+"""Files that are whole or absent, and those that may not be read. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .job import RegistrationError
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Files in a folder that the user may not enter, as a sentence: else it is the output that seems to fail."""
+    try:
+        yield
+    except PermissionError as error:
+        raise RegistrationError(
+            f"You may not read {error.filename}; ask its owner for the permission, or for a copy."
+        ) from error
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from . import io
+from .files import reading
 from .image import Image, Watch
 from .job import INVERSE, JACOBIAN, TRANSFORM, WARPED, Cancelled
 from .transform import Transform
@@ -22,6 +23,7 @@ Files = tuple[str, str | None]  # an image and its mask, if any
 THREAD_SAFE = (".nii", ".nii.gz", ".mha", ".mhd")
 
 
+@reading()
 def read_both(fixed: Files, moving: Files, warn: Callable[[str], object]) -> list[tuple[Image, Image | None]]:
     """Each image with its mask, at once where that is safe and both are small; what there is to say comes in the order
     of the images.

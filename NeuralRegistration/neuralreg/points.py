@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .files import replacing
+from .files import reading, replacing
 from .job import RegistrationError
 
 SYSTEMS = ("RAS", "LPS", "0", "1")  # the numbers are those of Slicer 4.10 and older
@@ -65,6 +65,7 @@ class Points:
         return Points(np.asarray(lps, dtype=np.float64), self.labels, self.source)
 
 
+@reading()
 def read_points(path: str | Path) -> Points:
     """The points of a .csv, .fcsv or .mrk.json file. Raises RegistrationError when there are none."""
     path = Path(path)

@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,6 +161,28 @@ def test_output_that_cannot_be_written(job, tmp_path):
     for output in (tmp_path / "locked", tmp_path / "locked" / "new"):
         with pytest.raises(RegistrationError, match="cannot be"):
             run_module.run(job(output=str(output)))
+
+
+INPUTS = ("fixed", "moving", "fixed_mask", "moving_mask", "initial_transform", "fixed_landmarks", "moving_landmarks")
+
+
+@pytest.mark.parametrize("which", INPUTS)
+def test_an_input_that_may_not_be_read_is_not_taken_for_an_output(job, tmp_path, monkeypatch, which):
+    """It lies in somebody else's folder, of which a user may not even know what it holds."""
+    (tmp_path / "points.csv").write_text("x,y,z\n1,2,3\n")
+    secret, stat = tmp_path / "secret" / "file", Path.stat
+
+    def refused(path, **how):
+        if path == secret.with_suffix(path.suffix):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    landmarks = which.endswith("landmarks")
+    given = dict.fromkeys(INPUTS[-2:], str(tmp_path / "points.csv")) if landmarks else {}
+    with pytest.raises(RegistrationError, match=r"(You may not read|There is no) .*secret"):
+        run_module.run(job(**given | {which: str(secret.with_suffix(".csv" if landmarks else ".h5"))}))
+    assert not (tmp_path / "out").exists()
 
 
 def test_overwriting_replaces_a_result_only_when_the_new_one_is_whole(job, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..files import alone, replacing
+from ..files import alone, reading, replacing
 from ..hdf5 import ItkTransform, damaged, write_itk_transforms
 from ..image import Grid, Image, Watch
 from ..job import RegistrationError
@@ -24,6 +24,7 @@ LINEAR_FILES = (".tfm", ".txt", ".mat")
 HDF5_FILES = (".h5", ".hdf5")
 
 
+@reading()
 def read_transform(path: str | Path) -> Transform:
     """A linear, composite or displacement-field transform from .h5, .tfm, .txt, .mat or a vector image.
 

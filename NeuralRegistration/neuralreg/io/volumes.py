@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..files import alone
+from ..files import alone, reading
 from ..job import RegistrationError
 from ..usage import memory_ended
 from . import nifti
@@ -26,6 +26,7 @@ SKEW = 1e-3  # cosine between two axes, or tangent of a gantry's tilt; files rou
 UNEVEN = 0.1  # of the distance between slices; scanners round positions, a missing slice is 1.0
 
 
+@reading()
 def load_volume(name: str | Path, warn: Warn) -> sitk.Image:
     """One scalar volume with three dimensions. Raises RegistrationError with one sentence where there is none."""
     path, number = split_number(str(name))
