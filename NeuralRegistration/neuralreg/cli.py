@@ -53,6 +53,8 @@ def program() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     code = main()
+    for name in (signal.SIGINT, signal.SIGTERM):  # all is done or tidied up: an impatient second Ctrl-C changes nothing
+        signal.signal(name, signal.SIG_IGN)
     atexit._run_exitfuncs()
     os._exit(code)
 

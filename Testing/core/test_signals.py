@@ -46,6 +46,16 @@ def test_a_run_whose_reader_is_gone_ends_without_blaming_the_disk(pair):
     assert not (pair.folder / "unread").exists()
 
 
+def test_a_signal_after_the_end_of_a_command_changes_nothing(tmp_path):
+    """The second Ctrl-C of somebody impatient came while Python was tidying up, and ended in a traceback."""
+    code = (
+        "import atexit, signal\nfrom neuralreg import cli\ncli.main = lambda: 130\n"
+        "atexit.register(lambda: [signal.raise_signal(n) for n in (signal.SIGINT, signal.SIGTERM)])\ncli.program()"
+    )
+    ended = python(code, cwd=tmp_path)
+    assert ended.returncode == EXIT_CANCELLED and ended.stderr == ""
+
+
 def test_an_interruption_gets_past_those_who_catch_every_error(capsys, monkeypatch):
     """As libraries do around what they import: the command would go on, and hear no second signal."""
     before = signal.getsignal(signal.SIGTERM)
