@@ -70,7 +70,11 @@ class Writer:
 
     def __exit__(self, *_: object) -> None:
         self.ended.set()
-        self.pool.shutdown(cancel_futures=True)
+        try:
+            self.pool.shutdown(cancel_futures=True)
+        except BaseException:  # a signal in the middle of it; the next one is ignored (see cli)
+            self.pool.shutdown()
+            raise
 
     def write(self, name: str, value: Transform | Image) -> None:
         """Begin to write one of OUTPUTS."""

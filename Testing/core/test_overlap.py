@@ -155,6 +155,33 @@ def test_nothing_is_written_any_more_once_the_block_is_left(tmp_path, monkeypatc
     assert endless.ended.is_set() and list(tmp_path.iterdir()) == []
 
 
+def test_a_signal_while_a_cancelled_run_waits_for_the_writing_does_not_leave_it_behind(tmp_path, monkeypatch):
+    """The panel asks a run to end, and then ends its process."""
+    endless, joined = Endless(), []
+    monkeypatch.setattr(io, "write_image", endless)
+
+    def be_cancelled() -> None:
+        with Writer(tmp_path) as writer:
+            shutdown = writer.pool.shutdown
+
+            def interrupted(**how) -> None:
+                joined.append(how)
+                if len(joined) == 1:
+                    writer.ended.clear()  # so far nobody has noticed
+                    raise KeyboardInterrupt
+                writer.ended.set()
+                shutdown(**how)
+
+            monkeypatch.setattr(writer.pool, "shutdown", interrupted)
+            writer.write("warped", volume(1))
+            assert endless.begun.wait(PATIENCE)
+            raise Cancelled
+
+    with pytest.raises(KeyboardInterrupt):
+        be_cancelled()
+    assert endless.ended.is_set()
+
+
 def test_failures_of_the_writing_reach_the_caller(tmp_path):
     with Writer(tmp_path / "absent") as writer:
         writer.write("warped", volume(1))
