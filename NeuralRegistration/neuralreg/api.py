@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,8 +51,30 @@ def register(fixed: Volume, moving: Volume, method: str = "DNVF", **settings: An
         settings["landmarks"] = _landmarks(settings["landmarks"])
     for note in notes:
         warnings.warn(note, stacklevel=3)  # whoever called, past the decorator
-    result = pipeline.register(fixed_image, moving_image, method, **settings)
+    if settings.get("options"):
+        settings["options"] = {name: _plain(value) for name, value in settings["options"].items()}
+    with _usual_torch():
+        result = pipeline.register(fixed_image, moving_image, method, **settings)
     return replace(result, warnings=[*notes, *result.warnings])
+
+
+@contextmanager
+def _usual_torch() -> Iterator[None]:
+    """Gradients and float32, whatever the caller has set for work of its own."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _plain(value: Any) -> Any:
+    """A number or list of numbers without numpy's types, as a job file would hold it."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _volume(volume: Volume, name: str, notes: list[str]) -> Image:
@@ -64,7 +87,7 @@ def _image(volume: sitk.Image | Image, name: str) -> Image:
     image = io.from_sitk(volume) if isinstance(volume, sitk.Image) else volume
     if not isinstance(image, Image):
         raise RegistrationError(f"{name} must be a path, a SimpleITK image or an Image; got {type(volume).__name__}.")
-    return image
+    return Image(image.data.detach(), image.grid)
 
 
 def _mask(mask: Volume, grid: Grid, name: str, notes: list[str]) -> Image:

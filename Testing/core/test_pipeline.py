@@ -1,5 +1,7 @@
 """The whole flow: the transform does not depend on how the voxels are stored or how the patient lies in the world."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -250,3 +252,22 @@ def test_memory_that_ends_is_a_sentence_on_what_helps_at_that_stage(phantom, whe
     quick = {"affine": "none", "options": {**SMALL["DNVF"], "iterations": [0] * len(SMALL["DNVF"]["iterations"])}}
     with pytest.raises(RegistrationError, match=said):
         api.register(phantom.fixed, phantom.moving, threads=1, **quick)
+
+
+@pytest.mark.parametrize("habit", ["no_grad", "inference_mode", "float64", "gradients of the image", "numpy's numbers"])
+def test_what_a_caller_has_set_in_torch_changes_nothing(phantom, habit):
+    settings = {"threads": 1, "affine": "none", "options": {**SMALL["DNVF"], "iterations": (2, 2)}}
+    expected = api.register(phantom.fixed, phantom.moving, **settings)
+    fixed = phantom.fixed
+    if habit == "gradients of the image":
+        fixed = Image(fixed.data.clone().requires_grad_(), fixed.grid)
+    if habit == "numpy's numbers":
+        settings["options"] |= {"iterations": np.array([2, 2]), "strides": [np.int64(1)] * 2}
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if habit == "float64" else usual)
+    try:
+        with getattr(torch, habit)() if habit in ("no_grad", "inference_mode") else nullcontext():
+            got = api.register(fixed, phantom.moving, **settings)
+    finally:
+        torch.set_default_dtype(usual)
+    assert torch.equal(got.warped.data, expected.warped.data) and not got.warped.data.requires_grad
