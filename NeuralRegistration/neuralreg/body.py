@@ -7,7 +7,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from .image import Image, Watch, slabs
+from .image import SMALLEST, Image, Watch, slabs
 
 SAMPLE_VOXELS = 8_000_000  # of larger volumes every n-th voxel decides about percentiles and thresholds
 # Where the darker part of what is above the smallest value lies between the darkest and the brighter part: air and its
@@ -35,13 +35,14 @@ def body_mask(image: Image, watch: Watch | None = None) -> Tensor:  # -> (D, H, 
 def _otsu(values: Tensor) -> tuple[float, bool]:
     """Otsu's threshold of values (n), and whether what is darker is air."""
     low, high = percentiles(values)
-    values = values.clamp(low, high)
+    span = max(high - low, SMALLEST)  # ITK's histogram has no bins for a span of 1e-15
+    values = (values.clamp(low, high) - low) / span
     otsu = sitk.OtsuThresholdImageFilter()
     otsu.SetNumberOfHistogramBins(128)
     otsu.Execute(sitk.GetImageFromArray(values[None].numpy()))
     bright = values > otsu.GetThreshold()
     dark_mean, bright_mean = float(values[~bright].mean()), float(values[bright].mean())
-    return otsu.GetThreshold(), dark_mean - low < AIR * (bright_mean - low)
+    return low + span * otsu.GetThreshold(), dark_mean < AIR * bright_mean
 
 
 def _enclosed(mask: Tensor, watch: Watch | None = None) -> Tensor:

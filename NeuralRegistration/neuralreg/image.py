@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .sampling import sample
 
+SMALLEST = torch.finfo(torch.float32).tiny  # range of intensities that is divided by; in SI units some are tiny
 SLAB_VOXELS = 1_000_000  # float64 coordinates of one slab stay within a few processor caches' worth of memory
 
 Watch = Callable[[float], object]  # called often by what takes long, with the share (0 to 1) that is done; may raise

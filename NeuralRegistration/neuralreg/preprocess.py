@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .image import Grid, Image, Watch, canonical, portion, resample, slabs
+from .image import SMALLEST, Grid, Image, Watch, canonical, portion, resample, slabs
 from .job import RegistrationError
 from .pyramid import Images, Landmarks
 
@@ -156,7 +156,7 @@ def normalised(image: Image, soft_tissue: bool = False) -> Image:
     if soft_tissue:
         data = data.sub_(HU_TISSUE).div_(HU_SPREAD).asinh_()
         low, high = (math.asinh((v - HU_TISSUE) / HU_SPREAD) for v in (low, high))
-    return Image(data.sub_(low).div_(max(high - low, 1e-12)).clamp_(0.0, 1.2), image.grid)
+    return Image(data.sub_(low).div_(max(high - low, SMALLEST)).clamp_(0.0, 1.2), image.grid)
 
 
 def _to_soft_tissue(volume: Image, other: Image) -> bool:

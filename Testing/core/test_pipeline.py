@@ -271,3 +271,13 @@ def test_what_a_caller_has_set_in_torch_changes_nothing(phantom, habit):
     finally:
         torch.set_default_dtype(usual)
     assert torch.equal(got.warped.data, expected.warped.data) and not got.warped.data.requires_grad
+
+
+@pytest.mark.parametrize("unit", [2.0**-30, 2.0**-83, 2.0**83])
+def test_the_unit_of_the_intensities_does_not_matter(phantom, expected, unit):
+    """Maps of quantities in SI units hold very small numbers."""
+    images = (Image(volume.data * unit, volume.grid) for volume in (phantom.fixed, phantom.moving))
+    got, (points, _) = pipeline.register(*images, **SETTINGS), phantom.landmarks(200)
+    assert float((got.transform(points) - expected.transform(points)).norm(dim=0).mean()) < 0.15
+    for name in ("ncc_before", "mutual_information_before", "ncc_after", "sdlogj"):
+        assert got.metrics[name] == pytest.approx(expected.metrics[name], rel=0.02)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..image import Image, canonical, resample
+from ..image import SMALLEST, Image, canonical, resample
 from ..job import Monitor, Progress, choose
 from ..transform import Affine
 from .level import Level, Volume, averaged, make_level
@@ -234,7 +234,7 @@ def _volume(image: Image, mask: Image | None, spacing: float, device) -> Volume:
         values = values / inside.clamp(min=1e-6)
     known = values[inside > 0.5]
     low, high = _intensity_range((known if known.numel() else values).cpu().numpy().ravel())
-    values = ((values - low) / max(high - low, 1e-12)).clamp(0, 1)
+    values = ((values - low) / max(high - low, SMALLEST)).clamp(0, 1)
     return Volume(torch.cat((values * inside, inside), dim=1), grid)
 
 

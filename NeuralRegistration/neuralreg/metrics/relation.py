@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..body import percentiles
-from ..image import Watch, slabs
+from ..image import SMALLEST, Watch, slabs
 
 HISTOGRAM_BINS = 32
 LEAST_EXPLAINED = 0.01  # of a variance: less is no relation
@@ -63,7 +63,7 @@ def joint_histogram(
     for first, last in slabs(mask.shape, watch):
         inside = mask[first:last]
         rows, columns = (
-            ((v[first:last][inside].double() - low) / max(high - low, 1e-12) * bins).long().clamp(0, bins - 1)
+            ((v[first:last][inside].double() - low) / max(high - low, SMALLEST) * bins).clamp(0, bins - 1).long()
             for v, low, high in images
         )
         joint += torch.bincount(rows * bins + columns, minlength=bins * bins)
