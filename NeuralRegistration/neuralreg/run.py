@@ -24,6 +24,7 @@ from .job import (
     RegistrationJob,
     Result,
 )
+from .methods import with_model
 from .overlap import OUTPUTS, Writer, read_both
 from .points import read_pairs
 from .usage import enough_memory, peak_memory_mb, versions
@@ -87,9 +88,8 @@ def _relative(given: str, output: str) -> str:
 
 
 def _with_paths(job: RegistrationJob, change: Callable[[str], str]) -> RegistrationJob:
-    return dataclasses.replace(
-        job, **{name: change(getattr(job, name)) for name in PATHS if getattr(job, name) is not None}
-    )
+    paths = {name: change(getattr(job, name)) for name in PATHS if getattr(job, name) is not None}
+    return dataclasses.replace(job, **paths, options=with_model(job.options, change))
 
 
 def _read(job: RegistrationJob, warn: Callable[[str], object]) -> dict:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ from child import PATIENCE, start
 from neuralreg import batch, cli, io, workers
 from neuralreg.image import Grid
 from neuralreg.job import EXIT_CANCELLED, EXIT_USER_ERROR, JOB, RESULT, RegistrationError, RegistrationJob, Result
+from neuralreg.methods.start import known_models
 from neuralreg.phantom import make_phantom
 from neuralreg.workers import Event, Task
 
@@ -104,6 +106,17 @@ def test_a_failure_shows_no_figures_of_an_earlier_result(folder):
     assert call(folder, *settings(2), "--overwrite", "--progress", "none") == EXIT_USER_ERROR
     row = summary(folder)["one"]
     assert {name for name, value in row.items() if value} == {"name", "status", "error"} and row["status"] == "failed"
+
+
+def test_a_model_of_ones_own_is_found_from_where_the_command_was_typed(folder, monkeypatch):
+    """Also in the job of a pair, which is read from the folder of the pair, and when the same command goes on."""
+    shipped = known_models()[0].parent / "voxelmorph_t1.pt"
+    shutil.copy(shipped, folder / "own.pt")
+    monkeypatch.chdir(folder)
+    table(folder, f"one,{FILES},,")
+    words = ("--method", "VoxelMorph", "--option", "model=own.pt", "--affine", "none", "--threads", 1)
+    assert call(folder, *words) == 0
+    assert call(folder, *words) == 0
 
 
 def test_other_label_maps_are_compared_anew(folder):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -154,6 +155,20 @@ def test_stored_job_finds_its_files_from_any_folder(tmp_path, monkeypatch):
     loaded = load_job("../results/one/job.json")
     for name in ("fixed", "moving", "output", "fixed_mask"):
         assert (tmp_path / "elsewhere" / getattr(loaded, name)).resolve() == (tmp_path / getattr(job, name)).resolve()
+
+
+def test_stored_job_finds_a_model_of_ones_own_and_keeps_the_name_of_a_known_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home" / "one").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for typed, meant in (("my/model.pt", "my/model.pt"), ("my.pt", "my.pt"), ("~/my.pt", "home/my.pt")):
+        job = RegistrationJob("f.nii", "m.nii", "home/one", "VoxelMorph", options={"model": typed, "refine": 3})
+        portable(job).save(tmp_path / "home" / "one" / "job.json")
+        options = load_job("home/one/job.json").options
+        assert Path(options["model"]).resolve() == tmp_path / meant and options["refine"] == 3
+    for name in ("auto", "voxelmorph_t1"):
+        job = RegistrationJob("f.nii", "m.nii", "home/one", "VoxelMorph", options={"model": name})
+        assert portable(job).options == {"model": name}
 
 
 def test_part_of_a_run_reports_into_the_whole():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,14 @@ def add_batch(commands: Any) -> None:
 
 def _batch(options: argparse.Namespace) -> None:
     from .. import batch, workers
+    from ..methods import with_model
 
     if options.jobs < 1:
         raise RegistrationError("--jobs must be at least 1.")
     pairs, output = batch.read_pairs(Path(options.pairs)), Path(options.output)
     slots = [{}] if options.dask else _slots(options.device, options.jobs)
     settings = settings_of(options)
+    settings["options"] = with_model(settings.get("options", {}), os.path.abspath)  # the pairs' jobs lie elsewhere
     if not options.dask and not settings["threads"]:
         settings["threads"] = _share(len(slots))
     jobs = batch.jobs_of(pairs, output, settings)

@@ -10,7 +10,8 @@ import dataclasses
 import importlib
 import math
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..job import PRESETS, RegistrationError, choose
@@ -58,6 +59,14 @@ def make_method(name: str, preset: str, options: dict[str, Any] | None = None) -
         key = choose(f"option of {name}", given, list(fields))
         values[key] = _checked(f'The option "{key}" of {name}', value, hints[key], fields[key].metadata)
     return cls(**values)
+
+
+def with_model(options: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """The options, with the path of a model changed; the name of one (no folder, no ending) stays what it is."""
+    model = options.get("model")
+    if not isinstance(model, str) or not (Path(model).suffix or Path(model).name != model):
+        return options
+    return {**options, "model": change(str(Path(model).expanduser()))}
 
 
 def suited(name: str, preset: str, options: dict[str, Any] | None, kind: str) -> dict[str, Any]:
