@@ -45,7 +45,7 @@ def build(method: str, options: dict[str, Any]) -> nn.Module:
         if features == "mind":
             return OnSelfSimilarity(kind(**options, channels=MIND_CHANNELS))
         return kind(**options)
-    except (TypeError, KeyError, ValueError) as error:
+    except (ArithmeticError, TypeError, KeyError, ValueError, RuntimeError) as error:
         raise RegistrationError(f"{method} has no network with {options} ({error}); correct the options.") from error
 
 

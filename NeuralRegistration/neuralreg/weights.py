@@ -80,16 +80,22 @@ def load(path: str | Path) -> Checkpoint:
     Raises RegistrationError when the file is missing, is no checkpoint, wants to run code, or was changed.
     """
     content = _read(Path(path))
+    if "optimiser" in content:
+        raise RegistrationError(f"{path} is the state of a training, not its result; choose model.pt beside it.")
     if {"config", "model_state"} <= content.keys():
         return _from_voxelmorph(content["config"], content["model_state"])
     manifest, state = _manifest(path, content.get("manifest")), content.get("state")
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not _are_weights(state):
         raise RegistrationError(f"{path} holds no weights; choose a file written by `neuralreg train`.")
     if checksum(state) != manifest.sha256:
         raise RegistrationError(
             f"The weights in {path} are not those of its manifest; get the file again from its source."
         )
     return Checkpoint(manifest, {k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+
+
+def _are_weights(state: Any) -> bool:
+    return isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
 
 
 def checksum(state: dict[str, Tensor]) -> str:
@@ -135,8 +141,9 @@ def _manifest(path: str | Path, text: Any) -> Manifest:
 
 def _possible(manifest: Manifest) -> Manifest:
     """The manifest with its lattice as a tuple. Raises ValueError or TypeError for values that cannot be."""
-    if not isinstance(manifest.network, dict) or not isinstance(manifest.format, int):
-        raise TypeError("its network or format is none")
+    for name, kind in (("network", dict), ("format", int), ("squarings", int), ("diffeomorphic", bool)):
+        if not isinstance(getattr(manifest, name), kind):
+            raise TypeError(f"its {name} is none")
     if not all(isinstance(getattr(manifest, f.name), str) for f in fields(Manifest) if f.type == "str"):
         raise TypeError("one of its names is none")
     if not 0 < manifest.spacing < 100 or not 0 <= manifest.squarings <= 32:
@@ -170,7 +177,7 @@ def _from_voxelmorph(config: Any, state: Any) -> Checkpoint:
     Both generations of its U-Net are known: strided ("downarm") and pooled ("encoder"). They saw volumes of 1 mm whose
     array axes run, as FreeSurfer stores them, left, inferior, anterior: our z, y and x.
     """
-    if not isinstance(config, dict) or not isinstance(state, dict):
+    if not isinstance(config, dict) or not _are_weights(state):
         raise RegistrationError("The VoxelMorph model lacks its configuration; get the file again from its source.")
     weights, pooled = {}, any(name.startswith("unet_model.encoder") for name in state)
     for name, value in state.items():

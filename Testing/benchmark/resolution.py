@@ -33,7 +33,8 @@ from neuralreg.metrics import dice, folds_percent, sdlogj
 from neuralreg.pipeline import MAX_VOXELS
 from neuralreg.preprocess import Pair as Images
 from neuralreg.preprocess import make_pair, working_grid
-from neuralreg.train import MODEL, TrainingConfig, load_config, train, trainer_of
+from neuralreg.train import MODEL, train, trainer_of
+from neuralreg.training.config import TrainingConfig, load_config
 from neuralreg.training.data import Pack
 from neuralreg.transform import DisplacementField, jacobian_determinant
 

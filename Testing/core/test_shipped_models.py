@@ -11,7 +11,7 @@ from neuralreg.image import Grid, Image
 from neuralreg.job import RegistrationError
 from neuralreg.methods import start
 from neuralreg.phantom import make_phantom
-from neuralreg.train import CONFIGS, load_config
+from neuralreg.training.config import CONFIGS, load_config
 
 SHIPPED = sorted(start.SHIPPED.glob("*.pt"))
 ONLY_FOR_TESTS = ("brain_labelled", "OASIS", "hippocampus", "multimodal", "lung_ct")

@@ -19,8 +19,8 @@ from neuralreg.job import RegistrationError
 from neuralreg.metrics import tre
 from neuralreg.networks.unet import UNet
 from neuralreg.phantom import make_phantom
-from neuralreg.train import load_config
 from neuralreg.training import crew, data
+from neuralreg.training.config import CONFIGS, load_config
 from neuralreg.training.examples import Example
 from neuralreg.training.loop import Schedule
 from neuralreg.training.objective import Objective
@@ -45,6 +45,8 @@ def test_training_resumes_bit_for_bit(pack, tmp_path):
     half = config(pack, tmp_path / "halves", known=0.5)
     train.train(half, hours=0.0)  # stops before the first iteration, with a checkpoint
     assert state_of(tmp_path / "halves")["iteration"] == 0
+    with pytest.raises(RegistrationError, match=r"state of a training, not its result; choose model\.pt"):
+        weights.load(tmp_path / "halves" / train.CHECKPOINT)
     interrupt = InterruptAfter(4)
     with pytest.raises(KeyboardInterrupt):
         train.train(half, tick=interrupt)
@@ -220,10 +222,15 @@ def test_a_start_that_cannot_be_gets_a_sentence(pack, tmp_path, monkeypatch):
         ({"initial": str(trained), "network": SMALL | {"width": 0.25}}, "of another network"),
         ({"initial": str(tmp_path / "none.pt")}, "no model at"),
         ({"device": "cuda"}, 'device "cuda" cannot be used'),
+        ({"network": {"width": -1.0}}, "no network with"),
+        ({"network": {"dimensions": 2}}, "do not fit together"),
+        ({"objective": Objective({"lncc": 1.0}, {"lncc": {"window": 0}}, scales=1)}, "do not fit together"),
+        ({"labels": (1, 77)}, r"No label map of the training data holds \[77\]"),
+        ({"output": str(trained)}, "cannot be a folder"),
     ]
     for changes, words in wrong:
         with pytest.raises(RegistrationError, match=words):
-            train.train(config(pack, tmp_path / "third", **changes))
+            train.train(config(pack, **{"output": tmp_path / "third"} | changes))
 
 
 def test_label_maps_that_are_asked_for_must_be_there(pack, tmp_path):
@@ -314,13 +321,13 @@ def test_a_small_network_over_trained_on_a_phantom_recovers_its_deformation():
     assert float(tre(found, on_fixed, on_moving).mean()) < 0.7 * before
 
 
-@pytest.mark.parametrize("name", sorted(p.name for p in train.CONFIGS.glob("*.toml")))
+@pytest.mark.parametrize("name", sorted(p.name for p in CONFIGS.glob("*.toml")))
 def test_configurations_that_come_along_are_valid(name):
     loaded = load_config(name, output="elsewhere")
     assert loaded.output == "elsewhere"
     assert loaded.about["licence"]
     for forbidden in ("brain_labelled", "hippocampus", "multimodal", "lung_ct"):
-        assert forbidden not in (train.CONFIGS / name).read_text(encoding="utf-8")
+        assert forbidden not in (CONFIGS / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -342,10 +349,19 @@ def test_configurations_that_come_along_are_valid(name):
         ("[schedule]\niterations = '10'", '"iterations" of the configuration must be of type int'),
         ("[schedule]\nvalidate_every = 0", "validate_every must be 1"),
         ("validation_pairs = 0", "validation_pairs must be 1"),
-        ("lattice = [17, 17]", "three sizes"),
+        ("lattice = [17, 17]", "must hold 3 values"),
+        ("lattice = [17, 17, 7]", "three sizes"),
         ("lattice = 17", '"lattice" of the configuration must be of type list'),
         ("spacing = 0", "three sizes"),
         ("known = 2", "between 0 and 1"),
+        ("seed = -1", '"seed" must be a whole number'),
+        ("seed = 99999999999999", "at most"),
+        ("[schedule]\nrate = nan", "rate must be 0 or larger"),
+        ("[schedule]\naverage = 1.0", "average and last_rate between 0 and 1"),
+        ("[objective]\nsquarings = 99", "squarings lie between"),
+        ("[objective]\nterms = {lncc = 1, smoothness = -1}", "weights of terms are 0 or larger"),
+        ("[augmentation]\nrotation = [1, 2]", "must hold 3 values"),
+        ("[about]\nlicense = 'CC0'", 'did you mean "licence"'),
     ],
 )
 def test_wrong_configurations_get_a_sentence(tmp_path, text, words):

@@ -85,7 +85,8 @@ def test_other_files_are_refused_with_a_sentence(tmp_path, content):
 
 @pytest.mark.parametrize(
     "content",
-    [{}, [1, 2], {"manifest": 3, "state": {}}, {"manifest": "{}", "state": {}}, {"config": 1, "model_state": {}}],
+    [{}, [1, 2], {"manifest": 3, "state": {}}, {"manifest": "{}", "state": {}}, {"config": 1, "model_state": {}}]
+    + [{"config": {}, "model_state": {"flow.weight": "text"}}, {"config": {}, "model_state": {1: torch.zeros(1)}}],
 )
 def test_other_checkpoints_are_refused_with_a_sentence(tmp_path, content):
     torch.save(content, tmp_path / "file.pt")
@@ -96,7 +97,15 @@ def test_other_checkpoints_are_refused_with_a_sentence(tmp_path, content):
 @pytest.mark.parametrize(
     "change",
     [{"lattice": 5}, {"lattice": [9, 9]}, {"spacing": "2"}, {"spacing": 0}, {"network": []}, {"orientation": "LPP"}]
-    + [{"format": "1"}, {"squarings": None}, {"anatomy": 5}, {"domain": ["brain"]}, {"domain": {"volumes": "large"}}]
+    + [
+        {"format": "1"},
+        {"squarings": None},
+        {"squarings": 2.5},
+        {"diffeomorphic": "no"},
+        {"anatomy": 5},
+        {"domain": ["brain"]},
+        {"domain": {"volumes": "large"}},
+    ]
     + [{"domain": {"volumes": [1, 2], "deciles": [0.5]}}, {"domain": {"deciles": [0.1] * 9, "stray": 0.1}}],
 )
 def test_a_manifest_that_cannot_be_is_refused_with_a_sentence(saved, change):

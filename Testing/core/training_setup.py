@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from neuralreg.train import TrainingConfig
 from neuralreg.training.augment import Augmentation
+from neuralreg.training.config import TrainingConfig
 from neuralreg.training.loop import Schedule
 from neuralreg.training.objective import Objective
 from neuralreg.training.packing import Packing, build_pack, find_subjects, save_pack

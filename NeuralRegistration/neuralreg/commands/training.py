@@ -37,7 +37,8 @@ def add_train(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from ..train import load_config, train
+    from ..train import train
+    from ..training.config import load_config
 
     given = {name: getattr(options, name) for name in ("data", "output", "device")}
     config = load_config(options.config, **{name: value for name, value in given.items() if value})

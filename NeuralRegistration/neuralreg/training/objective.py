@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -38,6 +39,8 @@ class Objective:
     def __post_init__(self):
         if self.scales < 1 or not self.terms:
             raise RegistrationError("An objective needs terms and at least one scale; say which.")
+        if not 0 <= self.squarings <= 32 or not all(0 <= weight < math.inf for weight in self.terms.values()):
+            raise RegistrationError("squarings lie between 0 and 32, weights of terms are 0 or larger; correct them.")
         object.__setattr__(self, "terms", {choose("loss term", name, TERMS): v for name, v in self.terms.items()})
         object.__setattr__(self, "options", dict(_known_options(*item) for item in self.options.items()))
 
