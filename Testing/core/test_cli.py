@@ -157,6 +157,7 @@ def test_evaluate_report_methods(result, pair, capsys):
         (("register", "fixed.nii.gz", "moving.nrrd", "-o", "x", "--option", "smoothness=much"), "number"),
         (("register", "fixed.nii.gz", "moving.nrrd", "-o", "x", "--seed", "-3"), '"seed"'),
         (("register", "fixed.nii.gz", "moving.nrrd", "-o", "x", "--initial-transform", "none.h5"), "no transform file"),
+        (("register", "fixed.nii.gz", "moving.nrrd", "-o", "x", "--refine", "3"), "goes behind VoxelMorph and FNOReg"),
         (("run", "none.json"), "no job file"),
         (("apply", "none", "--points", "p.csv", "-o", "q.csv"), "no transform file"),
         (("apply", "none.h5", "--image", "fixed.nii.gz", "-o", "y.nii.gz"), "--reference"),

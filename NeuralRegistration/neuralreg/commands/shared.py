@@ -87,7 +87,10 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
     if given:
         from ..methods import method_class
 
-        settings["options"] = parse_options(given, method_class(options.method))
+        method = method_class(options.method)
+        if options.refine is not None and not hasattr(method, "refine"):
+            raise RegistrationError(f"--refine goes behind VoxelMorph and FNOReg; {options.method} fits the pair anyway.")
+        settings["options"] = parse_options(given, method)
     return settings
 
 

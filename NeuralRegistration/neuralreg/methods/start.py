@@ -40,7 +40,8 @@ def model(name: str, method: str, similarity: str = "lncc") -> Checkpoint:
     checkpoint = load(named or Path(name).expanduser())
     if checkpoint.manifest.method != method:
         raise RegistrationError(
-            f"{name} is a model of {checkpoint.manifest.method}; choose that method, or a model of {method}."
+            f"{name} is a model of {checkpoint.manifest.method}; choose that method (with Cas-DNVF, that "
+            f"network: --option network={checkpoint.manifest.method}), or a model of {method}."
         )
     return checkpoint
 
