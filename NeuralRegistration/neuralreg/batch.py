@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .files import replacing
-from .job import JOB, RESULT, RegistrationError, RegistrationJob, Result, choose, read_json
+from .job import JOB, RESULT, RegistrationError, RegistrationJob, Result, read_json
+from .tables import read_table
 from .workers import Task
 from .workspace import EVALUATION
 
@@ -46,23 +47,8 @@ class Pair:
 
 def read_pairs(path: Path) -> list[Pair]:
     """The pairs of a CSV file; relative paths count from its folder. Raises RegistrationError with the line."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise RegistrationError(f"There is no table of pairs at {path}; check the path.") from error
-    except (OSError, ValueError) as error:
-        raise RegistrationError(
-            f"The table of pairs {path} cannot be read ({error}); save it as CSV, UTF-8."
-        ) from error
-    lines = text.splitlines()
-    heading = lines[0] if lines else ""
-    rows = csv.DictReader(lines, delimiter=";" if ";" in heading and "," not in heading else ",", skipinitialspace=True)
-    known = [field.name for field in dataclasses.fields(Pair)]
-    rows.fieldnames = [choose(f"column of {path}:", name.strip(), known) for name in rows.fieldnames or ()]
-    for column in known:
-        if rows.fieldnames.count(column) > 1:
-            raise RegistrationError(f'{path} has two columns named "{column}"; remove one.')
-    pairs = [_pair(row, Path(path), rows.line_num) for row in rows if any(filter(None, row.values()))]
+    columns = [field.name for field in dataclasses.fields(Pair)]
+    pairs = [_pair(row, Path(path), line) for line, row in read_table(path, "table of pairs", columns)]
     if not pairs:
         raise RegistrationError(f"{path} holds no pairs; give columns fixed and moving, and a line for each pair.")
     seen: set[str] = set()
@@ -73,10 +59,7 @@ def read_pairs(path: Path) -> list[Pair]:
     return pairs
 
 
-def _pair(row: Mapping[str, str], path: Path, line: int) -> Pair:
-    if None in row:
-        raise RegistrationError(f"Line {line} of {path} has more entries than the heading; correct it.")
-    given = {column: (value or "").strip() for column, value in row.items()}
+def _pair(given: dict[str, str], path: Path, line: int) -> Pair:
     if not (given.get("fixed") and given.get("moving")):
         raise RegistrationError(f"Line {line} of {path} lacks fixed or moving; fill both in.")
     name = given.pop("name", "") or f"{_stem(given['moving'])}-to-{_stem(given['fixed'])}"
@@ -85,7 +68,7 @@ def _pair(row: Mapping[str, str], path: Path, line: int) -> Pair:
     if bool(given.get("fixed_labels")) != bool(given.get("moving_labels")):
         raise RegistrationError(f"Line {line} of {path} has labels of one image only; give both or none.")
     folder = path.absolute().parent
-    return Pair(name, **{column: str(folder / value) for column, value in given.items() if value})
+    return Pair(name, **{column: str(folder / value) for column, value in given.items()})
 
 
 def _stem(name: str) -> str:

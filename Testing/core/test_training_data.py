@@ -27,7 +27,7 @@ def test_wrong_data_get_a_sentence(tmp_path, pack):
     with pytest.raises(RegistrationError, match="no training data"):
         find_subjects(tmp_path / "nowhere")
     (tmp_path / "t.csv").write_text("picture\na.nii\n")
-    with pytest.raises(RegistrationError, match='column "image"'):
+    with pytest.raises(RegistrationError, match="choose one of image, labels, group"):
         find_subjects(tmp_path / "t.csv")
     (tmp_path / "p.npz").write_bytes(b"nothing")
     np.savez(tmp_path / "trap.npz", centre=np.array([Executed(tmp_path / "trap")], dtype=object))
@@ -39,11 +39,46 @@ def test_wrong_data_get_a_sentence(tmp_path, pack):
         train.train(config(pack, tmp_path / "out", validation_subjects=4))
 
 
-def test_a_table_of_images_is_understood(tmp_path):
-    (tmp_path / "t.csv").write_text("image,labels\na.nii,a_seg.nii\nb.nii,\n")
+@pytest.mark.parametrize(
+    "text", ["image,labels\na.nii,a_seg.nii\nb.nii,\n", " Image ; labels\n a.nii; a_seg.nii\n;\nb.nii;\n"]
+)
+def test_a_table_of_images_is_understood(tmp_path, text):
+    """Also as spreadsheets of other countries write it."""
+    for name in ("a.nii", "a_seg.nii", "b.nii"):
+        (tmp_path / name).touch()
+    (tmp_path / "t.csv").write_text(text)
     first, second = find_subjects(tmp_path / "t.csv")
     assert (first.image, first.labels) == (tmp_path / "a.nii", tmp_path / "a_seg.nii")
     assert second.labels is None
+    assert first.name < second.name, "the order of the table says who is held out"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image,label\na.nii,b.nii\n", 'did you mean "labels"'),
+        ("image,labels\na.nii,\nb.nii,none.nii\n", "Line 3 .* names .*none.nii, which is not there"),
+        ("image,group\na.nii,x\n,x\n", "Line 3 .* has no image and no labels"),
+        ("image,image\na.nii,b.nii\n", "two columns"),
+        ("image\na.nii,b.nii\n", "more entries than the heading"),
+    ],
+)
+def test_a_table_that_would_lose_something_is_refused_before_the_work(tmp_path, text, words):
+    for name in ("a.nii", "b.nii"):
+        (tmp_path / name).touch()
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(RegistrationError, match=words):
+        find_subjects(tmp_path / "t.csv")
+
+
+def test_points_in_names_do_not_make_one_subject_of_many(tmp_path):
+    for name in ("sub.1.nii.gz", "sub.2.nii.gz", "sub.2_labels.nii.gz"):
+        (tmp_path / name).touch()
+    found = {files.name: files.labels and files.labels.name for files in find_subjects(tmp_path)}
+    assert found == {"sub.1": None, "sub.2": "sub.2_labels.nii.gz"}
+    (tmp_path / "sub.1.nrrd").touch()
+    with pytest.raises(RegistrationError, match=r"sub\.1 in two formats"):
+        find_subjects(tmp_path)
 
 
 def test_labels_belong_to_the_image_whose_whole_name_they_begin_with(tmp_path):

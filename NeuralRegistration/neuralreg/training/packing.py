@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -18,6 +17,7 @@ from ..files import replacing
 from ..image import Image, canonical, resample, resample_labels
 from ..job import RegistrationError
 from ..preprocess import normalised, shrunk
+from ..tables import read_table
 
 IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 PACK_VERSION = 1
@@ -70,13 +70,22 @@ def find_subjects(source: Path) -> list[Files]:
 
 def _in_folder(folder: Path) -> list[Files]:
     volumes = sorted(p for p in folder.iterdir() if p.name.endswith(IMAGE_ENDINGS))
-    stem = lambda p: p.name.split(".")[0]  # noqa: E731
     labels = [p for p in volumes if "label" in p.name.lower()]
     images = [p for p in volumes if p not in labels]
+    names = [_stem(p) for p in images or labels]
+    for name in names:
+        if names.count(name) > 1:
+            raise RegistrationError(f"{folder} holds {name} in two formats; remove one of the files.")
     if not images:
-        return [Files(stem(p), None, p) for p in labels]
-    of_name = {stem(p).lower().split("_label")[0]: p for p in labels}
-    return [Files(stem(p), p, of_name.get(_longest_start(stem(p).lower(), of_name))) for p in images]
+        return [Files(name, None, p) for name, p in zip(names, labels, strict=True)]
+    of_name = {_stem(p).lower().split("_label")[0]: p for p in labels}
+    found = [of_name.get(_longest_start(name.lower(), of_name)) for name in names]
+    return [Files(*files) for files in zip(names, images, found, strict=True)]
+
+
+def _stem(path: Path) -> str:
+    """The name without its ending; points within it stay."""
+    return Path(path.name.removesuffix(".gz")).stem
 
 
 def _longest_start(name: str, starts: Collection[str]) -> str | None:
@@ -85,16 +94,18 @@ def _longest_start(name: str, starts: Collection[str]) -> str | None:
 
 
 def _in_table(table: Path) -> list[Files]:
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    if rows and not {"image", "labels"} & rows[0].keys():
-        raise RegistrationError(f'{table} has no column "image"; name the columns image, labels and group.')
-    at = lambda name: table.parent / name if name else None  # noqa: E731
-    found = [
-        Files(f"{i:04}", at(r.get("image")), at(r.get("labels")), r.get("group") or "") for i, r in enumerate(rows)
-    ]
-    if any(f.image is None and f.labels is None for f in found):
-        raise RegistrationError(f"{table} has a row without an image and without labels; fill it in or remove it.")
+    found = []
+    for number, (line, row) in enumerate(read_table(table, "table of images", ("image", "labels", "group"))):
+        paths = {column: table.parent / row[column] for column in ("image", "labels") if column in row}
+        if not paths:
+            raise RegistrationError(
+                f"Line {line} of {table} has no image and no labels; fill in what the columns image and labels name."
+            )
+        for path in paths.values():
+            if not path.exists():
+                raise RegistrationError(f"Line {line} of {table} names {path}, which is not there; correct it.")
+        name = f"{number:04}-{_stem(next(iter(paths.values())))}"  # the order of the table is that of the names
+        found.append(Files(name, paths.get("image"), paths.get("labels"), row.get("group", "")))
     return found
 
 
