@@ -7,20 +7,23 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import feedforward, weights
-from .job import RegistrationError
+from .files import replacing
+from .job import RegistrationError, read_json
 from .training import data, loop, packing
 from .training.config import TrainingConfig
 from .training.crew import Crew
 from .training.examples import Source
 
-PACK, CHECKPOINT, MODEL, LOG = "pack.npz", "checkpoint.pt", "model.pt", "log.jsonl"
+PACK, CONFIG, CHECKPOINT, MODEL, LOG = "pack.npz", "config.json", "checkpoint.pt", "model.pt", "log.jsonl"
+# What may change when a training goes on: where it runs, how fast, how long. All else would make it another training.
+CHANGEABLE = ("data", "output", "packing", "schedule", "device", "precision", "threads", "about")
 
 
 def train(
@@ -43,7 +46,11 @@ def train(
     except OSError as error:
         raise RegistrationError(f"The output {output} cannot be a folder ({error.strerror}); name another.") from error
     pack = data.Pack.load(_pack_of(config, output, report), config.seen[1])
+    _check_same_training(config, output)
     trainer = trainer_of(config, pack)
+    if trainer.crew.leads:
+        with replacing(output / CONFIG) as partial:
+            partial.write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
 
     def note(row: dict) -> None:
         # Whole, not appended: what is done again after an interruption would stand in it twice.
@@ -58,6 +65,18 @@ def train(
     loop.run(trainer, output / CHECKPOINT, note, keep, tick, started + 3600 * hours)
     trainer.crew.leave()
     return output / MODEL
+
+
+def _check_same_training(config: TrainingConfig, output: Path) -> None:
+    """Raise RegistrationError when the output holds the checkpoint of a training with other settings."""
+    if not (output / CONFIG).exists() or not (output / CHECKPOINT).exists():
+        return
+    there, wanted = read_json(output / CONFIG, "configuration"), json.loads(json.dumps(asdict(config)))
+    for name in sorted(wanted.keys() - set(CHANGEABLE)):
+        if there.get(name) != wanted[name]:
+            raise RegistrationError(
+                f'{output} holds a training with another {name}; choose another output, or set "{name}" back.'
+            )
 
 
 def _pack_of(config: TrainingConfig, output: Path, report: Callable[[dict], None]) -> Path:

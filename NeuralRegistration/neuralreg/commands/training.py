@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,19 +44,21 @@ def _train(options: argparse.Namespace) -> None:
     given = {name: getattr(options, name) for name in ("data", "output", "device")}
     config = load_config(options.config, **{name: value for name, value in given.items() if value})
     bar = _Bar(config.schedule.iterations)
+    leads = os.environ.get("RANK", "0") == "0"  # one of the processes that torchrun starts speaks for all
     # The writer keeps rows in memory for two minutes: without being closed it would lose the end of every training.
-    with _tensorboard(config.output) if options.tensorboard else contextlib.nullcontext() as writer:
+    with _tensorboard(config.output) if options.tensorboard and leads else contextlib.nullcontext() as writer:
 
         def report(row: dict[str, Any]) -> None:
-            print("\r" + "  ".join(f"{name} {value}" for name, value in row.items()), file=sys.stderr)
+            if leads:
+                print("\r" + "  ".join(f"{name} {value}" for name, value in row.items()), file=sys.stderr)
             for name, value in row.items():
                 if writer and isinstance(value, float):
                     writer.add_scalar(name, value, row["iteration"])
 
         model = train(config, report, options.hours, bar if sys.stderr.isatty() else lambda iteration: None)
-    if model.exists():
+    if model.exists() and leads:
         print(model)
-    else:
+    elif leads:
         print("There is no model before the first validation; call again to go on.", file=sys.stderr)
 
 

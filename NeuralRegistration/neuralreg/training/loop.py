@@ -26,6 +26,7 @@ from .examples import Source
 from .objective import Objective, measure
 
 VALIDATION_SEED = 7_919
+COUNTED = ("iteration", "seconds", "best", "since_best", "history", "terms", "seed")  # of a Trainer, for its checkpoint
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Trainer:
     best: float = -math.inf
     since_best: int = 0
     history: list[dict] = field(default_factory=list)
+    terms: dict[str, list[float]] = field(default_factory=dict)  # of the iterations since the last validation
 
     def __post_init__(self):
         self.network.to(self.device, memory_format=torch.channels_last_3d)  # convolutions are a fifth faster
@@ -90,14 +92,14 @@ class Trainer:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            **{name: getattr(self, name) for name in ("iteration", "seconds", "best", "since_best", "history", "seed")},
+            **{name: getattr(self, name) for name in COUNTED},
         }
 
     def restore(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        for name in ("iteration", "seconds", "best", "since_best", "history", "seed"):
+        for name in COUNTED:
             setattr(self, name, state[name])
 
     def finished(self) -> bool:
@@ -178,19 +180,17 @@ def run(
     """
     if checkpoint.exists():
         _resume(trainer, checkpoint)
-    sums: dict[str, list[float]] = {}
     begun, saved = time.time() - trainer.seconds, time.time()
     while trainer.crew.agreed(not trainer.finished() and time.time() < deadline, trainer.device):
         for name, value in trainer.step().items():
-            sums.setdefault(name, []).append(value)
+            trainer.terms.setdefault(name, []).append(value)
         trainer.seconds = time.time() - begun
-        tick(trainer.iteration)
         if not trainer.crew.leads:
             continue
+        tick(trainer.iteration)
         last = trainer.iteration == trainer.schedule.iterations
         if trainer.iteration % trainer.schedule.validate_every == 0 or last:
-            row = _validated(trainer, sums)
-            sums = {}
+            row = _validated(trainer)
             report(row)
             if trainer.since_best == 0:
                 improved(trainer, row)
@@ -211,10 +211,11 @@ def _resume(trainer: Trainer, checkpoint: Path) -> None:
         ) from error
 
 
-def _validated(trainer: Trainer, sums: dict[str, list[float]]) -> dict:
+def _validated(trainer: Trainer) -> dict:
     row = {"iteration": trainer.iteration, "seconds": round(trainer.seconds)}
     row["iterations per second"] = round(trainer.iteration / max(trainer.seconds, 1e-6), 3)
-    row |= {f"train {name}": round(sum(v) / len(v), 5) for name, v in sums.items()}
+    row |= {f"train {name}": round(mean(values), 5) for name, values in trainer.terms.items()}
+    trainer.terms = {}
     values = trainer.validate()
     row |= {name: round(value, 5) for name, value in values.items()}
     score = values["lncc"] + values.get("dice", 0.0)
