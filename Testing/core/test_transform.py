@@ -34,7 +34,10 @@ def test_composition_is_associative_and_has_a_neutral_element(kind):
 
 
 def test_affine_transforms_compose_to_one_matrix():
-    assert isinstance(affine() @ affine(), Affine)
+    wide, points = Affine(np.diag([1.5, 0.8, 1.0, 1.0])), points_in(grid_of("LPS"))
+    assert isinstance(affine() @ wide, Affine)
+    assert close((affine() @ wide)(points), affine()(wide(points)))
+    assert not close((wide @ affine())(points), affine()(wide(points)), 0.1)
     assert np.allclose((affine() @ affine().inverse()).matrix, np.eye(4))
 
 
