@@ -34,6 +34,18 @@ def test_a_model_has_a_card_a_licence_and_a_configuration_that_makes_it(path):
     assert (config.spacing, config.lattice) == (manifest.spacing, manifest.lattice)
 
 
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_figures_on_a_card_are_those_of_the_file(path):
+    checkpoint, text = weights.load(path), path.with_suffix(".md").read_text(encoding="utf-8")
+    count, training = sum(value.numel() for value in checkpoint.state.values()), checkpoint.manifest.training
+    validation = training["validation"]
+    assert f"{count:,} parameters" in text or f"{count / 1e6:.1f} million parameters" in text
+    assert f"{path.stat().st_size / 1e6:.1f} MB" in text
+    assert f"{validation['lncc before']:.3f} → {validation['lncc']:.3f}" in " ".join(text.split())
+    assert f"{training['seconds'] / 60:.0f} min" in text
+    assert f"{training['iterations']:,}" in text
+
+
 def test_all_models_together_are_small():
     assert len(SHIPPED) >= 3
     assert sum(path.stat().st_size for path in SHIPPED) <= 40e6
