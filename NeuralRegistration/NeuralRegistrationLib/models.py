@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuralreg.job import RegistrationError
+from neuralreg.job import RegistrationError, read_json
 
 SHIPPED = Path(__file__).resolve().parents[1] / "Resources" / "Models"
 SUFFIXES = (".pt",)
@@ -35,10 +34,9 @@ def installed() -> list[Model]:
 
 
 def _described(path: Path) -> Model:
-    card = path.with_suffix(".json")
     try:
-        values = json.loads(card.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        values = read_json(path.with_suffix(".json"), "card")
+    except RegistrationError:
         return Model(path.stem, "no card beside the file", path)
     parts = [str(values[key]) for key in ("method", "anatomy", "contrast") if values.get(key)]
     return Model(path.stem, ", ".join(parts) or "see its card", path)  # the name by which the option "model" finds it

@@ -35,6 +35,13 @@ def test_a_model_goes_by_the_name_of_its_file(home):
         models.add(home / "mine.pt")
 
 
+@pytest.mark.parametrize("card", [b"[]", b"3", b"{", b"\xff\xfe\xff"])
+def test_a_card_that_is_none_does_not_hide_the_list(home, card):
+    (home / "mine.json").write_bytes(card)
+    models.add(home / "mine.pt")
+    assert [(m.name, m.purpose) for m in models.installed()] == [("mine", "no card beside the file")]
+
+
 def test_what_is_no_model_is_refused(home):
     (home / "notes.txt").write_text("x")
     for name in ("notes.txt", "missing.pt"):
