@@ -15,9 +15,11 @@ import torch
 from child import ENVIRONMENT
 from neuralreg import cli, io
 from neuralreg.commands.shared import parse_options
+from neuralreg.image import Image
 from neuralreg.job import RegistrationError, Result
 from neuralreg.methods import method_class
 from neuralreg.points import Points, read_points, write_points
+from neuralreg.transform import Affine
 from neuralreg.workspace import RUN_FILES
 from short_runs import LISTS, SHORT, call
 
@@ -124,6 +126,20 @@ def test_apply_from_fixed_brings_the_fixed_image_to_the_moving_one(result, pair)
     fixed, moving = pair.phantom.fixed.data, pair.phantom.moving.data
     correlation = lambda a, b: torch.corrcoef(torch.stack((a.flatten(), b.flatten())))[0, 1]  # noqa: E731
     assert correlation(back, moving) > correlation(fixed, moving)
+
+
+def test_what_lies_outside_an_image_is_as_dark_as_its_darkest_voxel(pair):
+    """Air in a CT, where 0 would be water; where a label map ends is background."""
+    shift = np.eye(4)
+    shift[0, 3] = 40.0
+    io.write_transform(Affine(shift), pair.folder / "away.h5")
+    image = pair.phantom.moving
+    io.write_image(Image(image.data.float() - 1000.0, image.grid), pair.folder / "ct.nii.gz")
+    for kind, name, outside in (("--image", "ct.nii.gz", -1000.0), ("--labels", "moving_labels.nii.gz", 0.0)):
+        out = f"away_{name}"
+        assert call("apply", "away.h5", "--reference", "fixed.nii.gz", kind, name, "-o", out, at=pair.folder) == 0
+        face = io.read_image(pair.folder / out).data[0, :, :, -1].float()
+        torch.testing.assert_close(face, torch.full_like(face, outside))
 
 
 def test_evaluate_report_methods(result, pair, capsys):
