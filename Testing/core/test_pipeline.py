@@ -49,6 +49,17 @@ def test_warped_is_the_moving_image_resampled_once(phantom, expected):
     assert torch.equal(again.data, expected.warped.data) and expected.warped.grid.same_as(phantom.fixed.grid)
 
 
+def test_what_the_moving_volume_does_not_show_is_as_dark_as_its_darkest_voxel(phantom):
+    """Air around a CT, where 0 would be water."""
+    fixed, moving = (Image(image.data.float() - 1000, image.grid) for image in (phantom.fixed, phantom.moving))
+    still = {"image_factors": [4.0], "velocity_factors": [4.0], "iterations": [0], "windows": [5], "strides": [1]}
+    away = np.eye(4)
+    away[0, 3] = 60.0
+    got = pipeline.register(fixed, moving, affine="none", initial_transform=Affine(away), options=still, threads=1)
+    face = got.warped.data[0, :, :, -1]
+    torch.testing.assert_close(face, torch.full_like(face, float(moving.data.min())))
+
+
 @pytest.mark.parametrize(("order", "flips"), [((0, 1, 2), (1, 2)), ((2, 0, 1), (0,)), ((1, 0, 2), ())])
 def test_storage_order_does_not_matter(phantom, expected, order, flips):
     """RAS, permuted, flipped: the same physical transform to the last digits."""
