@@ -22,7 +22,7 @@ from neuralreg.phantom import make_phantom
 from neuralreg.training import crew, data
 from neuralreg.training.config import CONFIGS, load_config
 from neuralreg.training.examples import Example
-from neuralreg.training.loop import Schedule
+from neuralreg.training.loop import Schedule, Trainer
 from neuralreg.training.objective import Objective
 from neuralreg.transform import DisplacementField
 from training_setup import SMALL, STILL, Executed, config
@@ -133,6 +133,22 @@ def test_training_writes_a_model_that_says_what_it_is(pack, tmp_path):
     assert manifest.training["validation"]["folds %"] == 0.0
     rows = [json.loads(line) for line in (tmp_path / train.LOG).read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [3, 6]
+
+
+def test_the_model_is_the_best_by_images_and_labels_together(pack, tmp_path, monkeypatch):
+    """Its weights are the running mean, which is what was validated."""
+    found = iter([{"lncc": 0.5, "dice": 0.2}, {"lncc": 0.45, "dice": 0.4}, {"lncc": 0.46, "dice": 0.3}])
+    validated = []
+
+    def validate(trainer):
+        validated.append({name: value.clone() for name, value in trainer.average.state_dict().items()})
+        return next(found)
+
+    monkeypatch.setattr(Trainer, "validate", validate)
+    checkpoint = weights.load(train.train(config(pack, tmp_path, schedule=Schedule(iterations=3, validate_every=1))))
+    assert checkpoint.manifest.training["iterations"] == 2
+    for name, value in checkpoint.state.items():
+        torch.testing.assert_close(value, validated[1][name].half().float(), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("term", ["lncc", "dice"])
