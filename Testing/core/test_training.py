@@ -135,6 +135,14 @@ def test_training_writes_a_model_that_says_what_it_is(pack, tmp_path):
     assert [row["iteration"] for row in rows] == [3, 6]
 
 
+def test_the_rate_rises_to_its_height_and_falls_to_its_end():
+    schedule = Schedule(iterations=1000, rate=0.01, warmup=10, last_rate=0.2)
+    assert schedule.rate_at(0) == pytest.approx(0.001, rel=0.01)
+    assert schedule.rate_at(9) == pytest.approx(0.01, rel=0.01)
+    assert schedule.rate_at(500) == pytest.approx(0.006, rel=0.01)  # the middle between the height and the end
+    assert schedule.rate_at(1000) == schedule.rate_at(2000) == pytest.approx(0.002)
+
+
 def test_the_model_is_the_best_by_images_and_labels_together(pack, tmp_path, monkeypatch):
     """Its weights are the running mean, which is what was validated."""
     found = iter([{"lncc": 0.5, "dice": 0.2}, {"lncc": 0.45, "dice": 0.4}, {"lncc": 0.46, "dice": 0.3}])
