@@ -135,6 +135,19 @@ def test_training_writes_a_model_that_says_what_it_is(pack, tmp_path):
     assert [row["iteration"] for row in rows] == [3, 6]
 
 
+def test_a_symmetric_objective_says_the_same_of_a_pair_and_of_its_reverse(pack, tmp_path):
+    source = train.trainer_of(config(pack, tmp_path), data.Pack.load(pack)).source
+    one = source.example(source.pack.subjects, torch.Generator().manual_seed(1))
+    other = Example(one.moving_seen, one.fixed_seen, one.moving, one.fixed)
+    velocity = torch.randn(1, 3, 9, 9, 9, generator=torch.Generator().manual_seed(2))
+    values = {}
+    for symmetric in (True, False):
+        objective = Objective({"lncc": 1.0}, scales=1, symmetric=symmetric)
+        values[symmetric] = [objective(*what)[1]["lncc"] for what in ((one, velocity), (other, -velocity))]
+    assert values[True][0] == pytest.approx(values[True][1], abs=1e-5)
+    assert abs(values[False][0] - values[False][1]) > 1e-3
+
+
 def test_the_rate_rises_to_its_height_and_falls_to_its_end():
     schedule = Schedule(iterations=1000, rate=0.01, warmup=10, last_rate=0.2)
     assert schedule.rate_at(0) == pytest.approx(0.001, rel=0.01)
