@@ -243,3 +243,36 @@ def test_a_network_at_work_can_be_cancelled():
     with pytest.raises(Cancelled):
         predict(checkpoint, image, image, SPACING, (12, 15, 20), impatient)
     assert len(calls) == 5
+
+
+@pytest.mark.parametrize("name", ["voxelmorph_t1", "fnoreg_t1", "voxelmorph_anycontrast"])
+def test_half_precision_moves_a_point_by_next_to_nothing(monkeypatch, name):
+    (path,) = (path for path in start.known_models() if path.stem == name)
+    checkpoint = weights.load(path)
+    pair = [bright_blob((60, 70, 64), (2.5, 2.5, 2.5), (80.0 + shift, 85.0, 75.0), 30.0) for shift in (0.0, 6.0)]
+    whole = predict(checkpoint, *pair, (2.5, 2.5, 2.5), (60, 70, 64))
+    monkeypatch.setattr(feedforward, "_halves", lambda device: True)
+    half = predict(checkpoint, *pair, (2.5, 2.5, 2.5), (60, 70, 64))
+    assert half.dtype == torch.float32
+    moved_mm = 2.5 * (half - whole).norm(dim=1)
+    assert 0 < float(moved_mm.mean()) < 0.05 and float(moved_mm.max()) < 0.25
+
+
+def test_what_does_not_fit_into_half_precision_is_computed_in_whole(monkeypatch):
+    class Loud(torch.nn.Module):
+        """A network whose inner numbers are beyond what float16 holds."""
+
+        def __init__(self):
+            super().__init__()
+            self.up, self.down = (torch.nn.Conv3d(n, m, 1, bias=False) for n, m in ((2, 4), (4, 3)))
+            torch.nn.init.constant_(self.up.weight, 1e5)
+            torch.nn.init.constant_(self.down.weight, 1e-5)
+
+        def forward(self, fixed, moving):
+            return self.down(self.up(torch.cat((fixed, moving), dim=1)))
+
+    monkeypatch.setattr(feedforward, "network_of", lambda checkpoint: Loud())
+    whole = predict(Checkpoint(MANIFEST, {}), bright_blob(), bright_blob(), SPACING, SHAPE)
+    monkeypatch.setattr(feedforward, "_halves", lambda device: True)
+    half = predict(Checkpoint(MANIFEST, {}), bright_blob(), bright_blob(), SPACING, SHAPE)
+    assert whole.abs().max() > 0.5 and torch.equal(half, whole)
