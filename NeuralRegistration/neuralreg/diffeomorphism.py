@@ -7,6 +7,7 @@ are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -26,6 +27,7 @@ from .sampling import (
     slabs_with_neighbours,
 )
 
+Box = tuple[slice, ...]
 MARGIN = 0.2  # smallest determinant allowed at a cell's corner, and 1 over the largest: what tissue may do at most
 ROUNDS = 200
 GENTLE_ROUNDS, GENTLE = 4, 0.5  # the first rounds smooth by half: for most folds that is enough, and detail stays
@@ -64,8 +66,8 @@ def untangled(
             break
         check()
         strength = GENTLE if round_ < GENTLE_ROUNDS else 1.0
-        displacement = _smoothed_near(displacement, bad, 1 + round_ // 20, strength)
-        bad = _bad_voxels(displacement, margin)
+        displacement, box = _smoothed_near(displacement, bad, 1 + round_ // 20, strength)
+        bad = _bad_again(displacement, bad, box, margin)
     while bool(bad.any()):  # the last resort: towards the identity, which has no folds
         check()
         displacement = 0.9 * displacement
@@ -95,7 +97,7 @@ def with_inverse(
         if float(error.max()) <= RETURN_VOXELS:
             break
         bad = F.adaptive_max_pool3d((error > RETURN_VOXELS).float(), tuple(forward.shape[2:])) > 0
-        forward, _ = untangled(_smoothed_near(forward, bad, 2 + round_ // 3), check=check)
+        forward, _ = untangled(_smoothed_near(forward, bad, 2 + round_ // 3)[0], check=check)
         inverse = _right_between(invert(forward, inverse, 1, check=check))
     return forward, inverse
 
@@ -113,13 +115,38 @@ def _right_between(values: Tensor) -> Tensor:
     return corrected
 
 
-def _smoothed_near(displacement: Tensor, bad: Tensor, reach: int, strength: float = 1.0) -> Tensor:
+def _smoothed_near(displacement: Tensor, bad: Tensor, reach: int, strength: float = 1.0) -> tuple[Tensor, Box]:
     """The displacement, blurred within `reach` voxels of the bad ones, where `strength` 1 is the whole blur, and
-    gradually less beyond."""
-    near = F.max_pool3d(bad.float(), 2 * reach + 1, 1, reach)
-    share = gaussian(near, [0.7 * reach] * 3).clamp(0, 1) * strength
-    share = share * (border_window(tuple(displacement.shape[2:]), share) > 0)  # the border stays at zero
-    return displacement + share * (gaussian(displacement, [0.8 + 0.1 * reach] * 3) - displacement)
+    gradually less beyond; and the box outside of which nothing has changed. Few voxels may stay bad for many rounds:
+    only their surroundings are computed."""
+    fading, blur = 0.7 * reach, 0.8 + 0.1 * reach
+    box = _box_around(bad, reach + math.ceil(3 * fading) + math.ceil(3 * blur))  # a blur ends at three sigmas
+    part = displacement[box]
+    near = F.max_pool3d(bad[box].float(), 2 * reach + 1, 1, reach)
+    share = gaussian(near, [fading] * 3).clamp(0, 1) * strength
+    share = share * (border_window(tuple(part.shape[2:]), share) > 0)  # the border stays at zero
+    smoothed = displacement.clone()
+    smoothed[box] = part + share * (gaussian(part, [blur] * 3) - part)
+    return smoothed, box
+
+
+def _box_around(bad: Tensor, margin: int) -> Box:
+    """The smallest box (of a tensor (B, C, D, H, W)) with all bad voxels in it and `margin` voxels around them."""
+    places = bad[0, 0].nonzero()
+    ends = zip(places.amin(0).tolist(), places.amax(0).tolist(), strict=True)
+    return (slice(None), slice(None), *(slice(max(low - margin, 0), high + 1 + margin) for low, high in ends))
+
+
+def _bad_again(displacement: Tensor, before: Tensor, box: Box, margin: float) -> Tensor:
+    """Which voxels are bad after a change within `box`, which has more around it than the change reaches."""
+    bad = before.clone()
+    bad[box] = _bad_voxels(displacement[box], margin)
+    # Where the box ends within the lattice its outermost voxels lack their neighbours; nothing was bad there, or is.
+    for dim, (ends, size) in enumerate(zip(box[2:], displacement.shape[2:], strict=True), 2):
+        for plane, inside in ((ends.start, ends.start > 0), (ends.stop - 1, ends.stop < size)):
+            if inside:
+                bad.select(dim, plane).zero_()
+    return bad
 
 
 def _bad_voxels(displacement: Tensor, margin: float) -> Tensor:  # -> (1, 1, D, H, W) bool

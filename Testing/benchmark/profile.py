@@ -24,7 +24,7 @@ from unittest.mock import patch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "NeuralRegistration"))
 
 import torch
-from neuralreg import cli, optimise, pipeline, run
+from neuralreg import cli, optimise, overlap, pipeline, run
 from neuralreg.job import RegistrationJob
 from neuralreg.usage import peak_memory_mb
 
@@ -41,7 +41,7 @@ STAGES = (  # what is called once or a few times, one after the other
     (pipeline, "with_inverse", "folds and inverse"),
     (pipeline, "_outputs", "warped volume, Jacobian"),
     (pipeline, "_measured", "measures"),
-    (run, "_write", "writing"),
+    (overlap.Writer, "wait", "waiting for the writing"),
 )
 WHOLE = "all of it"
 FORGET_PEAK = Path("/proc/self/clear_refs")  # Linux: writing 5 makes the peak so far today's memory

@@ -102,3 +102,24 @@ def test_the_inverse_is_nearer_between_the_voxels_than_one_that_is_exact_at_them
 
     assert after(inverse, forward) < 0.9 * after(exact, forward)
     assert after(forward, inverse) < 0.9 * after(forward, exact)
+
+
+def test_a_fold_is_mended_by_its_surroundings_as_by_the_whole_lattice(monkeypatch):
+    """In the middle and at the border, where a large shift takes many rounds to be spread out."""
+    field = torch.zeros(1, 3, 60, 44, 40)
+    field[0, :, 5:25, 20:26, 20:26] = torch.randn(3, 20, 6, 6, generator=torch.Generator().manual_seed(0))
+    field[0, 1, 8:20, 1:9, 8:30] = -6.0
+    sizes = []
+
+    def box_around(*arguments):
+        sizes.append(torch.zeros(field.shape)[around(*arguments)].numel())
+        return around(*arguments)
+
+    around = diffeomorphism._box_around
+    monkeypatch.setattr(diffeomorphism, "_box_around", box_around)
+    mended, count = untangled(field)
+    monkeypatch.setattr(diffeomorphism, "_box_around", lambda bad, margin: (slice(None),) * 2 + whole)
+    whole = tuple(slice(0, n) for n in field.shape[2:])
+    expected, _ = untangled(field)
+    assert count > 0 and len(sizes) > 15 and min(sizes) < field.numel() / 2
+    torch.testing.assert_close(mended, expected, atol=1e-5, rtol=0)
