@@ -1,4 +1,6 @@
-"""A registration that knows its answer: runs are tested with it, files to files, without registering."""
+"""A registration that knows its answer and a writer that never ends: runs are tested with them, files to files."""
+
+import threading
 
 import torch
 from geometry import grid_of, transform_on
@@ -7,6 +9,7 @@ from neuralreg.job import Progress
 from neuralreg.pipeline import Registration
 
 FIXED, MOVING = grid_of("RAS", (12, 11, 10)), grid_of("oblique, left-handed", (10, 12, 11))
+PATIENCE = 30.0  # seconds after which a test gives up waiting
 
 
 def stand_in(fixed, moving, method, *, options, monitor, device, ready, **settings) -> Registration:
@@ -34,3 +37,19 @@ def stand_in(fixed, moving, method, *, options, monitor, device, ready, **settin
 def left(tmp_path) -> list[str]:
     """What a run left beside its inputs, hidden files included."""
     return sorted(p.name for p in tmp_path.iterdir() if p.name not in ("f.nii.gz", "m.nrrd"))
+
+
+class Endless:
+    """Stands for a writer of images that takes until it is ended."""
+
+    def __init__(self):
+        self.begun, self.ended = threading.Event(), threading.Event()
+
+    def __call__(self, image, path, watch):
+        self.begun.set()
+        try:
+            for _ in range(int(PATIENCE / 0.01)):
+                watch(0.5)
+                self.ended.wait(0.01)
+        finally:
+            self.ended.set()

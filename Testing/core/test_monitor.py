@@ -5,11 +5,13 @@ import os
 import time
 
 import pytest
+from neuralreg import io
 from neuralreg import run as run_module
 from neuralreg.job import Cancelled, Monitor, Progress
 from neuralreg.monitor import FileMonitor, bar_line, json_lines
+from neuralreg.overlap import OUTPUTS
 from neuralreg.workspace import RUN_FILES
-from stand_in import left
+from stand_in import Endless, left
 
 
 class Recorder(FileMonitor):
@@ -30,20 +32,32 @@ def test_cancel_file_ends_a_run_without_a_trace(job, tmp_path):
     assert left(tmp_path) == []
 
 
-@pytest.mark.parametrize("line", range(1, 9))
-def test_cancelling_while_the_files_are_written_leaves_nothing(job, tmp_path, line):
-    class CancelAt(Monitor):
-        lines = 0
+class CancelAt(Monitor):
+    """Cancels at a line of progress about the writing."""
 
-        def report(self, progress):
-            self.lines += progress.stage == "write"
+    def __init__(self, line: int):
+        self.line, self.lines = line, 0
 
-        def cancelled(self):
-            return self.lines == line
+    def report(self, progress):
+        self.lines += progress.stage == "write"
 
+    def cancelled(self):
+        return self.lines == self.line
+
+
+@pytest.mark.parametrize("line", range(1, len(OUTPUTS) + 1))
+def test_cancelling_once_a_file_is_written_leaves_nothing(job, tmp_path, line):
     with pytest.raises(Cancelled):
-        run_module.run(job(), CancelAt())
+        run_module.run(job(), CancelAt(line))
     assert left(tmp_path) == []
+
+
+def test_cancelling_while_a_file_is_written_leaves_nothing(job, tmp_path, monkeypatch):
+    endless = Endless()
+    monkeypatch.setattr(io, "write_image", endless)
+    with pytest.raises(Cancelled):
+        run_module.run(job(), CancelAt(2 * len(OUTPUTS)))
+    assert endless.ended.is_set() and left(tmp_path) == []
 
 
 def test_stop_file_keeps_what_was_reached(job, tmp_path):

@@ -12,9 +12,9 @@ from neuralreg.image import Grid, Image
 from neuralreg.job import Cancelled, RegistrationError
 from neuralreg.overlap import OUTPUTS, Writer, read_both
 from neuralreg.transform import Affine
+from stand_in import PATIENCE, Endless
 
 GRID = Grid.from_parts((12, 10, 9), (1.0, 2.0, 3.0), (1.0, 1.5, 2.0))
-PATIENCE = 30.0
 
 
 def volume(seed: int, broken: float | None = None) -> Image:
@@ -114,22 +114,6 @@ def test_what_is_written_beside_other_work_is_what_is_written_alone(tmp_path):
     for name in values:
         assert (tmp_path / "beside" / OUTPUTS[name]).read_bytes() == (tmp_path / OUTPUTS[name]).read_bytes()
     assert shares == sorted(shares) and 0 <= shares[0] <= shares[-1] < 1
-
-
-class Endless:
-    """Stands for a writer of images that takes until it is ended."""
-
-    def __init__(self):
-        self.begun, self.ended = threading.Event(), threading.Event()
-
-    def __call__(self, image, path, watch):
-        self.begun.set()
-        try:
-            for _ in range(int(PATIENCE / 0.01)):
-                watch(0.5)
-                self.ended.wait(0.01)
-        finally:
-            self.ended.set()
 
 
 @pytest.mark.parametrize("waiting", [True, False])
