@@ -33,7 +33,7 @@ class DNVF:
 
     image_factors: tuple[float, ...] = option((4.0, 2.0, 1.0), "image spacing of each stage, in working voxels", 1, 16)
     velocity_factors: tuple[float, ...] = option(
-        (4.0, 3.0, 1.0), "spacing of the velocity lattice, in working voxels", 1, 32
+        (6.0, 3.0, 1.0), "spacing of the velocity lattice, in working voxels", 1, 32
     )
     iterations: tuple[int, ...] = option((40, 25, 20), "Adam iterations of each stage", 0, 10000)
     windows: tuple[int, ...] = option((5, 5, 5), "width of the local correlation window, in strides", 2, 31)
@@ -60,7 +60,7 @@ class DNVF:
     presets: ClassVar[dict[str, dict]] = {
         "fast": {
             "image_factors": (4.0, 2.0),
-            "velocity_factors": (4.0, 2.0),
+            "velocity_factors": (6.0, 2.0),
             "iterations": (60, 40),
             "windows": (5, 5),
             "strides": (1, 1),
