@@ -54,6 +54,9 @@ class LookSection(Section):
             self.ui.displacementButton.enabled = both and run.transform is not None
             self.ui.blendSlider.enabled = self.ui.flickerButton.enabled = not self._alone
 
+    def leave(self) -> None:
+        self.ui.flickerButton.checked = False  # nobody could stop it any more
+
     def chosen(self) -> Run | None:
         """The run chosen in the box, whatever others have come into the scene or gone since it was filled."""
         index = self.ui.runComboBox.currentIndex

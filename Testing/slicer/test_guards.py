@@ -192,6 +192,18 @@ def test_a_result_that_came_while_another_module_was_shown_is_seen_on_return(pan
     assert view.GetForegroundVolumeID() is None, "but only once"
 
 
+def test_flickering_ends_when_another_module_is_chosen(panel, wait):
+    """Its button is out of sight then, and the other module's views would go on changing."""
+    register(panel, wait)
+    panel.ui.flickerButton.click()
+    panel.exit()
+    look.blend(0.3)
+    idle(0.6)  # longer than the flicker's interval
+    assert {view.GetForegroundOpacity() for view in look.slice_views()} == {0.3}
+    panel.enter()
+    assert not panel.ui.flickerButton.checked
+
+
 def test_flickering_ends_with_the_scene(panel, wait):
     register(panel, wait)
     panel.ui.flickerButton.click()
