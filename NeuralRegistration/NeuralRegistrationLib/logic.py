@@ -24,7 +24,7 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
 
-from .parameters import NeuralRegistrationParameterNode
+from .parameters import NeuralRegistrationParameterNode, forget_unknown
 from .request import Request, in_words, write_job
 from .results import Run
 from .scene_load import load_steps
@@ -67,7 +67,9 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         slicer.app.connect("aboutToQuit()", self.close)
 
     def getParameterNode(self) -> NeuralRegistrationParameterNode:
-        return NeuralRegistrationParameterNode(super().getParameterNode())
+        node = super().getParameterNode()
+        forget_unknown(node)
+        return NeuralRegistrationParameterNode(node)
 
     @property
     def running(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Union
+from typing import Annotated, Union, get_type_hints
 
 from slicer import (
     vtkMRMLLabelMapVolumeNode,
@@ -91,3 +91,10 @@ class NeuralRegistrationParameterNode:
     outputInverse: vtkMRMLTransformNode
     outputWarped: vtkMRMLScalarVolumeNode
     outputJacobian: vtkMRMLScalarVolumeNode
+
+
+def forget_unknown(node) -> None:
+    """Take the choices out of a node that only another version of this extension knows: Slicer cannot wrap it else."""
+    for name, kind in get_type_hints(NeuralRegistrationParameterNode).items():
+        if isinstance(kind, enum.EnumMeta) and node.GetParameter(name) not in kind.__members__:
+            node.UnsetParameter(name)

@@ -85,7 +85,8 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
-        self.addObserver(scene, scene.EndImportEvent, self.onSceneChanged)
+        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
         self.addObserver(scene, scene.NodeRemovedEvent, self.onSceneChanged)
         self.initializeParameterNode()
@@ -132,6 +133,15 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
         """`enter` is not called again when the scene is closed while the panel is shown."""
         if self._shown:
             self.initializeParameterNode()
+
+    def onSceneStartImport(self, caller, event) -> None:
+        """The settings of the scene that comes overwrite the present ones; it may be of another version."""
+        self.setParameterNode(None)
+
+    def onSceneEndImport(self, caller, event) -> None:
+        if self._shown:
+            self.initializeParameterNode()
+            self._later.start()  # for what comes behind the parameters
 
     def onSceneChanged(self, caller, event) -> None:
         if self._shown and not slicer.mrmlScene.IsBatchProcessing() and not slicer.mrmlScene.IsClosing():

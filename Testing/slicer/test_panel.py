@@ -190,6 +190,24 @@ def test_settings_survive_saving_and_loading(panel, wait, tmp_path):
     assert panel.ui.trustTable.rowCount >= 3
 
 
+@pytest.mark.parametrize("name", ["preset", "contrast", "linear", "device"])
+def test_a_choice_that_only_another_version_knows_becomes_the_default(panel, name, tmp_path):
+    """In a scene that is loaded in place of the present one, added to it, or there before the panel is shown."""
+    path, node = str(tmp_path / "scene.mrb"), panel.parameters.parameterNode
+    default = getattr(panel.parameters, name)
+    panel.exit()
+    node.DisableModifiedEventOn()
+    node.SetParameter(name, "OF_ANOTHER_VERSION")
+    assert slicer.util.saveScene(path, {})
+    panel.enter()
+    assert getattr(panel.parameters, name) is default and panel.ui.applyButton.enabled
+    node.DisableModifiedEventOff()
+    for clear in (True, False):
+        slicer.util.loadScene(path, {"clear": clear})
+        slicer.app.processEvents()
+        assert getattr(panel.parameters, name) is default and panel.ui.applyButton.enabled
+
+
 def test_options_are_checked_and_can_be_reset(panel):
     section = next(s for s in panel.sections if hasattr(s, "editors"))
     editor = section.editors["smoothness"]
