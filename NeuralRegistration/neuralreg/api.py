@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,27 @@ if TYPE_CHECKING:
 Volume = str | Path | sitk.Image | Image
 
 
+@contextmanager
+def _usual_torch() -> Iterator[None]:
+    """Float32 on the processor with gradients, whatever the caller has set for work of its own, which is as before
+    afterwards: its threads and its random numbers, too."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    full = (torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda"))
+    torch.set_default_dtype(torch.float32)
+    try:
+        with ExitStack() as stack:
+            for usual in (torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"), *full):
+                stack.enter_context(usual)
+            stack.enter_context(torch.random.fork_rng(list(gpus)))
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+
+
 @enough_memory()
+@_usual_torch()
 def register(fixed: Volume, moving: Volume, method: str = "DNVF", **settings: Any) -> Registration:
     """Register `moving` to `fixed` -> .transform (fixed → moving, LPS mm), .inverse, .warped, .jacobian, .metrics.
 
@@ -50,24 +70,11 @@ def register(fixed: Volume, moving: Volume, method: str = "DNVF", **settings: An
     if settings.get("landmarks") is not None:
         settings["landmarks"] = _landmarks(settings["landmarks"])
     for note in notes:
-        warnings.warn(note, stacklevel=3)  # whoever called, past the decorator
+        warnings.warn(note, stacklevel=4)  # whoever called, past the decorators
     if settings.get("options"):
         settings["options"] = {name: _plain(value) for name, value in settings["options"].items()}
-    with _usual_torch():
-        result = pipeline.register(fixed_image, moving_image, method, **settings)
+    result = pipeline.register(fixed_image, moving_image, method, **settings)
     return replace(result, warnings=[*notes, *result.warnings])
-
-
-@contextmanager
-def _usual_torch() -> Iterator[None]:
-    """Gradients and float32, whatever the caller has set for work of its own."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 def _plain(value: Any) -> Any:

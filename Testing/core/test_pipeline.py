@@ -265,7 +265,15 @@ def test_memory_that_ends_is_a_sentence_on_what_helps_at_that_stage(phantom, whe
         api.register(phantom.fixed, phantom.moving, threads=1, **quick)
 
 
-@pytest.mark.parametrize("habit", ["no_grad", "inference_mode", "float64", "gradients of the image", "numpy's numbers"])
+HABITS = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu"),
+    "another device": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("habit", [*HABITS, "float64", "gradients of the image", "numpy's numbers"])
 def test_what_a_caller_has_set_in_torch_changes_nothing(phantom, habit):
     settings = {"threads": 1, "affine": "none", "options": {**SMALL["DNVF"], "iterations": (2, 2)}}
     expected = api.register(phantom.fixed, phantom.moving, **settings)
@@ -277,11 +285,25 @@ def test_what_a_caller_has_set_in_torch_changes_nothing(phantom, habit):
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64 if habit == "float64" else usual)
     try:
-        with getattr(torch, habit)() if habit in ("no_grad", "inference_mode") else nullcontext():
+        with HABITS.get(habit, nullcontext)():
             got = api.register(fixed, phantom.moving, **settings)
     finally:
         torch.set_default_dtype(usual)
     assert torch.equal(got.warped.data, expected.warped.data) and not got.warped.data.requires_grad
+
+
+def test_a_registration_leaves_the_random_numbers_and_threads_of_its_caller_alone(phantom):
+    """A script that augments its images between two registrations would draw the same numbers again and again."""
+    torch.manual_seed(1)
+    expected, threads = torch.rand(3), torch.get_num_threads()
+    torch.manual_seed(1)
+    torch.set_num_threads(3)
+    try:
+        api.register(phantom.fixed, phantom.moving, "VoxelMorph", threads=1, affine="none")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.parametrize("unit", [2.0**-30, 2.0**-83, 2.0**83])
