@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from neuralreg.job import RegistrationError, read_json
 
 SHIPPED = Path(__file__).resolve().parents[1] / "Resources" / "Models"
-SUFFIXES = (".pt",)
+SUFFIX = ".pt"
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ def installed() -> list[Model]:
     """Every file of weights, with what its card says."""
     found = []
     for folder in (SHIPPED, user_folder()):
-        if folder.is_dir():
-            found += [_described(path) for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES]
+        with contextlib.suppress(OSError):  # a home that may not be entered must not hide the shipped ones
+            found += [_described(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
     return found
 
 
@@ -47,7 +48,7 @@ def add(path: Path) -> Model:
 
     Raises RegistrationError when the file is missing, of another kind, or there already.
     """
-    if path.suffix not in SUFFIXES or not path.is_file():
+    if path.suffix != SUFFIX or not path.is_file():
         raise RegistrationError(f"{path} is no file of weights; choose a file that ends in .pt.")
     target = user_folder() / path.name
     if any(model.name == target.stem for model in installed()):  # a shipped one would be taken for it, too
@@ -58,6 +59,7 @@ def add(path: Path) -> Model:
         if path.with_suffix(".json").is_file():
             shutil.copyfile(path.with_suffix(".json"), target.with_suffix(".json"))
     except OSError as error:
-        target.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            target.unlink(missing_ok=True)
         raise RegistrationError(f"The model cannot be copied to {target.parent} ({error.strerror}).") from error
     return _described(target)

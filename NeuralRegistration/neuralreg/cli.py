@@ -92,6 +92,9 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_CANCELLED
     except BrokenPipeError:  # whoever read our output is gone, and with it the reason to go on
         return EXIT_CANCELLED
+    except PermissionError as error:
+        print(f"neuralreg: you may not use {error.filename}; ask its owner, or choose another place.", file=sys.stderr)
+        return EXIT_USER_ERROR
     except OSError as error:
         if error.filename is not None:
             raise

@@ -115,6 +115,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise RegistrationError(
             f"There is no model at {path}; check the path or list the models with `neuralreg models`."
         ) from error
+    except PermissionError as error:
+        raise RegistrationError(f"You may not read {path}; ask its owner for the permission, or for a copy.") from error
     except pickle.UnpicklingError as error:
         raise RegistrationError(
             f"{path} contains more than weights, so it was not opened; only use models from a source that you trust."

@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from child import ENVIRONMENT
+from locked import lock
 from neuralreg import cli, io
 from neuralreg.commands.shared import parse_options
 from neuralreg.image import Image
@@ -220,6 +221,24 @@ def test_what_cannot_be_said_is_written_all_the_same(result, pair, number, monke
     register = ("register", "fixed.nii.gz", "nan.nrrd", "-o", f"unheard {number}", *SHORT)
     assert call(*register, at=pair.folder) == 0 and (pair.folder / f"unheard {number}" / "result.json").exists()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("pack", "locked/brains", "pack.npz"),
+        ("train", "voxelmorph_t1.toml", "--data", "locked/brains", "-o", "model"),
+        ("train", "locked/my.toml"),
+        ("demo", "--offline", "--no-browser", "-o", "locked/demo"),
+        ("serve", "--inbox", "locked/inbox"),
+    ],
+)
+def test_what_the_user_may_not_enter_is_a_sentence(command, tmp_path, monkeypatch, capsys):
+    (tmp_path / "locked").mkdir()
+    lock(tmp_path / "locked", monkeypatch)
+    assert call(*command, at=tmp_path) == 2
+    said = capsys.readouterr().err
+    assert "locked" in said and "you may not use" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(("number", "code", "words"), [(errno.EPIPE, 130, ""), (errno.ENOSPC, 2, "No space left")])

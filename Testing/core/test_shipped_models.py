@@ -1,15 +1,18 @@
 """The weights that come along: listed, described, small, from data that allow it; they say what they do not know."""
 
+import errno
 import json
-from pathlib import Path
+import os
+import sys
 
 import pytest
 import torch
+from locked import lock
 from neuralreg import pipeline, weights
 from neuralreg.cli import main
 from neuralreg.image import Grid, Image
 from neuralreg.job import RegistrationError
-from neuralreg.methods import start
+from neuralreg.methods import start, with_model
 from neuralreg.phantom import make_phantom
 from neuralreg.training.config import CONFIGS, load_config
 
@@ -73,12 +76,41 @@ def test_a_file_that_is_no_model_is_not_listed(tmp_path, capsys):
 
 
 def test_a_broken_file_of_ones_own_does_not_hide_the_others(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
     (tmp_path / ".neuralreg" / "models").mkdir(parents=True)
     (tmp_path / ".neuralreg" / "models" / "mine.pt").write_bytes(b"PK\x03\x04 no model")
     assert main(["models"]) == 0
     said = capsys.readouterr()
     assert all(f"{path.stem}:" in said.out for path in SHIPPED) and "mine.pt" in said.err
+
+
+def test_a_home_that_may_not_be_entered_hides_no_shipped_model(tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    lock(tmp_path / ".neuralreg", monkeypatch)
+    assert start.model("auto", "VoxelMorph").manifest.contrast.startswith("T1")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows always knows a home")
+def test_without_a_home_there_are_the_shipped_models(monkeypatch):
+    """As in a container whose user has no name."""
+    import pwd
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    assert {path.stem for path in start.known_models()} == {path.stem for path in SHIPPED}
+    with pytest.raises(RegistrationError, match=r"There is no model at ~nobody-here/m\.pt"):
+        start.model(with_model({"model": "~nobody-here/m.pt"}, str)["model"], "VoxelMorph")
+
+
+def test_a_model_that_may_not_be_read_is_not_called_damaged(monkeypatch):
+    def refused(path, **_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(torch, "load", refused)
+    with pytest.raises(RegistrationError, match=r"You may not read .*voxelmorph_t1\.pt"):
+        start.model("voxelmorph_t1", "VoxelMorph")
 
 
 @pytest.mark.parametrize(("spacing", "words"), [(6.0, "ml of tissue"), (4.7, "contrast of the fixed image")])

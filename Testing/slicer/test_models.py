@@ -1,6 +1,9 @@
 """The list of installed weights, and adding one."""
 
+import errno
+import functools
 import json
+import os
 
 import pytest
 from neuralreg.job import RegistrationError
@@ -40,6 +43,23 @@ def test_a_card_that_is_none_does_not_hide_the_list(home, card):
     (home / "mine.json").write_bytes(card)
     models.add(home / "mine.pt")
     assert [(m.name, m.purpose) for m in models.installed()] == [("mine", "no card beside the file")]
+
+
+def test_a_folder_of_ones_own_that_may_not_be_entered_hides_no_shipped_model(home, monkeypatch):
+    models.SHIPPED.mkdir()
+    (models.SHIPPED / "theirs.pt").write_bytes(b"shipped")
+    locked, functions = str(home / "home"), {name: getattr(os, name) for name in ("stat", "mkdir", "unlink")}
+
+    def refuse(name, path, *arguments, **named):
+        if str(path).startswith(locked):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return functions[name](path, *arguments, **named)
+
+    for name in functions:
+        monkeypatch.setattr(os, name, functools.partial(refuse, name))
+    assert [model.name for model in models.installed()] == ["theirs"]
+    with pytest.raises(RegistrationError, match="cannot be copied"):
+        models.add(home / "mine.pt")
 
 
 def test_what_is_no_model_is_refused(home):

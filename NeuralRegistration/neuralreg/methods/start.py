@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -26,8 +27,15 @@ REFINE_VELOCITY = 2.0  # lattice of the refinement, in image voxels
 def known_models() -> list[Path]:
     """Checkpoints that come with the extension, and those that the user added in the panel."""
     shipped = SHIPPED if SHIPPED.is_dir() else INSTALLED
-    folders = (shipped, Path.home() / ".neuralreg" / "models")
-    return [path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.pt"))]
+    return [*_models_in(shipped), *_models_in(Path("~/.neuralreg/models"))]
+
+
+def _models_in(folder: Path) -> list[Path]:
+    """None where the folder may not be entered, or lies in a home that nobody knows: the shipped ones are there yet."""
+    try:
+        return sorted(folder.expanduser().glob("*.pt"))
+    except (OSError, RuntimeError):
+        return []
 
 
 def model(name: str, method: str, similarity: str = "lncc") -> Checkpoint:
@@ -37,7 +45,7 @@ def model(name: str, method: str, similarity: str = "lncc") -> Checkpoint:
     """
     name = _named(name, method, similarity)
     named = next((path for path in known_models() if path.stem == name), None)
-    checkpoint = load(named or Path(name).expanduser())
+    checkpoint = load(named or os.path.expanduser(name))  # noqa: PTH111 (raises where nobody knows the home)
     if checkpoint.manifest.method != method:
         raise RegistrationError(
             f"{name} is a model of {checkpoint.manifest.method}; choose that method (with Cas-DNVF, that "
