@@ -5,6 +5,7 @@ Training and inference share `displacements`; only inference needs the rest.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,11 @@ def build(method: str, options: dict[str, Any]) -> nn.Module:
     options = dict(options)
     features = choose("features", options.pop("features", "intensity"), FEATURES)
     kind = NETWORKS[choose("network", method, list(NETWORKS))]
+    switches = {p.name for p in inspect.signature(kind).parameters.values() if isinstance(p.default, bool)}
     try:
+        for name, value in options.items():  # any text would count as true
+            if (name in switches) != isinstance(value, bool):
+                raise TypeError(f"{name} is {'true or false' if name in switches else 'no switch'}")
         if features == "mind":
             return OnSelfSimilarity(kind(**options, channels=MIND_CHANNELS))
         return kind(**options)
