@@ -80,17 +80,18 @@ def _check_same_training(config: TrainingConfig, output: Path) -> None:
 
 
 def _pack_of(config: TrainingConfig, output: Path, report: Callable[[dict], None]) -> Path:
-    """The pack that the data are, or the one made of them, once, in the output folder."""
-    source = Path(config.data)
+    """The pack that the data are, or the one made of them in the output folder; a training goes on with its own."""
+    source, pack = Path(config.data), output / PACK
     if source.suffix == ".npz":
         return source
-    if not (output / PACK).exists():
-        found = packing.find_subjects(source)
-        _split(found, config.validation_subjects)  # raises before the work
-        fine_enough = replace(config.packing, spacing=min(config.packing.spacing, config.seen[1]))
-        arrays = packing.build_pack(found, fine_enough, lambda text: report({"pack": text}))
-        packing.save_pack(output / PACK, arrays)
-    return output / PACK
+    if pack.exists() and (output / CHECKPOINT).exists():
+        return pack
+    found = packing.find_subjects(source)
+    _split(found, config.validation_subjects)  # raises before the work
+    fine_enough = replace(config.packing, spacing=min(config.packing.spacing, config.seen[1]))
+    if packing.made_of(pack) != packing.state_of(found, fine_enough):
+        packing.save_pack(pack, packing.build_pack(found, fine_enough, lambda text: report({"pack": text})))
+    return pack
 
 
 def trainer_of(config: TrainingConfig, pack: data.Pack) -> loop.Trainer:

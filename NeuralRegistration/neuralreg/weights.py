@@ -67,11 +67,21 @@ def save(path: str | Path, network: nn.Module, manifest: Manifest) -> None:
     }
     state = {name: value.contiguous().clone() for name, value in state.items()}
     manifest = replace(manifest, sha256=checksum(state))
-    partial = Path(path).with_name(Path(path).name + ".partial")
-    torch.save({"manifest": json.dumps(asdict(manifest), sort_keys=True), "state": state}, partial)
-    partial.replace(path)
+    write({"manifest": json.dumps(asdict(manifest), sort_keys=True), "state": state}, Path(path))
     card = json.dumps({"name": Path(path).stem, **asdict(manifest)}, indent=2)
     Path(path).with_suffix(".json").write_text(card + "\n", encoding="utf-8")
+
+
+def write(content: dict[str, Any], path: Path) -> None:
+    """A torch file, whole or as it was before. Raises RegistrationError where it cannot be written."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        torch.save(content, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # the latter is all that torch has to say of a full disk
+        raise RegistrationError(f"{path} cannot be written; make room on its disk, or name another folder.") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> Checkpoint:

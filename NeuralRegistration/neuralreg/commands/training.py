@@ -46,7 +46,8 @@ def _train(options: argparse.Namespace) -> None:
     bar = _Bar(config.schedule.iterations)
     leads = os.environ.get("RANK", "0") == "0"  # one of the processes that torchrun starts speaks for all
     # The writer keeps rows in memory for two minutes: without being closed it would lose the end of every training.
-    with _tensorboard(config.output) if options.tensorboard and leads else contextlib.nullcontext() as writer:
+    logging = _tensorboard(config.output) if options.tensorboard and leads else contextlib.nullcontext()
+    with writing(), logging as writer:
 
         def report(row: dict[str, Any]) -> None:
             if leads:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..feedforward import NETWORKS
+from ..files import reading
 from ..job import RegistrationError, choose, whole_number
 from .augment import Augmentation
 from .loop import Schedule
@@ -99,6 +100,7 @@ class TrainingConfig:
         return tuple((n + 1) // 2 for n in self.lattice), 2 * self.spacing
 
 
+@reading()
 def load_config(path: str | Path, **changes: Any) -> TrainingConfig:
     """A configuration from a TOML file (or the name of one that comes with the package), with `changes` on top.
 

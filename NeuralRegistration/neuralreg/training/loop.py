@@ -18,6 +18,7 @@ from statistics import mean
 import torch
 from torch import Tensor, nn
 
+from .. import weights
 from ..feedforward import appearance, domain
 from ..job import RegistrationError
 from .crew import Crew
@@ -227,6 +228,4 @@ def _validated(trainer: Trainer) -> dict:
 
 def save(trainer: Trainer, checkpoint: Path) -> None:
     """Write the checkpoint beside its place, then move it in: an interruption leaves the old one whole."""
-    partial = checkpoint.with_name(checkpoint.name + ".partial")
-    torch.save(trainer.state(), partial)
-    partial.replace(checkpoint)
+    weights.write(trainer.state(), checkpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -13,7 +14,7 @@ import torch
 
 from .. import io
 from ..affine import register_affine
-from ..files import replacing
+from ..files import reading, replacing
 from ..image import Image, canonical, resample, resample_labels
 from ..job import RegistrationError
 from ..preprocess import normalised, shrunk
@@ -50,6 +51,7 @@ class Packing:
             raise RegistrationError(f"The spacing of a pack lies between 0.1 and 20 mm; got {self.spacing:g}.")
 
 
+@reading()
 def find_subjects(source: Path) -> list[Files]:
     """Subjects of a folder or of a CSV table with the columns image, labels (or one of them) and group (or not).
 
@@ -111,7 +113,7 @@ def _in_table(table: Path) -> list[Files]:
 
 def build_pack(subjects: Sequence[Files], packing: Packing, report: Callable[[str], None]) -> dict[str, np.ndarray]:
     """The arrays of a pack: every image normalised as at inference, cropped, coarsened, aligned to the first one."""
-    reference, arrays = None, {}
+    reference, arrays, state = None, {}, state_of(subjects, packing)  # of now: what changes meanwhile counts as changed
     for number, files in enumerate(subjects):
         report(f"{number + 1} of {len(subjects)}: {files.name}")
         image, labels = _read(files, packing.keep)
@@ -130,9 +132,28 @@ def build_pack(subjects: Sequence[Files], packing: Packing, report: Callable[[st
     for files in subjects:  # poses are random around the mean subject, not around whoever came first
         arrays[f"affine/{files.name}"] = arrays[f"affine/{files.name}"] @ inverse
     arrays["centre"] = (mean @ np.append(_centre_of_mass(reference), 1.0))[:3]
-    about = {"version": PACK_VERSION, "spacing": packing.spacing, "subjects": len(subjects)}
+    about = {"version": PACK_VERSION, "spacing": packing.spacing, "subjects": len(subjects), "state": state}
     arrays["about"] = np.array(json.dumps(about))
     return arrays
+
+
+def state_of(subjects: Sequence[Files], packing: Packing) -> str:
+    """Changes when a pack would: by the names, sizes and times of the files, wherever they lie, and what is done."""
+    digest = hashlib.sha256(repr(packing).encode())
+    for files in subjects:
+        there = [(path.name, path.stat()) for path in (files.image, files.labels) if path]
+        known = [(name, found.st_size, found.st_mtime_ns) for name, found in there]
+        digest.update(repr((files.name, files.group, known)).encode())
+    return digest.hexdigest()
+
+
+def made_of(pack: Path) -> str:
+    """The `state_of` the data of which a pack was made; nothing where it does not say so, or is none."""
+    try:
+        with np.load(pack, allow_pickle=False) as file:
+            return json.loads(str(file["about"]))["state"]
+    except (OSError, ValueError, KeyError):
+        return ""
 
 
 def _as_int16(labels: np.ndarray, path: Path) -> np.ndarray:
