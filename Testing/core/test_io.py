@@ -12,6 +12,7 @@ from geometry import DIRECTIONS, TURN, affine, field_on, grid_of, image_on, poin
 from neuralreg import io
 from neuralreg.image import Grid, Image
 from neuralreg.job import RegistrationError
+from neuralreg.phantom import demo_phantom
 from neuralreg.transform import Affine, Composite, DisplacementField, VelocityField
 
 KINDS = list(DIRECTIONS)
@@ -64,6 +65,22 @@ def test_labels_that_are_no_numbers_are_background_with_a_warning(tmp_path):
     back = io.read_labels(tmp_path / "labels.nii.gz", said.append)
     assert len(said) == 1 and "NaN" in said[0]
     assert torch.equal(back.data, torch.nan_to_num(labels).int()) and back.grid.same_as(grid)
+
+
+def test_a_scan_in_the_place_of_a_label_map_is_said(tmp_path):
+    """Of whole numbers, as scanners store them: every grey value would be a structure, and their Dice 0."""
+    phantom, noise = demo_phantom(4.0), torch.Generator().manual_seed(0)
+    scan = phantom.fixed.data.round()
+    ct = torch.where(scan > 0, scan, -1024)
+    dots = torch.zeros_like(scan)
+    dots[:, 1::4, 1::4, 1::4] = torch.randint(1, 99, dots[:, 1::4, 1::4, 1::4].shape, generator=noise).float()
+    said = {}
+    for name, values in {"labels": phantom.fixed_labels.data, "dots": dots, "scan": scan, "ct": ct}.items():
+        io.write_image(Image(values, phantom.fixed.grid), tmp_path / f"{name}.nrrd", np.int16)
+        said[name] = []
+        io.read_labels(tmp_path / f"{name}.nrrd", said[name].append)
+    assert said["labels"] == said["dots"] == []
+    assert "scan.nrrd looks like a scan" in said["scan"][0] and "looks like a scan" in said["ct"][0]
 
 
 @pytest.mark.parametrize(("old", "new"), [(rb" = ", b"="), (rb"LOCAL", b"LOCAL ")])
