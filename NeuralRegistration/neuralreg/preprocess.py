@@ -29,6 +29,7 @@ HU_FAT = -50.0
 HU_SHARE = 0.02
 HU_HIGHEST = 3071.0  # what 12 bits hold, as scanners store them; metal alone lies above
 HU_TISSUE, HU_SPREAD = 40.0, 30.0  # soft tissue, and within how much of it Hounsfield units keep most of their distance
+FEWEST_VOXELS = 64  # of the working grid that both volumes, and their masks, must show
 MARGIN_VOXELS = 6  # room around the body in which the field falls to zero
 
 
@@ -185,12 +186,13 @@ def make_pair(
     moving_part = _read(normalised(canonical(moving), soft[1]), moving_from_fixed, grid, watches[1])
     fixed_weight = _view(fixed, fixed_mask, stay, grid, watches[2])
     moving_weight = _view(moving, moving_mask, moving_from_fixed, grid, watches[3])
-    shared = fixed_weight.data * moving_weight.data
-    if float(shared.sum()) < 64 and (fixed_mask is not None or moving_mask is not None):
+    shared = int((fixed_weight.data * moving_weight.data).sum())
+    if shared < FEWEST_VOXELS and (fixed_mask is not None or moving_mask is not None):
         raise RegistrationError(
-            "Inside the masks the volumes share no space; draw larger masks or none, or switch on the affine stage."
+            f"Inside the masks the volumes share {shared} of the {FEWEST_VOXELS} voxels that are needed; draw larger "
+            "masks or none, or switch on the affine stage."
         )
-    if float(shared.sum()) < 64:
+    if shared < FEWEST_VOXELS:
         raise RegistrationError(
             "The volumes do not overlap in physical space; centre them, switch on the affine stage, which does it, or"
             " correct the initial transform."

@@ -80,6 +80,21 @@ def test_constant_small_complex_and_all_nan(tmp_path):
     fails(tmp_path / "complex.nii", "real numbers")
 
 
+@pytest.mark.parametrize("unit", [1e300, 1e-300])
+def test_values_that_32_bits_cannot_hold_are_named(tmp_path, unit):
+    volume = sitk.GetImageFromArray(image_on(grid_of("LPS")).data[0].double().numpy() * unit)
+    sitk.WriteImage(volume, str(tmp_path / "doubles.nrrd"))
+    fails(tmp_path / "doubles.nrrd", "too large for 32 bits", read=lambda path: io.read_image(path, id))
+
+
+def test_a_value_that_32_bits_cannot_hold_is_background_with_a_warning(tmp_path):
+    values, said = image_on(grid_of("LPS")).data[0].double().numpy(), []
+    values[3, 3, 3] = 1e300
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / "doubles.nrrd"))
+    assert io.read_image(tmp_path / "doubles.nrrd", said.append).data[0, 3, 3, 3] == values.min()
+    assert len(said) == 1 and "too large for 32 bits" in said[0]
+
+
 def test_masks(tmp_path):
     grid = grid_of("LPS")
     io.write_image(Image(torch.zeros(1, *grid.shape), grid), tmp_path / "empty.nii")

@@ -110,7 +110,8 @@ def checked(image: Image, name: str, warn: Warn = warnings.warn) -> Image:
     image = _finite(image, name, warn)
     if image.data.min() == image.data.max():
         raise RegistrationError(
-            f"{name} has the same value in every voxel, so there is nothing to register; check the file."
+            f"{name} has the same value in every voxel, or values too small or too large for 32 bits, so there is "
+            "nothing to register; check the file, or give it another unit."
         )
     return image
 
@@ -122,9 +123,14 @@ def _finite(image: Image, name: str, warn: Warn) -> Image:
         return Image(data, image.grid)
     finite = torch.isfinite(data)
     if not finite.any():
-        raise RegistrationError(f"{name} holds no number at all, only NaN or infinity; export it again.")
+        raise RegistrationError(
+            f"{name} holds no number at all, only NaN, infinity or values too large for 32 bits; export it again."
+        )
     share = 100.0 * (1.0 - finite.float().mean().item())
-    warn(f"{name} holds NaN or infinity in {share:.2g} % of its voxels; they were treated as background.")
+    warn(
+        f"{name} holds NaN, infinity or values too large for 32 bits in {share:.2g} % of its voxels; they were treated "
+        "as background."
+    )
     return Image(torch.where(finite, data, data[finite].min()), image.grid)
 
 
