@@ -31,7 +31,12 @@ def test_wrong_data_get_a_sentence(tmp_path, pack):
         find_subjects(tmp_path / "t.csv")
     (tmp_path / "p.npz").write_bytes(b"nothing")
     np.savez(tmp_path / "trap.npz", centre=np.array([Executed(tmp_path / "trap")], dtype=object))
-    for name in ("p.npz", "trap.npz"):
+    (tmp_path / "empty.npz").touch()
+    (tmp_path / "cut.npz").write_bytes(pack.read_bytes()[:-500])  # as a copy onto a full disk leaves it
+    (tmp_path / "rotten.npz").write_bytes(
+        bytes(255 - b if 300 < i < 340 else b for i, b in enumerate(pack.read_bytes()))
+    )
+    for name in ("p.npz", "trap.npz", "empty.npz", "cut.npz", "rotten.npz"):
         with pytest.raises(RegistrationError, match="not a training pack"):
             data.Pack.load(tmp_path / name)
     assert not (tmp_path / "trap").exists()

@@ -6,8 +6,10 @@ and labels and the name of its group where there are any.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -52,7 +54,7 @@ class Pack:
                 names = sorted(key.split("/", 1)[1] for key in file.files if key.startswith("image/"))
                 subjects = tuple(_subject(file, name, spacing) for name in names)
                 centre = file["centre"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise RegistrationError(
                 f"{path} is not a training pack ({error}); make one with `neuralreg pack`."
             ) from error

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -152,7 +153,7 @@ def made_of(pack: Path) -> str:
     try:
         with np.load(pack, allow_pickle=False) as file:
             return json.loads(str(file["about"]))["state"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return ""
 
 
