@@ -25,6 +25,15 @@ def reading() -> Iterator[None]:
         ) from error
 
 
+def check_encoding(path: str | Path) -> None:
+    """Raise RegistrationError for a name that is no UTF-8, as old archives bring: ITK would end the whole process."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        shown = str(path).encode(errors="replace").decode()
+        raise RegistrationError(f"{shown} has characters that are not in UTF-8 in its name; rename it.") from error
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; it replaces `path` when the block succeeds and vanishes when it fails."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,9 @@ class RegistrationJob:
         for name in ("seed", "threads"):
             whole_number(name, getattr(self, name))
         if "\0" in self.output or not _encodable(self.output):
-            raise RegistrationError(f'"output" is no path: no file can have this name; got {self.output!r}.')
+            raise RegistrationError(
+                f'"output" is a name that not all programs can read; choose another one for {self.output!r}.'
+            )
         for name in ("options", "names"):
             if not isinstance(getattr(self, name), dict):
                 raise RegistrationError(f'"{name}" must be a table of names and values; got {getattr(self, name)!r}.')
@@ -126,9 +127,9 @@ class RegistrationJob:
 
 
 def _encodable(path: str) -> bool:
-    """Whether a text can be a path: JSON may hold halves of characters."""
+    """Whether a text can be a path: JSON may hold halves of characters, and folders of old archives are no UTF-8."""
     try:
-        return bool(os.fsencode(path))
+        return bool(path.encode())
     except UnicodeEncodeError:
         return False
 

@@ -16,7 +16,8 @@ from child import python
 from geometry import grid_of, image_on
 from neuralreg import io
 from neuralreg.image import Grid, Image
-from neuralreg.job import RegistrationError
+from neuralreg.job import RegistrationError, RegistrationJob
+from neuralreg.transform import Affine
 
 
 def fails(path, *words: str, read=io.read_image) -> None:
@@ -78,6 +79,20 @@ def test_constant_small_complex_and_all_nan(tmp_path):
     fails(tmp_path / "nan.nrrd", "no number")
     sitk.WriteImage(sitk.Image([9, 9, 9], sitk.sitkComplexFloat32), str(tmp_path / "complex.nii"))
     fails(tmp_path / "complex.nii", "real numbers")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_utf8_does_not_end_the_process(tmp_path):
+    """Of an old archive, say; ITK knows no way to such a file."""
+    image, name = image_on(grid_of("LPS")), os.fsdecode(b"caf\xe9")
+    io.write_image(image, tmp_path / "plain.nrrd")
+    io.write_transform(Affine.identity(), tmp_path / "plain.h5")
+    for ending, read in ((".nrrd", io.read_image), (".h5", io.read_transform)):
+        (tmp_path / f"plain{ending}").rename(tmp_path / f"{name}{ending}")
+        fails(tmp_path / f"{name}{ending}", "caf?", "rename it", read=read)
+    fails(tmp_path / f"{name}.mha", "rename it", read=lambda path: io.write_image(image, path))
+    with pytest.raises(RegistrationError, match="all programs can read"):
+        RegistrationJob("f.nii", "m.nii", name)
 
 
 @pytest.mark.parametrize("unit", [1e300, 1e-300])

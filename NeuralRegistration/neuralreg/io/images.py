@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..files import check_written, replacing
+from ..files import check_encoding, check_written, replacing
 from ..image import Grid, Image, Watch, resample, slabs
 from ..job import RegistrationError
 from .nifti_write import write_nifti
@@ -142,6 +142,7 @@ def write_image(
     Raises RegistrationError for a file type that cannot be written, OSError when the disk is full.
     """
     path = Path(path)
+    check_encoding(path)
     if not path.name.lower().endswith(WRITTEN):
         raise RegistrationError(f"{path} cannot be written; end its name with .nii.gz, .nrrd or .mha.")
     nifti = path.name.lower().endswith((".nii", ".nii.gz"))

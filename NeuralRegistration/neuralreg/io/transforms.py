@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..files import alone, reading, replacing
+from ..files import alone, check_encoding, reading, replacing
 from ..hdf5 import ItkTransform, damaged, write_itk_transforms
 from ..image import Grid, Image, Watch
 from ..job import RegistrationError
@@ -31,6 +31,7 @@ def read_transform(path: str | Path) -> Transform:
     Raises RegistrationError when there is none, or one of a kind that is not a point map of this core (B-splines).
     """
     path = Path(path)
+    check_encoding(path)
     if not path.is_file():
         raise RegistrationError(f"There is no transform file {path}; check the path.")
     try:
@@ -51,6 +52,7 @@ def write_transform(transform: Transform, path: str | Path, watch: Watch | None 
     Raises RegistrationError when the transform does not fit the file type, OSError when the disk is full.
     """
     path = Path(path)
+    check_encoding(path)
     name, parts = path.name.lower(), _leaves(transform)
     if name.endswith(HDF5_FILES):
         with replacing(path) as partial:

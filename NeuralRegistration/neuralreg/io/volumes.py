@@ -5,6 +5,7 @@ A volume inside a file with several is named by its number: `scan.nii.gz@3`, `di
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..files import alone, reading
+from ..files import alone, check_encoding, reading
 from ..job import RegistrationError
 from ..usage import memory_ended
 from . import nifti
@@ -29,6 +30,7 @@ UNEVEN = 0.1  # of the distance between slices; scanners round positions, a miss
 @reading()
 def load_volume(name: str | Path, warn: Warn) -> sitk.Image:
     """One scalar volume with three dimensions. Raises RegistrationError with one sentence where there is none."""
+    check_encoding(name)
     path, number = split_number(str(name))
     if not path.exists():
         raise RegistrationError(f"There is no file or folder {path}; check the path.")
@@ -143,6 +145,8 @@ def _load_series(path: Path, number: int | None) -> sitk.Image:
     if not series:
         raise RegistrationError(f"The folder {path} holds no DICOM images; give the folder with the slices, or a file.")
     names = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), uid) for uid in series]
+    for slice_name in itertools.chain(*names):
+        check_encoding(slice_name)
     picked = _pick(path, number, len(names), "DICOM series", [len(n) for n in names]) if len(names) > 1 else 0
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(names[picked])
