@@ -6,6 +6,7 @@ import hashlib
 import os
 import queue
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -18,6 +19,7 @@ import numpy as np
 
 from . import io
 from .files import replacing
+from .job import RegistrationError
 from .phantom import demo_phantom
 
 # As in Slicer's SampleData module: two T1 scans of one patient, before and after the growth of a tumour.
@@ -62,14 +64,26 @@ def phantom_pair(folder: Path, reason: str, spacing_mm: float = 1.5) -> Sample:
     phantom = demo_phantom(spacing_mm)
     names = ("fixed", "moving", "fixed_labels", "moving_labels")
     paths = {name: folder / f"{name}.nii.gz" for name in names}
-    for name, path in paths.items():
-        io.write_image(getattr(phantom, name), path, np.int16)
-    rows = np.concatenate([points.numpy() for points in phantom.landmarks()]).T
     landmarks = folder / "landmarks.csv"
+    rows = np.concatenate([points.numpy() for points in phantom.landmarks()]).T
     header = "fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z"
-    np.savetxt(landmarks, rows, delimiter=",", header=header, comments="", fmt="%.4f")
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as made:
+        for name, path in paths.items():
+            io.write_image(getattr(phantom, name), Path(made, path.name), np.int16)
+        np.savetxt(Path(made, landmarks.name), rows, delimiter=",", header=header, comments="", fmt="%.4f")
+        _put(sorted(Path(made).iterdir()), folder)
     note = f"A brain-like phantom with a known deformation ({reason})."
     return Sample(**paths, landmarks=landmarks, note=note)
+
+
+def _put(files: list[Path], folder: Path) -> None:
+    """Move files into a folder. Raises RegistrationError where others, somebody's own, have their names."""
+    for file in files:
+        there = folder / file.name
+        if there.exists() and there.read_bytes() != file.read_bytes():
+            raise RegistrationError(f"{there} is not the phantom's and would be replaced; choose another folder.")
+    for file in files:
+        file.replace(folder / file.name)
 
 
 def cache_folder() -> Path:

@@ -3,6 +3,7 @@
 import hashlib
 import io as streams
 import json
+import shutil
 import time
 
 import pytest
@@ -79,6 +80,19 @@ def test_the_demo_without_browser_ends_with_the_path_of_its_report(tmp_path, mon
     assert "phantom" in lines[0] and any("Landmarks (TRE)" in line for line in lines)
     values = json.loads((report.parent / "evaluation.json").read_text())["measurements"]
     assert values["tre_mean_mm"] < 4 < values["tre_before_mean_mm"] and values["folds_percent"] == 0
+
+
+def test_the_demo_replaces_nothing_but_an_earlier_demo(tmp_path, monkeypatch, capsys):
+    """Its files are called as the guide calls those of a user: `neuralreg demo -o .` would have replaced them."""
+    for _ in range(2):
+        run_demo(tmp_path, monkeypatch, "--no-browser")
+    for name in ("fixed.nii.gz", "landmarks.csv", "result/job.json"):
+        own = shutil.copytree(tmp_path / "demo", tmp_path / name.partition(".")[0])
+        (own / name).write_text(json.dumps({"fixed": "mine.nii", "moving": "m.nii", "output": "."}))
+        before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
+        assert cli.main(["demo", "--offline", "--no-browser", "-o", str(own)]) == 2
+        assert "choose another folder" in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
 
 
 def test_the_demo_ends_in_the_page_and_without_one_opens_the_report(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,7 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from ..job import PRESETS, Progress, RegistrationError, RegistrationJob
+from ..job import JOB, PRESETS, RESULT, Progress, RegistrationError, RegistrationJob
 from ..monitor import FileMonitor, Show, bar
 from .app import open_page
 from .shared import add_command, has_display
@@ -41,6 +41,7 @@ def _demo(options: argparse.Namespace) -> None:
     sample = sample_pair(folder, offline=options.offline)
     print(sample.note, flush=True)
     job = RegistrationJob(str(sample.fixed), str(sample.moving), str(folder / "result"), preset=options.preset)
+    _check_result(Path(job.output), sample.fixed)
     result = run(job, FileMonitor(Path(job.output), bar() if sys.stderr.isatty() else _stages()), overwrite=True)
     for warning in result.warnings:
         print(f"note: {warning}")
@@ -50,6 +51,14 @@ def _demo(options: argparse.Namespace) -> None:
     print(f"\nRegistered in {result.timings['total']:.0f} s on {result.device}. The report:\n{report}", flush=True)
     if not options.no_browser:
         _show(Path(job.output), report)
+
+
+def _check_result(folder: Path, fixed: Path) -> None:
+    """Raise RegistrationError where a result would be replaced that is not that of an earlier demo."""
+    from ..run import load_job
+
+    if (folder / RESULT).exists() and Path(load_job(folder / JOB).fixed).resolve() != fixed.resolve():
+        raise RegistrationError(f"{folder} holds a result of your own and would be replaced; choose another folder.")
 
 
 def _show(run: Path, report: Path) -> None:
