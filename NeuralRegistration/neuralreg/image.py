@@ -162,7 +162,8 @@ def portion(watch: Watch | None, start: float, end: float) -> Watch | None:
 
 
 def apply_matrix(matrix: np.ndarray, points: Tensor) -> Tensor:
-    """A 4×4 matrix applied to points (3, …)."""
+    """A 4×4 matrix applied to points (3, …); whole numbers become float64, or the matrix would lose its fractions."""
+    points = points if points.is_floating_point() else points.double()
     m = torch.from_numpy(np.ascontiguousarray(matrix)).to(points)
     return torch.einsum("ab,b...->a...", m[:3, :3], points) + m[:3, 3].view(3, *[1] * (points.ndim - 1))
 

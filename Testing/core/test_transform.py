@@ -69,6 +69,14 @@ def test_points_agree_with_simpleitk(kind, tmp_path):
     assert np.abs(transform(points).numpy() - expected).max() < 1e-4
 
 
+@kinds
+def test_points_of_whole_numbers_are_points_like_others(kind):
+    """As they are typed; the matrix must not lose its fractions to them."""
+    whole = points_in(grid_of(kind)).round().long()
+    for transform in (affine(), field_on(grid_of(kind)), affine() @ field_on(grid_of(kind))):
+        assert torch.equal(transform(whole), transform(whole.double()))
+
+
 def test_a_field_moves_nothing_outside_its_grid():
     field = field_on(grid_of("LPS"))
     far = torch.tensor([[500.0], [0.0], [0.0]], dtype=torch.float64)
