@@ -136,10 +136,12 @@ def _save(job: RegistrationJob) -> Path:
 
 
 def _has_labels(folder: Path, pair: Pair) -> bool:
-    """Whether these very label maps have been compared."""
-    path = folder / EVALUATION
-    found = read_json(path, "evaluation").get("label_files") if path.is_file() else None
-    return found == [[pair.fixed_labels, pair.moving_labels]]
+    """Whether these very label maps have been compared, as they are now."""
+    path, labels = folder / EVALUATION, [pair.fixed_labels, pair.moving_labels]
+    if not path.is_file() or read_json(path, "evaluation").get("label_files") != [labels]:
+        return False
+    times = [there.stat().st_mtime for there in map(Path, labels) if there.exists()]  # a volume of several is no path
+    return max(times, default=0.0) <= path.stat().st_mtime
 
 
 def tidy(jobs: Iterable[RegistrationJob]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import signal
 import sys
@@ -17,6 +18,7 @@ from neuralreg.job import EXIT_CANCELLED, EXIT_USER_ERROR, JOB, RESULT, Registra
 from neuralreg.methods.start import known_models
 from neuralreg.phantom import make_phantom
 from neuralreg.workers import Event, Task
+from neuralreg.workspace import EVALUATION
 
 STAGE = {"image_factors": "1", "velocity_factors": "2", "windows": "5", "strides": "1"}
 
@@ -127,6 +129,16 @@ def test_other_label_maps_are_compared_anew(folder):
     assert call(folder, *settings(2), "--progress", "none") == 0
     second = summary(folder)["one"]
     assert second["dice_before"] == "1" != first["dice_before"] and second["seconds"] == first["seconds"]
+
+
+def test_label_maps_that_were_corrected_are_compared_anew(folder):
+    table(folder, f"one,{FILES},{LABELS}")
+    assert call(folder, *settings(2), "--progress", "none") == 0
+    first, evaluation = summary(folder)["one"], folder / "out" / "one" / EVALUATION
+    shutil.copy(folder / "data" / "fixed_labels.nii.gz", folder / "data" / "moving_labels.nii.gz")
+    os.utime(evaluation, ns=(0, 0))  # whatever the resolution of the file system's clock
+    assert call(folder, *settings(2), "--progress", "none") == 0
+    assert summary(folder)["one"]["dice_before"] == "1" != first["dice_before"]
 
 
 def test_a_signal_leaves_finished_runs_and_nothing_else(folder):
