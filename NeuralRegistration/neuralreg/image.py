@@ -129,6 +129,10 @@ class Image:
     grid: Grid
 
     def __post_init__(self):
+        if not isinstance(self.data, Tensor):
+            raise ValueError(
+                f"Image: data must be a tensor (torch.from_numpy makes one), got {type(self.data).__name__}"
+            )
         if self.data.ndim != 4 or tuple(self.data.shape[1:]) != self.grid.shape:
             raise ValueError(
                 f"Image: data must be (C, {', '.join(map(str, self.grid.shape))}), got {tuple(self.data.shape)}"

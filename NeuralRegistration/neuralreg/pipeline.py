@@ -19,7 +19,7 @@ from .allocator import kept_memory
 from .devices import choose_device, ran_full, use_threads
 from .diffeomorphism import with_inverse
 from .image import Grid, Image, portion, resample
-from .job import AFFINE_STAGES, SIMILARITIES, Monitor, Part, RegistrationError, choose
+from .job import AFFINE_STAGES, DEVICES, SIMILARITIES, Monitor, Part, RegistrationError, choose
 from .methods import kind_of, make_method, suited
 from .optimise import Fit
 from .preprocess import Pair, PointPairs, is_ct, make_pair, with_landmarks, working_grid
@@ -131,6 +131,7 @@ def register(
     """
     given, clock = _Given(fixed, moving, fixed_mask, moving_mask, monitor or Monitor()), _Clock()
     affine, similarity = choose("affine", affine, AFFINE_STAGES), choose("similarity", similarity, SIMILARITIES)
+    device = choose("device", str(device), DEVICES)
     chosen = make_method(method, preset, options)
     where, reason = _device(device, threads, seed)
     if hasattr(chosen, "check_model"):  # now, not when the minutes of a large affine stage are spent

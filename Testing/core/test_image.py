@@ -140,3 +140,5 @@ def test_a_grid_without_extent_is_refused(bad):
 def test_an_image_must_fit_its_grid():
     with pytest.raises(ValueError, match="data must be"):
         Image(torch.zeros(1, 4, 4, 5), Grid.from_parts((4, 4, 4)))
+    with pytest.raises(ValueError, match="data must be a tensor"):
+        Image(np.zeros((1, 4, 4, 4)), Grid.from_parts((4, 4, 4)))

@@ -49,6 +49,15 @@ def test_labels_keep_their_type_of_number(tmp_path, dtype):
     assert io.pixel_type(tmp_path / "labels.nii.gz") == dtype
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_a_mask_of_truth_values_is_written_as_ones(tmp_path, ending):
+    """As a comparison makes it: no file type has truth values."""
+    image = image_on(grid_of("oblique, left-handed"))
+    inside = image.data > image.data.mean()
+    io.write_image(Image(inside, image.grid), tmp_path / f"mask{ending}")
+    assert torch.equal(io.read_labels(tmp_path / f"mask{ending}").data, inside.byte())
+
+
 def test_fractions_are_no_labels(tmp_path):
     io.write_image(image_on(grid_of("LPS")), tmp_path / "a.nrrd")
     with pytest.raises(RegistrationError, match="no label map"):

@@ -292,6 +292,14 @@ def test_what_a_caller_has_set_in_torch_changes_nothing(phantom, habit):
     assert torch.equal(got.warped.data, expected.warped.data) and not got.warped.data.requires_grad
 
 
+def test_a_device_is_understood_as_torch_has_it(phantom):
+    quick = {"method": "VoxelMorph", "affine": "none", "threads": 1}
+    for device in (torch.device("cpu"), "CPU"):
+        assert api.register(phantom.fixed, phantom.moving, device=device, **quick).device == "cpu"
+    with pytest.raises(RegistrationError, match='did you mean "cuda"'):
+        api.register(phantom.fixed, phantom.moving, device="cuda:1", **quick)
+
+
 def test_a_registration_leaves_the_random_numbers_and_threads_of_its_caller_alone(phantom):
     """A script that augments its images between two registrations would draw the same numbers again and again."""
     torch.manual_seed(1)

@@ -175,6 +175,7 @@ def to_sitk(image: Image, dtype: np.dtype | type | None = None) -> sitk.Image:
 def _array(image: Image, dtype: np.dtype | type | None) -> np.ndarray:  # -> (C, D, H, W)
     """The values in their own integer type or float32, or as `dtype`."""
     values = image.data.detach().cpu()
+    values = values.byte() if values.dtype == torch.bool else values  # no file type has a truth value
     values = (values.float() if values.is_floating_point() else values).numpy()
     return values if dtype is None else values.astype(dtype)
 
