@@ -7,6 +7,7 @@ and renamed at the end, result.json last: a folder without it holds no result. W
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -168,7 +169,8 @@ def _is_ours(lock: BinaryIO, partial: Path) -> bool:
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Whether this process got the lock; the system gives it back when the process ends, however it ends."""
+    """Whether this process got the lock, or there are none here, as on some network drives: then nobody can tell of
+    another run. The system gives it back when the process ends, however it ends."""
     try:
         if os.name == "nt":
             import msvcrt
@@ -178,8 +180,8 @@ def _lock(file: BinaryIO) -> bool:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
     return True
 
 

@@ -1,6 +1,8 @@
 """An earlier result is replaced by a whole new one, or stays: whatever ends the new run, and when."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,17 @@ def test_a_folder_in_the_place_of_a_file_is_not_thrown_away(output):
     with pytest.raises(RegistrationError, match=r"holds a folder named warped\.nii\.gz"):
         run(output)
     assert (output / "warped.nii.gz").is_dir()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other locks")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
+def test_a_drive_without_locks_is_written_to(output, monkeypatch, number):
+    """As some network drives are mounted: that there are no locks does not mean that another run holds one."""
+    import fcntl
+
+    def without_locks(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    run(output)
+    assert whose(output) == "new"
