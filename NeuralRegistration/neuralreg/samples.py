@@ -53,7 +53,8 @@ def sample_pair(folder: Path, cache: Path | None = None, offline: bool = False, 
                 fetch(*item, cache or cache_folder(), connect or _connect) for item in (BRAIN_TUMOR_1, BRAIN_TUMOR_2)
             ]
             return Sample(*files, note="Slicer's sample data MRBrainTumor1 (fixed) and MRBrainTumor2 (moving).")
-        except (OSError, ValueError) as error:  # offline, a proxy in the way, a changed file: the demo goes on
+        # Offline, a proxy in the way, a changed file, a user without a home for the cache: the demo goes on.
+        except (OSError, ValueError, RuntimeError) as error:
             reason = f"Slicer's sample data could not be downloaded: {getattr(error, 'reason', error)}"
     return phantom_pair(folder, reason)
 

@@ -4,6 +4,7 @@ import hashlib
 import io as streams
 import json
 import shutil
+import sys
 import time
 
 import pytest
@@ -60,6 +61,18 @@ def test_without_the_files_the_phantom_is_registered(fault, net, tmp_path, monke
     assert fixed.grid.same_as(labels.grid) and labels.data.max() == 8
     points = read_landmarks(found.landmarks)
     assert points[0].shape == points[1].shape == (3, 50)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="other systems have other places for caches")
+def test_without_a_home_the_phantom_is_registered(tmp_path, monkeypatch):
+    """As in a container whose user has no name."""
+    import pwd
+
+    for name in ("HOME", "XDG_CACHE_HOME", "NEURALREG_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    monkeypatch.setattr(samples, "demo_phantom", lambda spacing: make_small(6.0))
+    assert "phantom" in samples.sample_pair(tmp_path / "demo").note
 
 
 def run_demo(tmp_path, monkeypatch, *options):
