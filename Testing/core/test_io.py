@@ -13,6 +13,7 @@ from neuralreg import io
 from neuralreg.image import Grid, Image
 from neuralreg.job import RegistrationError
 from neuralreg.phantom import demo_phantom
+from neuralreg.points import Points, write_points
 from neuralreg.transform import Affine, Composite, DisplacementField, VelocityField
 
 KINDS = list(DIRECTIONS)
@@ -47,6 +48,12 @@ def test_labels_keep_their_type_of_number(tmp_path, dtype):
     assert not back.data.is_floating_point()
     assert torch.equal(back.data.long(), values)
     assert io.pixel_type(tmp_path / "labels.nii.gz") == dtype
+
+
+def test_a_file_that_cannot_be_written_is_blamed_by_its_own_name(tmp_path):
+    """Not by that under which it comes into being."""
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "none" / "points.csv"))):
+        write_points(Points(np.zeros((1, 3)), ("a",)), tmp_path / "none" / "points.csv")
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
