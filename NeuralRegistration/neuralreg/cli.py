@@ -92,13 +92,14 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_CANCELLED
     except BrokenPipeError:  # whoever read our output is gone, and with it the reason to go on
         return EXIT_CANCELLED
-    except PermissionError as error:
-        print(f"neuralreg: you may not use {error.filename}; ask its owner, or choose another place.", file=sys.stderr)
-        return EXIT_USER_ERROR
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is None:
+            said = f"what it says cannot be written ({error.strerror}); choose another place."
+        elif isinstance(error, PermissionError):
+            said = f"you may not use {error.filename}; ask its owner, or choose another place."
+        else:
             raise
-        print(f"neuralreg: what it says cannot be written ({error.strerror}); choose another place.", file=sys.stderr)
+        print(f"neuralreg: {said}", file=sys.stderr)
         return EXIT_USER_ERROR
     return 0
 
