@@ -109,7 +109,10 @@ def _landmarks(pair: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
         fixed, moving = pair
         if isinstance(fixed, str | Path) and isinstance(moving, str | Path):
             return read_pairs(fixed, moving)
-        return tuple(torch.from_numpy(np.array(points, dtype=np.float64).T.copy()) for points in (fixed, moving))
+        found = tuple(torch.from_numpy(np.array(points, dtype=np.float64).T.copy()) for points in (fixed, moving))
+        if not all(torch.isfinite(points).all() for points in found):
+            raise ValueError("a coordinate is no number")
+        return found
     except (TypeError, ValueError) as error:
         raise RegistrationError(
             f"Landmarks are two point files or two arrays (n, 3) in LPS mm, fixed and moving ({error})."

@@ -134,6 +134,7 @@ def rewritten(path: Path, name: str, old: bytes, new: bytes) -> Path:
         ("initial transform must be a path", {"initial_transform": np.eye(4)}),
         ("two point files or two arrays", {"landmarks": ("points.csv",)}),
         ("two point files or two arrays", {"landmarks": ("points.csv", np.zeros((3, 3)))}),
+        ("a coordinate is no number", {"landmarks": ([[1, 2, np.nan], [0, 0, 0]], [[1, 2, 3], [0, 0, 0]])}),
         ('"options" must be a table', {"options": ["iterations"]}),
         ('"seed" must be a whole number', {"seed": "first"}),
         ('"threads" must be a whole number', {"threads": -1}),
