@@ -252,6 +252,66 @@ def test_a_transform_of_somebody_else_that_ends_too_early_is_a_sentence(tmp_path
     assert capfd.readouterr() == ("", "")
 
 
+def euler() -> sitk.Transform:
+    return sitk.Euler3DTransform((5.25, 6.5, 7.75), 0.1, 0.2, 0.3, (4.5, -3.25, 2.125))
+
+
+@pytest.mark.parametrize(
+    ("ending", "composed"), [("tfm", False), ("tfm", True), ("txt", False), ("txt", True), ("mat", False)]
+)
+def test_a_linear_transform_that_ends_too_early_is_never_another_transform(tmp_path, ending, composed):
+    """ITK takes what is left of it for the identity, or fills it up with other numbers."""
+    written = sitk.CompositeTransform([euler(), sitk.TranslationTransform(3, (1, 2, 3))]) if composed else euler()
+    whole, part = tmp_path / f"whole.{ending}", tmp_path / f"part.{ending}"
+    sitk.WriteTransform(written, str(whole))
+    data = whole.read_bytes()
+    lines = data.splitlines(keepends=True)
+    # A composition that ends between two members is whole again: nothing in the file tells how many there were.
+    ends = [
+        len(b"".join(lines[:n])) for n in range(len(lines)) if not lines[n - 1].startswith((b"Fixed", b"#Transform 2"))
+    ]
+    np.testing.assert_allclose(io.read_transform(whole).matrix[:3, 3], written.TransformPoint((0, 0, 0)), atol=1e-9)
+    for end in range(0, len(data) - 8, 3) if ending == "mat" else ends:
+        part.write_bytes(data[:end])
+        with pytest.raises(RegistrationError, match="cannot be read as a transform"):
+            io.read_transform(part)
+
+
+@pytest.mark.parametrize("ending", ["tfm", "mat"])
+def test_of_several_transforms_in_a_file_not_only_the_first_is_used(tmp_path, ending):
+    sitk.WriteTransform(euler(), str(tmp_path / f"one.{ending}"))
+    one = (tmp_path / f"one.{ending}").read_bytes()
+    (tmp_path / f"two.{ending}").write_bytes(one + one.replace(b"#Insight Transform File V1.0\n", b""))
+    with pytest.raises(RegistrationError, match="several transforms"):
+        io.read_transform(tmp_path / f"two.{ending}")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("flirt.mat", "1.0 0.0 0.0 2.0\n0.0 1.0 0.0 3.0\n0.0 0.0 1.0 4.0\n0.0 0.0 0.0 1.0\n"),
+        ("TransformParameters.0.txt", '(Transform "EulerTransform")\n(TransformParameters 0.1 0 0 1 2 3)\n'),
+        ("register.lta", "type      = 1\nnxforms   = 1\n1 4 4\n1 0 0 2\n0 1 0 3\n0 0 1 4\n0 0 0 1\n"),
+        (
+            "talairach.xfm",
+            "MNI Transform File\nTransform_Type = Linear;\nLinear_Transform =\n 1 0 0 2\n 0 1 0 3\n 0 0 1 4;\n",
+        ),
+    ],
+)
+def test_transforms_of_other_programs_are_refused(tmp_path, name, text):
+    """Their numbers mean something else: SimpleITK reads the last one, but takes its axes R, A for L, P."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RegistrationError, match="give an ITK transform"):
+        io.read_transform(tmp_path / name)
+
+
+def test_minc_files_are_refused(tmp_path):
+    """They run to R, A and S, but SimpleITK takes their coordinates for L, P and S."""
+    sitk.WriteImage(io.to_sitk(image_on(grid_of("LPS"))), str(tmp_path / "t1.mnc"))
+    with pytest.raises(RegistrationError, match="left and right"):
+        io.read_image(tmp_path / "t1.mnc")
+
+
 def test_a_picture_in_colours_is_no_displacement_field(tmp_path):
     colours = sitk.GetImageFromArray(np.full((9, 9, 9, 3), 7, np.uint8), isVector=True)
     sitk.WriteImage(colours, str(tmp_path / "rgb.nrrd"))

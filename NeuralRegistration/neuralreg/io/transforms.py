@@ -17,6 +17,7 @@ from ..job import RegistrationError
 from ..transform import Affine, Composite, DisplacementField, Transform, VelocityField
 from .headers import check_complete, check_header
 from .images import write_image
+from .linear import check_linear
 from .volumes import reason
 
 FIELD_FILES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
@@ -37,7 +38,11 @@ def read_transform(path: str | Path) -> Transform:
     try:
         if path.name.lower().endswith(FIELD_FILES):
             return _read_field(path)
-        if path.suffix.lower() in HDF5_FILES and damaged(path):
+        if path.suffix.lower() in LINEAR_FILES:
+            check_linear(path)
+        elif path.suffix.lower() not in HDF5_FILES:  # MINC's .xfm, above all: ITK 5.4 takes its RAS for LPS
+            raise ValueError("its type is not known")
+        elif damaged(path):
             raise ValueError("the file is damaged or no HDF5 file")
         return from_sitk_transform(sitk.ReadTransform(str(path)))
     except (RuntimeError, ValueError, OSError) as error:

@@ -24,6 +24,7 @@ Warn = Callable[[str], object]
 SHEARED = "The axes of {} are not at right angles; resample it to a regular grid first."
 NOWHERE = "{} has no usable position, voxel size or orientation in its header; correct it or convert it again."
 SKEW = 1e-3  # cosine between two axes, or tangent of a gantry's tilt; files round theirs to 1e-4 and better
+MINC = (".mnc", ".mnc2")
 UNEVEN = 0.1  # of the distance between slices; scanners round positions, a missing slice is 1.0
 
 
@@ -77,6 +78,8 @@ def _load_file(path: Path, number: int | None, warn: Warn) -> sitk.Image:
 
 def _load_named(path: Path, name: Path, number: int | None, warn: Warn) -> sitk.Image:
     """The volume in the file `path`, read under another of its names."""
+    if path.suffix.lower() in MINC:  # whose axes run to R, A and S; ITK 5.4 takes them for L, P and S
+        raise ValueError("left and right, front and back of MINC files would be exchanged")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(name))
     check_header(path)
