@@ -48,6 +48,17 @@ def workspace(output: Path, overwrite: bool = False) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def claimed(output: Path) -> Iterator[None]:
+    """A folder of results for one batch at a time: two would give each other's pairs their own settings.
+
+    Raises RegistrationError when it cannot be made, or another batch is at work there.
+    """
+    _make_folder(output)
+    with _locked(output):
+        yield
+
+
 def check_output(output: Path, overwrite: bool) -> None:
     """Raise RegistrationError when `output` is a file, or holds something that the run would mix with its result."""
     if output.exists() and not output.is_dir():

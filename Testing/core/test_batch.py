@@ -121,6 +121,25 @@ def test_a_model_of_ones_own_is_found_from_where_the_command_was_typed(folder, m
     assert call(folder, *words) == 0
 
 
+def test_two_batches_do_not_share_a_folder(folder, capsys, monkeypatch):
+    """The second one would leave its own settings in the folders of pairs that the first one has yet to do."""
+    table(folder, f"one,{FILES},,", f"two,{FILES},,")
+    first, said = settings(1), []
+
+    def meanwhile(tasks, slots, note):
+        said.append(call(folder, *settings(2), "--progress", "none"))
+        given = {task.name: RegistrationJob.load(Path(task.commands[0][1])) for task in tasks}
+        assert {name: job.options["iterations"] for name, job in given.items()} == {"one": [1], "two": [1]}
+        for task in tasks:
+            note(Event(task.name, finished=True, error="not done in this test"))
+
+    monkeypatch.setattr(workers, "on_this_computer", meanwhile)
+    assert call(folder, *first, "--progress", "none") == EXIT_USER_ERROR
+    assert said == [EXIT_USER_ERROR]
+    assert "Another run is writing to" in capsys.readouterr().err
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["one", batch.SUMMARY, "two"]
+
+
 def test_other_label_maps_are_compared_anew(folder):
     table(folder, f"one,{FILES},{LABELS}")
     assert call(folder, *settings(2), "--progress", "none") == 0

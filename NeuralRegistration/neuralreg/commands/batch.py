@@ -10,6 +10,7 @@ from typing import Any
 
 from ..job import Cancelled, Progress, RegistrationError
 from ..monitor import bar, json_lines
+from ..workspace import claimed
 from .shared import add_command, add_settings, say, settings_of, writing
 
 
@@ -53,22 +54,23 @@ def _batch(options: argparse.Namespace) -> None:
     if not options.dask and not settings["threads"]:
         settings["threads"] = _share(len(slots))
     jobs = batch.jobs_of(pairs, output, settings)
-    tasks = batch.tasks_of(pairs, jobs, options.overwrite)
-    follow = _Follower(len(pairs), len(pairs) - len(tasks), options.progress)
-    try:
-        if options.dask and tasks:
-            workers.on_cluster(tasks, options.dask, follow)
-        elif tasks:
-            workers.on_this_computer(tasks, slots, follow)
-    except (Cancelled, KeyboardInterrupt) as error:
-        raise Cancelled(f"cancelled; what was finished stays in {output}, and the same command goes on.") from error
-    finally:
-        batch.tidy(jobs.values())
-        rows = batch.summary(jobs, follow.errors, {task.name for task in tasks} - follow.ended)
-        with writing():
-            batch.write_summary(rows, output)
-        if options.progress != "json":
-            say(batch.format_summary(rows))
+    with claimed(output):
+        tasks = batch.tasks_of(pairs, jobs, options.overwrite)
+        follow = _Follower(len(pairs), len(pairs) - len(tasks), options.progress)
+        try:
+            if options.dask and tasks:
+                workers.on_cluster(tasks, options.dask, follow)
+            elif tasks:
+                workers.on_this_computer(tasks, slots, follow)
+        except (Cancelled, KeyboardInterrupt) as error:
+            raise Cancelled(f"cancelled; what was finished stays in {output}, and the same command goes on.") from error
+        finally:
+            batch.tidy(jobs.values())
+            rows = batch.summary(jobs, follow.errors, {task.name for task in tasks} - follow.ended)
+            with writing():
+                batch.write_summary(rows, output)
+            if options.progress != "json":
+                say(batch.format_summary(rows))
     if follow.errors:
         raise RegistrationError(
             f"{len(follow.errors)} of {len(pairs)} pairs failed; {output / batch.SUMMARY} says why, and the same"
