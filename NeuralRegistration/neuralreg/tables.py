@@ -1,4 +1,5 @@
-"""CSV tables with a heading, as spreadsheets write them: commas or semicolons, spaces, a mark in front."""
+"""CSV tables with a heading, as spreadsheets write them: commas, semicolons or tabs, spaces, a mark in front, columns
+without a name; and as people do: comments, which begin with #."""
 
 from __future__ import annotations
 
@@ -20,17 +21,24 @@ def read_table(path: Path, what: str, columns: Sequence[str]) -> list[tuple[int,
         raise RegistrationError(f"There is no {what} at {path}; check the path.") from error
     except (OSError, ValueError) as error:
         raise RegistrationError(f"The {what} {path} cannot be read ({error}); save it as CSV, UTF-8.") from error
-    heading = lines[0] if lines else ""
-    rows = csv.DictReader(lines, delimiter=";" if ";" in heading and "," not in heading else ",", skipinitialspace=True)
-    rows.fieldnames = [choose(f"column of {path}:", name.strip(), columns) for name in rows.fieldnames or ()]
+    lines = ["" if line.lstrip().startswith("#") else line for line in lines]
+    before = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    heading = "".join(lines[before : before + 1])
+    delimiter = next((d for d in ",;\t" if d in heading), ",")
+    rows = csv.DictReader(lines[before:], delimiter=delimiter, skipinitialspace=True)
+    names = [name.strip() for name in rows.fieldnames or ()]
+    while names and not names[-1]:
+        names.pop()
+    rows.fieldnames = [choose(f"column of {path}:", name, columns) for name in names]
     for column in columns:
         if rows.fieldnames.count(column) > 1:
             raise RegistrationError(f'{path} has two columns named "{column}"; remove one.')
     found = []
     for row in rows:
-        if None in row:
-            raise RegistrationError(f"Line {rows.line_num} of {path} has more entries than the heading; correct it.")
+        line = before + rows.line_num
+        if any(text.strip() for text in row.pop(None, ())):
+            raise RegistrationError(f"Line {line} of {path} has more entries than the heading; correct it.")
         given = {column: value.strip() for column, value in row.items() if value and value.strip()}
         if given:
-            found.append((rows.line_num, given))
+            found.append((line, given))
     return found

@@ -194,6 +194,28 @@ def test_the_table_is_checked_before_anything_runs(folder):
     assert pair.name == "b-to-a" and pair.moving == str(folder / "scans" / "b.nii.gz")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# first visit\n\nfixed,moving,name\n# b.nii,c.nii,left out\na.nii,b.nii,one\n",
+        "fixed\tmoving\tname\r\na.nii\tb.nii\tone\r\n",
+        "fixed;moving;name;;\na.nii;b.nii;one;;\n;;;;\n",
+        "fixed,moving,name\na.nii,b.nii,one,\n",
+    ],
+    ids=["comments", "tabs", "columns without a name", "one comma more"],
+)
+def test_tables_as_spreadsheets_and_people_write_them(folder, text):
+    (folder / "pairs.csv").write_bytes(text.encode())
+    (pair,) = batch.read_pairs(folder / "pairs.csv")
+    assert pair == batch.Pair("one", str(folder / "a.nii"), str(folder / "b.nii"))
+
+
+def test_a_wrong_line_is_counted_as_an_editor_counts(folder):
+    rows = ("# first visit", "", "fixed,moving", "a.nii,b.nii", "# later", "c.nii,")
+    with pytest.raises(RegistrationError, match="Line 6 of"):
+        batch.read_pairs(table(folder, *rows[1:], heading=rows[0]))
+
+
 def test_as_many_at_a_time_as_there_are_slots_and_each_in_its_environment(monkeypatch):
     """Stand-ins for `neuralreg`: what they print is the slot they run in."""
     seen = []
