@@ -19,6 +19,7 @@ from .files import reading, replacing
 from .image import Grid, Image, resample_labels
 from .job import INVERSE, JACOBIAN, JOB, RESULT, TRANSFORM, WARPED, RegistrationError, RegistrationJob, Result
 from .points import read_pairs
+from .tables import read_rows
 from .transform import Affine, Transform
 from .workspace import EVALUATION
 
@@ -188,36 +189,40 @@ def read_landmarks(path: str | Path) -> tuple[Tensor, Tensor]:
     """Fixed and moving points (3, n) float64 in LPS mm from a CSV file.
 
     The columns are fixed_x … moving_z, in capitals or not, between commas, semicolons or tabs; any other two prefixes
-    count as fixed and moving in the order of the columns.
+    count as fixed and moving in the order of the columns. Lines that begin with # are comments.
     Raises RegistrationError when the file cannot be read as such.
     """
     path = Path(path)
     if not path.is_file():
         raise RegistrationError(f"There is no landmark file {path}; check the path.")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            heading = file.readline()
-            file.seek(0)
-            delimiter = next((d for d in (";", "\t") if d in heading), ",")
-            reader = csv.DictReader(file, skipinitialspace=True, delimiter=delimiter)
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-            rows = list(reader)
-        prefixes = _prefixes(rows[0]) if rows else []
+        heading, rows = read_rows(path)
+        prefixes = _prefixes([name.lower() for name in heading])
         if len(prefixes) != 2:
             raise ValueError("it needs the columns fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z")
-        columns = [[[float(row[f"{p}_{a}"]) for row in rows] for a in "xyz"] for p in prefixes]
-        points = [torch.tensor(column, dtype=torch.float64) for column in columns]
-        if not all(torch.isfinite(p).all() for p in points):
-            raise ValueError("a coordinate is not a number")
-    except (ValueError, TypeError, OSError, csv.Error) as error:
+        wanted = [f"{prefix}_{axis}" for prefix in prefixes for axis in "xyz"]
+        columns = {name.lower(): name for name in heading}
+        filled = [(line, row) for line, row in rows if any(row.values())]
+        points = [[_coordinate(row[columns[name]], line) for name in wanted] for line, row in filled]
+        if not points:
+            raise ValueError("it holds no landmarks")
+    except (ValueError, OSError, csv.Error) as error:
         raise RegistrationError(f"The landmark file {path} cannot be used: {error}; correct it.") from error
-    return points[0], points[1]
+    both = torch.tensor(points, dtype=torch.float64).T
+    return both[:3], both[3:]
 
 
-def _prefixes(row: dict[str, str]) -> list[str]:
-    found = [
-        name[:-2] for name in row if name and name.endswith("_x") and {f"{name[:-2]}_y", f"{name[:-2]}_z"} <= row.keys()
-    ]
+def _coordinate(text: str | None, line: int) -> float:
+    try:
+        if math.isfinite(value := float(text or "")):
+            return value
+    except ValueError:
+        pass
+    raise ValueError(f'in line {line}, "{text or ""}" is no coordinate in mm, such as 12.5')
+
+
+def _prefixes(names: Sequence[str]) -> list[str]:
+    found = [name[:-2] for name in names if name.endswith("_x") and {f"{name[:-2]}_y", f"{name[:-2]}_z"} <= set(names)]
     if {"fixed", "moving"} <= set(found):
         return ["fixed", "moving"]
     return found[::-1] if found[:1] == ["moving"] or found[1:] == ["fixed"] else found

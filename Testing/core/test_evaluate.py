@@ -93,15 +93,24 @@ def test_columns_of_other_names_count_in_their_order(folder):
     [
         ("", "columns fixed_x"),
         ("fixed_x,fixed_y,fixed_z\n1,2,3\n", "columns fixed_x"),
-        ("fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z\n1,2,3,4,5\n", "cannot be used"),
-        ("fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z\n1,2,3,4,5,six\n", "cannot be used"),
-        ("fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z\n1,2,3,4,5,nan\n", "not a number"),
+        ("fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z\n1,2,3,4,5\n", 'line 2, ""'),
+        ("# mm\nfixed_x;fixed_y;fixed_z;moving_x;moving_y;moving_z\n1,5;2;3;4;5;6\n", 'line 3, "1,5"'),
+        ("fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z\n", "holds no landmarks"),
+        ("fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z\n1,2,3,4,5,six\n", '"six" is no coordinate'),
+        ("fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z\n1,2,3,4,5,nan\n", '"nan" is no coordinate'),
     ],
 )
 def test_bad_landmark_files_get_a_sentence(tmp_path, text, message):
     (tmp_path / "points.csv").write_text(text)
     with pytest.raises(RegistrationError, match=message):
         evaluate.read_landmarks(tmp_path / "points.csv")
+
+
+def test_comments_and_empty_rows_are_no_landmarks(tmp_path):
+    heading = "fixed_x,fixed_y,fixed_z,moving_x,moving_y,moving_z"
+    (tmp_path / "points.csv").write_text(f"# by hand\n\n{heading}\n1,2,3,4,5,6\n# 7,8,9,7,8,9\n,,,,,\n")
+    fixed, moving = evaluate.read_landmarks(tmp_path / "points.csv")
+    assert fixed.T.tolist() == [[1, 2, 3]] and moving.T.tolist() == [[4, 5, 6]]
 
 
 def test_missing_pieces_get_a_sentence(folder, tmp_path):
