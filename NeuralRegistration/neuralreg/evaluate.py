@@ -97,14 +97,16 @@ def _pairs(fixed: Any, moving: Any) -> list[tuple[Path, Path]]:
 
 def _labels_of(pairs: list[tuple[Path, Path]], transform: Transform, inverse: Transform, grid: Grid) -> dict[str, Any]:
     """`label_measurements` of all pairs of label maps together."""
-    table = {}
+    table, alone = {}, set()
     for fixed_file, moving_file in pairs:
         fixed, moving = io.read_labels(fixed_file), io.read_labels(moving_file)
         more = _per_label(_with_room(fixed, moving, inverse, grid), moving, transform)
         if table.keys() & more.keys():
             raise RegistrationError(f"{fixed_file} has numbers of another label map; give each structure its own.")
         table |= more
-    return _with_means(dict(sorted(table.items(), key=lambda row: int(row[0]))))
+        alone |= _present(fixed) ^ _present(moving)
+    found = _with_means(dict(sorted(table.items(), key=lambda row: int(row[0]))))
+    return found | {"in_one_map_only": sorted(alone - {int(label) for label in table})}
 
 
 def _with_room(labels: Image, moving: Image, inverse: Transform, grid: Grid) -> Image:
@@ -246,6 +248,8 @@ def format_table(evaluation: dict[str, Any]) -> str:
     lines += [f"{name:{width}}  {value:.5g}" for name, value in values.items()]
     if "labels" in evaluation:
         lines += ["", *_label_lines(evaluation["labels"]["per_label"])]
+        alone = ", ".join(map(str, evaluation["labels"]["in_one_map_only"]))
+        lines += textwrap.wrap(f"Not compared, since only one of the two maps has them: {alone}", LINE) if alone else []
     return "\n".join(lines)
 
 

@@ -237,3 +237,15 @@ def test_landmarks_keep_all_their_digits(tmp_path):
     columns = [f"{name}_{axis}" for name in ("fixed", "moving") for axis in "xyz"]
     (tmp_path / "l.csv").write_text(",".join(columns) + "\n" + ",".join(["123.456789"] * 6) + "\n")
     assert float(evaluate.read_landmarks(tmp_path / "l.csv")[0][0, 0]) == 123.456789
+
+
+def test_structures_without_a_partner_are_named(folder, tmp_path):
+    """The mean says nothing of them: an unfinished map must not look like a whole one."""
+    labels = io.read_labels(folder / "fixed_labels.nii.gz")
+    fewer = torch.where((labels.data == 5) | (labels.data == 6), torch.zeros_like(labels.data), labels.data)
+    io.write_image(Image(fewer, labels.grid), tmp_path / "fewer.nii.gz")
+    found = evaluated(folder, fixed_labels=tmp_path / "fewer.nii.gz", moving_labels=folder / "moving_labels.nii.gz")
+    assert found["measurements"]["labels"] == 6 and found["labels"]["in_one_map_only"] == [5, 6]
+    assert "only one of the two maps has them: 5, 6" in evaluate.format_table(found)
+    files = {"fixed_labels": folder / "fixed_labels.nii.gz", "moving_labels": folder / "moving_labels.nii.gz"}
+    assert "Not compared" not in evaluate.format_table(evaluated(folder, **files))
