@@ -32,7 +32,9 @@ def add_apply(commands: Any) -> None:
     parser.add_argument("--reference", metavar="F", help="volume whose grid the output gets (not needed for points)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--image", metavar="F", help="volume; interpolated linearly")
-    what.add_argument("--labels", metavar="F", help="label map; nearest neighbour, type of number kept")
+    what.add_argument(
+        "--labels", metavar="F", help="label map; nearest neighbour, type of number kept, names too in .seg.nrrd"
+    )
     what.add_argument("--points", metavar="F", help=".csv (x, y, z in LPS mm), .fcsv or .mrk.json")
     what.add_argument(
         "--field",
@@ -81,8 +83,11 @@ def _apply_to_volume(options: argparse.Namespace, output: Path, notes: list[str]
         return
     read = io.read_labels if options.labels else io.read_map
     image = read(options.labels or options.image, notes.append)
-    kind = io.pixel_type(options.labels) if options.labels else None
-    io.write_image(apply_to_image(image, target_from_grid, grid, labels=bool(options.labels)), output, kind)
+    moved = apply_to_image(image, target_from_grid, grid, labels=bool(options.labels))
+    if options.labels:
+        io.write_image(moved, output, io.pixel_type(options.labels), segments=io.read_segments(options.labels))
+    else:
+        io.write_image(moved, output)
 
 
 def _apply_to_points(options: argparse.Namespace, output: Path) -> None:

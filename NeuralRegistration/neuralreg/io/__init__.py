@@ -13,6 +13,7 @@ from .images import (
     to_sitk,
     write_image,
 )
+from .segments import read_segments
 from .transforms import from_sitk_transform, read_transform, to_sitk_transform, write_transform
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "read_labels",
     "read_map",
     "read_mask",
+    "read_segments",
     "read_transform",
     "resampled_mask",
     "to_sitk",

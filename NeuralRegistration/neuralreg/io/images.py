@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..files import check_encoding, check_written, replacing
 from ..image import Grid, Image, Watch, resample, slabs
 from ..job import RegistrationError
 from .nifti_write import write_nifti
+from .segments import placed
 from .volumes import NOWHERE, SHEARED, SKEW, Warn, load_volume, reason, with_values
 
 SMALLEST_SIDE = 8  # voxels; below that no level of an image pyramid is left to register on
@@ -135,10 +137,15 @@ def _finite(image: Image, name: str, warn: Warn) -> Image:
 
 
 def write_image(
-    image: Image, path: str | Path, dtype: np.dtype | type | None = None, watch: Watch | None = None
+    image: Image,
+    path: str | Path,
+    dtype: np.dtype | type | None = None,
+    watch: Watch | None = None,
+    segments: Mapping[str, str] | None = None,
 ) -> None:
     """Write (C, D, H, W) with its own integer type or float32, or as `dtype`; the file is whole or absent.
 
+    segments: what `read_segments` found, for a NRRD file.
     Raises RegistrationError for a file type that cannot be written, OSError when the disk is full.
     """
     path = Path(path)
@@ -151,6 +158,8 @@ def write_image(
             write_nifti(partial, _array(image, dtype)[0], image.grid, path.name.lower().endswith(".gz"), watch)
             return
         volume = to_sitk(image, dtype)
+        for key, value in placed(segments or {}, image.grid).items():
+            volume.SetMetaData(key, value)
         try:
             sitk.WriteImage(volume, str(partial), True, COMPRESSION_LEVEL)
         except RuntimeError as error:
