@@ -143,7 +143,9 @@ def _from_csv(text: str) -> Points:
     head = notes + ([delimiter.join(header)] if header else [])
     label = _column(header, ("label", "name", "id")) if header else None
     labels = [row[label] if label is not None else str(i + 1) for i, row in enumerate(rows)]
-    return _from_table(Table(head, rows, columns, delimiter, ras), labels)
+    placed = _column(header, ("defined",)) if header else None  # as Slicer exports points
+    unplaced = frozenset(i for i, row in enumerate(rows) if placed is not None and row[placed].strip() == "0")
+    return _from_table(Table(head, rows, columns, delimiter, ras, unplaced), labels)
 
 
 def _from_table(table: Table, labels: list[str]) -> Points:

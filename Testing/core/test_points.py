@@ -50,6 +50,19 @@ def test_fcsv(tmp_path, head, sign):
     assert points.labels == ("F-0", "F-1")
 
 
+@pytest.mark.parametrize(("system", "sign"), [("l,p,s", 1), ("r,a,s", -1)])
+def test_points_without_a_place_in_a_table_that_slicer_exported_are_none(tmp_path, system, sign):
+    rows = ['"A, left",1,2,3,1,1,1,0,""', '"B",0,0,0,0,1,1,0,"later"', '"C",7,8,9,1,1,1,0,""']
+    heading = f"label,{system},defined,selected,visible,locked,description"
+    (tmp_path / "p.csv").write_text("\n".join([heading, *rows]) + "\n")
+    points = read_points(tmp_path / "p.csv")
+    assert points.labels == ("A, left", "C") and points.has_gaps
+    assert points.lps.tolist() == [[sign * 1, sign * 2, 3], [sign * 7, sign * 8, 9]]
+    write_points(points.moved(points.lps + 0.5), tmp_path / "q.csv")
+    again, lines = read_points(tmp_path / "q.csv"), (tmp_path / "q.csv").read_text().splitlines()
+    assert (again.lps == points.lps + 0.5).all() and lines[2] == "B,0,0,0,0,1,1,0,later"
+
+
 def test_fcsv_points_that_slicer_calls_undefined_or_missing_are_none(tmp_path):
     """As Slicer 5.12 writes them: the state behind the named columns, and coordinates all the same."""
     states = zip((LPS[0], LPS[0], LPS[1], LPS[1]), (2, 0, 2, 3), strict=True)
