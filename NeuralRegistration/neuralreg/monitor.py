@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -92,9 +93,9 @@ def json_lines(stream: TextIO | None = None) -> Show:
 
 
 def bar(stream: TextIO | None = None, width: int = 30) -> Show:
-    """One line that is redrawn: stage, bar, loss, time left. Off a terminal: one line for each stage."""
+    """One line that is redrawn: stage, bar, loss, time left. Where nothing can be redrawn: one line for each stage."""
     out = stream or sys.stderr
-    redraw = out.isatty()
+    redraw = out.isatty() and os.environ.get("TERM") != "dumb"
     stage = ""
 
     def show(progress: Progress) -> None:
@@ -105,9 +106,16 @@ def bar(stream: TextIO | None = None, width: int = 30) -> Show:
             stage = progress.stage
             return
         end = "\n" if progress.fraction >= 1 else ""
-        print("\r\033[K" + bar_line(progress, width), end=end, file=out, flush=True)
+        line = bar_line(progress, width)[: _columns(out) - 1]  # the rest would begin a new line each time
+        print("\r\033[K" + line, end=end, file=out, flush=True)
 
     return show
+
+
+def _columns(out: TextIO) -> int:
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(out.fileno()).columns or 80
+    return 80
 
 
 def bar_line(progress: Progress, width: int = 30) -> str:

@@ -8,7 +8,7 @@ import pytest
 from neuralreg import io
 from neuralreg import run as run_module
 from neuralreg.job import Cancelled, Monitor, Progress
-from neuralreg.monitor import FileMonitor, bar_line, json_lines
+from neuralreg.monitor import FileMonitor, bar, bar_line, json_lines
 from neuralreg.overlap import OUTPUTS
 from neuralreg.workspace import RUN_FILES
 from stand_in import Endless, left
@@ -101,6 +101,32 @@ def test_lines_and_bar(capsys):
     }
     line = bar_line(Progress("affine", 0.5, loss=-0.8, seconds_left=12.0), width=10)
     assert line == "affine        [#####.....]   50%  loss -0.8000  12 s left"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals on Windows")
+@pytest.mark.parametrize(("kind", "columns"), [("xterm", 40), ("xterm", 200), ("dumb", 80)])
+def test_the_bar_fits_its_terminal(monkeypatch, kind, columns):
+    """A longer line would begin a new one each time; a dumb terminal shows the codes of redrawing as text."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    monkeypatch.setenv("TERM", kind)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 25, columns, 0, 0))
+    with os.fdopen(theirs, "w") as terminal:
+        show = bar(terminal)
+        for fraction in (0.25, 0.5):
+            show(Progress("deformable", fraction, loss=-0.8, seconds_left=12.0))
+        written = os.read(ours, 10_000).decode()
+    os.close(ours)
+    if kind == "dumb":
+        assert written.split() == ["deformable", "(25%)"]
+        return
+    lines = written.split("\r\033[K")[1:]
+    assert len(lines) == 2 and "\n" not in written and max(map(len, lines)) < columns
+    assert ("12 s left" in lines[1]) == (columns > 80)
 
 
 def test_monitor_of_nobody_watches_nothing(job):
