@@ -182,8 +182,11 @@ def resample(
 ) -> Image:
     """`image ∘ target_from_grid` on `grid`: each point of the grid is mapped and the image is read there, once.
 
-    mode: "bilinear" for intensities, "nearest" for labels. `default` is the value outside the image.
+    mode: "bilinear" for intensities, "nearest" for labels, whose whole numbers come back as they are, however large.
+    `default` is the value outside the image.
     """
+    if mode == "nearest" and not image.data.is_floating_point() and image.data.dtype != torch.bool:
+        return resample_labels(image, target_from_grid, grid, int(default), watch)
     image = Image(image.data.float(), image.grid)
     out = image.data.new_empty(len(image.data), *grid.shape)
     for first, last in grid.slabs(watch):
@@ -191,16 +194,23 @@ def resample(
     return Image(out, grid)
 
 
-def resample_labels(labels: Image, target_from_grid: Callable[[Tensor], Tensor], grid: Grid) -> Image:
-    """`resample` for label maps: nearest neighbour, 0 outside, the labels' own type of number, however large they are.
+def resample_labels(
+    labels: Image,
+    target_from_grid: Callable[[Tensor], Tensor],
+    grid: Grid,
+    default: int = 0,
+    watch: Watch | None = None,
+) -> Image:
+    """`resample` for label maps: nearest neighbour, the labels' own type of number, however large they are.
 
     They are sampled as ranks: float32 cannot tell apart labels above 2**24.
     """
     numbers = torch.unique(labels.data)
-    numbers = torch.unique(torch.cat((numbers, torch.zeros_like(numbers[:1]))))
+    beyond = torch.full_like(numbers[:1], default)
+    numbers = torch.unique(torch.cat((numbers, beyond)))
     ranks = Image(torch.searchsorted(numbers, labels.data.contiguous()).float(), labels.grid)
-    outside = float(torch.searchsorted(numbers, torch.zeros_like(numbers[:1])))
-    return Image(numbers[resample(ranks, target_from_grid, grid, "nearest", outside).data.long()], grid)
+    outside = float(torch.searchsorted(numbers, beyond))
+    return Image(numbers[resample(ranks, target_from_grid, grid, "nearest", outside, watch).data.long()], grid)
 
 
 def canonical(image: Image) -> Image:

@@ -61,6 +61,19 @@ def test_halfway_between_two_voxels_the_nearest_is_that_of_itk():
     np.testing.assert_array_equal(got, sitk.GetArrayFromImage(oracle))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_whole_numbers_come_back_as_they_were(dtype):
+    """Numbers of a large atlas, which float32 takes for one another, and a value of its own around the image."""
+    largest = torch.iinfo(dtype).max
+    values = torch.full((1, 4, 4, 4), largest, dtype=dtype)
+    values[:, 2:] -= 1
+    grid = Grid.from_parts((4, 4, 4))
+    same = resample(Image(values, grid), lambda p: p, grid, "nearest").data
+    assert same.dtype == dtype and torch.equal(same, values)
+    beside = resample(Image(values, grid), lambda p: p + 100.0, grid, "nearest", default=7.0).data
+    assert beside.dtype == dtype and bool((beside == 7).all())
+
+
 def test_canonical_copies_nothing_where_nothing_is_to_do():
     """A whole-body CT is 600 MB."""
     image = image_on(grid_of("LPS"))

@@ -89,6 +89,7 @@ def _subject(file, name: str, spacing: float) -> Subject:
     coarse = Image(image, fine) if factors.max() == 1 else shrunk(Image(image.float(), fine), factors)
     labels = file.get(f"labels/{name}")
     if labels is not None:
-        labels = resample(Image(torch.from_numpy(labels)[None], fine), lambda p: p, coarse.grid, "nearest").data[None]
+        labels = Image(torch.from_numpy(labels)[None].float(), fine)
+        labels = resample(labels, lambda p: p, coarse.grid, "nearest").data[None]
     group = str(file[f"group/{name}"]) if f"group/{name}" in file.files else ""
     return Subject(name, coarse.data.round().byte()[None], coarse.grid, file[f"affine/{name}"], labels, group)
