@@ -101,7 +101,9 @@ def _mask(mask: Volume, grid: Grid, name: str, notes: list[str]) -> Image:
     if isinstance(mask, str | Path):
         return io.read_mask(mask, grid, notes.append)
     image = _image(mask, f"The {name}")
-    return io.resampled_mask(Image((image.data[:1] > 0).float(), image.grid), grid, name, notes.append)
+    if len(image.data) != 1:
+        raise RegistrationError(f"The {name} has {len(image.data)} values per voxel; give a mask with one.")
+    return io.resampled_mask(Image((image.data > 0).float(), image.grid), grid, name, notes.append)
 
 
 def _landmarks(pair: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:

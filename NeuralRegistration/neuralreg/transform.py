@@ -85,7 +85,8 @@ class DisplacementField(Transform):
         return _rotate(self.grid.index_from_world, self.mm)[None]
 
     def __call__(self, points: Tensor) -> Tensor:
-        shape, points = points.shape, points if points.is_floating_point() else points.double()
+        shape = points.shape
+        points = points if points.is_floating_point() else points.double()
         volume = points if points.ndim == 4 else points.reshape(3, 1, 1, -1)
         moved = volume + Image(self.mm, self.grid).at(volume).to(volume)
         return moved.reshape(shape)

@@ -131,6 +131,7 @@ def rewritten(path: Path, name: str, old: bytes, new: bytes) -> Path:
     ("words", "wrong"),
     [
         ("fixed mask must be a path", {"fixed_mask": np.ones((10, 12, 14))}),
+        ("fixed mask has 2 values", {"fixed_mask": sitk.Image([14, 12, 10], sitk.sitkVectorUInt8, 2)}),
         ("initial transform must be a path", {"initial_transform": np.eye(4)}),
         ("two point files or two arrays", {"landmarks": ("points.csv",)}),
         ("two point files or two arrays", {"landmarks": ("points.csv", np.zeros((3, 3)))}),
