@@ -217,7 +217,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     """The object in a JSON file. Raises RegistrationError with the file's name when there is none."""
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # editors of Windows put a mark in front
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RegistrationError(f"There is no {what} file at {path}; check the path.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise RegistrationError(f"The {what} file {path} cannot be read ({error}); write it again.") from error

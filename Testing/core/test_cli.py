@@ -179,7 +179,9 @@ def test_evaluate_report_methods(result, pair, capsys):
         (("apply", "none", "--points", "p.csv", "-o", "q.csv"), "no transform file"),
         (("apply", "none.h5", "--image", "fixed.nii.gz", "-o", "y.nii.gz"), "--reference"),
         (("apply", "none.h5", "--points", "p.csv", "-o", "none/q.csv"), "no folder"),
+        (("register", "fixed.nii.gz", "moving.nrrd", "-o", "x", "--initial-transform", "."), "name the transform file"),
         (("evaluate", "none"), "no job file"),
+        (("evaluate", "fixed.nii.gz"), "no job file"),
         (("report", "none"), "no job file"),
     ],
 )

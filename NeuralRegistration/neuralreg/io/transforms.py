@@ -13,7 +13,7 @@ import torch
 from ..files import alone, check_encoding, reading, replacing
 from ..hdf5 import ItkTransform, damaged, write_itk_transforms
 from ..image import Grid, Image, Watch
-from ..job import RegistrationError
+from ..job import TRANSFORM, RegistrationError
 from ..transform import Affine, Composite, DisplacementField, Transform, VelocityField
 from .headers import check_complete, check_header
 from .images import write_image
@@ -33,6 +33,8 @@ def read_transform(path: str | Path) -> Transform:
     """
     path = Path(path)
     check_encoding(path)
+    if path.is_dir():
+        raise RegistrationError(f"{path} is a folder; name the transform file in it, {TRANSFORM} for that of a run.")
     if not path.is_file():
         raise RegistrationError(f"There is no transform file {path}; check the path.")
     try:
