@@ -338,6 +338,7 @@ def test_dicom_traps(dicom):
     fails(dicom / "two", "2 DICOM series", "@0: 10 slices", "two@1")
     difference = io.read_image(f"{dicom / 'two'}@1").data - io.read_image(f"{dicom / 'two'}@0").data
     assert (difference.abs() == 100).all()
+    fails(f"{dicom / 'one'}@1", "one DICOM series only", "leave out the @1")
     fails(dicom / "missing", "not evenly spaced")
     fails(dicom / "tilted", "tilted gantry", "DICOM converter")
     fails(dicom / "nowhere", "do not say where they lie")

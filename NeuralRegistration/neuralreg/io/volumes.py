@@ -147,6 +147,8 @@ def _load_series(path: Path, number: int | None) -> sitk.Image:
     series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
     if not series:
         raise RegistrationError(f"The folder {path} holds no DICOM images; give the folder with the slices, or a file.")
+    if len(series) == 1 and number:
+        raise RegistrationError(f"{path} holds one DICOM series only; leave out the @{number}.")
     names = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), uid) for uid in series]
     for slice_name in itertools.chain(*names):
         check_encoding(slice_name)
