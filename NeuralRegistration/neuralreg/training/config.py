@@ -142,7 +142,8 @@ def _of_type(value: Any, hint: Any, name: str) -> Any:
     table = kind is dict or dataclasses.is_dataclass(kind)
     expected = dict if table else list | tuple if kind is tuple else int | float if kind is float else kind
     if not isinstance(value, expected) or (isinstance(value, bool) and kind is not bool):
-        sort = "table" if table else "list" if kind is tuple else kind.__name__
+        count = f" of {len(inner)}" if kind is tuple and inner[-1] is not Ellipsis else ""
+        sort = "table" if table else f"list{count}" if kind is tuple else kind.__name__
         raise RegistrationError(f'The entry "{name}" of the configuration must be of type {sort}; got {value!r}.')
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, f"[{name}]")
