@@ -93,7 +93,8 @@ def read_points(path: str | Path) -> Points:
 def read_pairs(fixed: str | Path, moving: str | Path) -> tuple[Tensor, Tensor]:  # (3, n) ×2 float64 LPS mm
     """Points that belong together, from two files: by their labels where both files have the same, else in order.
 
-    Raises RegistrationError when the files do not hold equally many points, or points without a place hide the order.
+    Raises RegistrationError when the files do not hold equally many points, or points without a place hide the order,
+    or labels contradict it.
     """
     pair = read_points(fixed), read_points(moving)
     counts = [len(points.lps) for points in pair]
@@ -110,8 +111,21 @@ def read_pairs(fixed: str | Path, moving: str | Path) -> tuple[Tensor, Tensor]: 
                     f"{path} has points that are not placed, so its order does not tell which belong together; place "
                     "or remove them, or give the same labels in both files."
                 )
+        if astray := _elsewhere(*(points.labels for points in pair)):
+            raise RegistrationError(
+                f'{fixed} and {moving} both hold a point "{astray}", but at different places in their order; give each'
+                " pair a label of its own, the same in both files."
+            )
         orders = [range(counts[0])] * 2
     return tuple(torch.from_numpy(points.lps[list(o)].T.copy()) for points, o in zip(pair, orders, strict=True))
+
+
+def _elsewhere(first: tuple[str, ...], second: tuple[str, ...]) -> str | None:
+    """A label that names one point in each file, but not at the same place in their order. Counting is no naming."""
+    if any([label.strip() for label in labels] in _counts(len(labels)) for labels in (first, second)):
+        return None
+    once = (label for label in first if first.count(label) == second.count(label) == 1)
+    return next((label for label in once if first.index(label) != second.index(label)), None)
 
 
 def write_points(points: Points, path: str | Path) -> None:

@@ -152,6 +152,31 @@ def test_an_order_with_gaps_pairs_nothing(tmp_path):
     np.testing.assert_array_equal(pairs[0], pairs[1])
 
 
+@pytest.mark.parametrize(
+    ("fixed", "moving", "pairs"),
+    [
+        ("abc", "bad", None),
+        ("ppq", "pqp", None),
+        ("abc", "abd", "order"),
+        ("abc", "cab", "labels"),
+        ("123", "342", "order"),
+    ],
+)
+def test_labels_that_contradict_the_order_pair_nothing(tmp_path, fixed, moving, pairs):
+    """One label misspelt, and the others in another order: a to b and b to a would pull the wrong way."""
+    points = np.arange(9.0).reshape(3, 3)
+    for name, labels in (("f", fixed), ("m", moving)):
+        write(tmp_path / f"{name}.csv", points, labels)
+    if pairs is None:
+        with pytest.raises(RegistrationError, match="but at different places in their order"):
+            read_pairs(tmp_path / "f.csv", tmp_path / "m.csv")
+        return
+    found = read_pairs(tmp_path / "f.csv", tmp_path / "m.csv")
+    partner = {tuple(a): tuple(b) for a, b in zip(found[0].T.tolist(), found[1].T.tolist(), strict=True)}
+    wanted = range(3) if pairs == "order" else [moving.index(label) for label in fixed]
+    assert partner == {tuple(points[i]): tuple(points[j]) for i, j in enumerate(wanted)}
+
+
 def test_job_takes_both_files_or_none(tmp_path, phantom):
     with pytest.raises(RegistrationError, match="give both files"):
         RegistrationJob("f", "m", "o", fixed_landmarks="a.csv")
