@@ -8,7 +8,7 @@ from typing import Any
 from neuralreg.job import RegistrationError, read_json
 from slicer.i18n import tr as _
 
-from . import landmarks, trust
+from . import landmarks, moved, trust
 from .results import Run, write_measurements
 
 EVALUATION = "evaluation.json"
@@ -23,6 +23,15 @@ def command(run: Run, folder: Path, structures: tuple, points: tuple) -> tuple[l
     arguments, names = ["evaluate", str(folder)], []
     if any((pair[0] is None) != (pair[1] is None) for pair in (structures, points)):
         raise RegistrationError(_("Structures and landmarks are compared in pairs; choose those of both volumes."))
+    for fixed, moving in (structures, points):
+        moved.check_unmoved(fixed, run.fixed, moved.parents_at_start(run, moved.FIXED))
+        moved.check_unmoved(moving, run.moving, moved.parents_at_start(run, moved.MOVING))
+        for node, transform in ((fixed, run.transform), (moving, run.inverse)):
+            if node is not None and moved.lies_under(node, transform):
+                raise RegistrationError(
+                    _('"{name}" was brought here by this registration, so it agrees with it whatever it is worth; '
+                      "choose what was drawn on the volume itself.").format(name=node.GetName())
+                )  # fmt: skip
     if None not in structures:
         files, names = trust.write_structures(*structures, run, folder.parent)
         for first, second in files:

@@ -15,6 +15,7 @@ from neuralreg.methods import make_method
 from . import landmarks
 from .dependencies import cores
 from .lattice import world_bounds
+from .moved import above, check_unmoved, lies_under
 from .scene_export import export_mask, export_transform, export_volume, volumes_overlap
 from .scene_load import Outputs
 
@@ -82,6 +83,10 @@ def check(request: Request) -> None:
         )
     _check_outputs(request)
     make_method(request.method, request.preset, request.options)
+    for side in ("fixed", "moving"):
+        volume = getattr(request, side)
+        for belonging in (getattr(request, f"{side}_mask"), getattr(request, f"{side}_landmarks")):
+            check_unmoved(belonging, volume, above(volume))
     if request.landmarks() != (None, None):
         landmarks.pairs(*request.landmarks())
     if not (overlap or request.centre or request.initial_transform is not None):
@@ -156,16 +161,6 @@ def _check_outputs(request: Request) -> None:
                 f'"{under.GetName()}" lies under the output "{node.GetName()}" and would move with it; take it out of '
                 "that transform first, or create a new one."
             )
-
-
-def lies_under(node, transform) -> bool:
-    """Whether a transform acts on a node, directly or from further up."""
-    parent = node.GetParentTransformNode()
-    while parent is not None:
-        if parent is transform:
-            return True
-        parent = parent.GetParentTransformNode()
-    return False
 
 
 def _centring(request: Request, path: Path) -> str:

@@ -15,6 +15,7 @@ from neuralreg.job import INVERSE, JACOBIAN, RESULT, TRANSFORM, WARPED, Registra
 
 from . import results
 from .colours import show_jacobian
+from .moved import note_parents
 from .results import Run
 from .transform_file import read_transform
 
@@ -104,7 +105,9 @@ def _join(new: dict, result: Result, fixed, moving, name: str, outputs: Outputs)
         _copy_display(moving, kept["warped"])
     if kept["jacobian"] is not None:
         show_jacobian(kept["jacobian"])
-    run = results.run_of(results.add_table(name, result, fixed=fixed, moving=moving, **kept))
+    table = results.add_table(name, result, fixed=fixed, moving=moving, **kept)
+    note_parents(table, fixed=results.in_scene(fixed), moving=results.in_scene(moving))
+    run = results.run_of(table)
     results.add_folder(run)
     return run
 

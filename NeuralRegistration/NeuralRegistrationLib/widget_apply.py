@@ -84,3 +84,4 @@ class ApplySection(Section):
             nodes += [node for node in found if node not in nodes]
         apply.move(nodes, run, direction, self.ui.hardenCheckBox.checked)
         self.panel.say(_("{count} moved.").format(count=len(nodes)), "good")
+        self.panel.refresh()

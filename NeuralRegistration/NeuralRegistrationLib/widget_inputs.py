@@ -6,6 +6,7 @@ from neuralreg.job import RegistrationError
 from slicer.i18n import tr as _
 
 from . import landmarks, options
+from .moved import mover
 from .scene_export import volumes_overlap
 from .section import Section
 from .theme import paint_text
@@ -32,9 +33,14 @@ class InputsSection(Section):
                 self.ui.overlapLabel.text = _(
                     "The volumes do not overlap in space: centre them, or choose an initial transform below."
                 )
-        self.ui.overlapLabel.visible = apart
+        moved_by = mover(node.movingVolume, node.movingVolume, []) if node.movingVolume else None
+        if moved_by is not None and not apart:
+            self.ui.overlapLabel.text = _(
+                'The moving volume lies where "{name}" has brought it; what comes now starts there and goes on top.'
+            ).format(name=moved_by.name)
+        self.ui.overlapLabel.visible = apart or moved_by is not None
         self.ui.centreCheckBox.visible = apart or node.centre
-        paint_text(self.ui.overlapLabel, "warning")
+        paint_text(self.ui.overlapLabel, "warning" if apart else "info")
 
     def _refresh_landmarks(self, node) -> None:
         lists = (node.fixedLandmarks, node.movingLandmarks)

@@ -6,6 +6,7 @@ import qt
 from slicer.i18n import tr as _
 
 from . import look
+from .moved import MOVING, mover, parents_at_start
 from .results import Run, in_scene, run_of, runs
 from .section import Section
 
@@ -25,6 +26,7 @@ class LookSection(Section):
         self._tables: list = []  # of the runs in the box, in its order
         self.showsNewest = False  # at the next refresh, which waits until the panel is shown
         ui = self.ui
+        self._before_tip = ui.beforeButton.toolTip
         ui.runComboBox.connect("currentIndexChanged(int)", self.onRun)
         ui.blendSlider.connect("valueChanged(double)", self.onBlend)
         ui.beforeButton.connect("toggled(bool)", self.onBefore)
@@ -46,7 +48,7 @@ class LookSection(Section):
         if run is None:
             self.ui.flickerButton.checked = False  # nobody could stop it any more
         else:
-            self.ui.beforeButton.enabled = run.moving is not None
+            self._refresh_before(run)
             self.ui.jacobianButton.enabled = run.jacobian is not None
             self.ui.gridButton.enabled = run.transform is not None
             both = run.warped is not None and run.fixed is not None
@@ -56,6 +58,19 @@ class LookSection(Section):
 
     def leave(self) -> None:
         self.ui.flickerButton.checked = False  # nobody could stop it any more
+
+    def _refresh_before(self, run: Run) -> None:
+        """No picture of before where the moving volume lies elsewhere now: it would look as if nothing had changed."""
+        button, known = self.ui.beforeButton, parents_at_start(run, MOVING)
+        moved_by = mover(run.moving, run.moving, known) if run.moving is not None else None
+        button.enabled = run.moving is not None and moved_by is None
+        button.toolTip = (
+            self._before_tip
+            if moved_by is None
+            else _('"{name}" was moved by "{run}" since; move it back to see it as it was.').format(
+                name=run.moving.GetName(), run=moved_by.name
+            )
+        )
 
     def chosen(self) -> Run | None:
         """The run chosen in the box, whatever others have come into the scene or gone since it was filled."""
