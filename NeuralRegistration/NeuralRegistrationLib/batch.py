@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import slicer
+import vtk
 from neuralreg.job import RegistrationError
 
 from .logic import DONE, FAILED, STOPPED, Outcome
@@ -37,6 +38,7 @@ def items_of(volumes: list, sequence=None) -> list[Item]:
     """The chosen volumes, then those of a sequence. Raises RegistrationError when there are none."""
     items = [Item(volume.GetName(), volume) for volume in volumes]
     if sequence is not None:
+        _check_place(sequence)
         for index in range(sequence.GetNumberOfDataNodes()):
             node = sequence.GetNthDataNode(index)
             if node is not None and node.IsA("vtkMRMLScalarVolumeNode"):
@@ -44,6 +46,20 @@ def items_of(volumes: list, sequence=None) -> list[Item]:
     if not items:
         raise RegistrationError("Check the moving volumes, or choose a sequence of volumes.")
     return items
+
+
+def _check_place(sequence) -> None:
+    """Raise RegistrationError where a sequence is shown elsewhere than its volumes are: these know no transforms."""
+    browsers = vtk.vtkCollection()
+    slicer.modules.sequences.logic().GetBrowserNodesForSequenceNode(sequence, browsers)
+    for index in range(browsers.GetNumberOfItems()):
+        shown = browsers.GetItemAsObject(index).GetProxyNode(sequence)
+        parent = shown.GetParentTransformNode() if shown is not None else None
+        if parent is not None:
+            raise RegistrationError(
+                f'"{shown.GetName()}" lies under the transform "{parent.GetName()}", which the volumes of a sequence '
+                "do not know; take it out of that transform, and choose that one as the initial transform instead."
+            )
 
 
 class Batch:

@@ -8,7 +8,7 @@ import vtk
 from clicks import register, scene_as_ids
 from fakerun import write_run
 from neuralreg.job import RegistrationError
-from NeuralRegistrationLib import apply, evidence, results
+from NeuralRegistrationLib import apply, batch, evidence, results
 from NeuralRegistrationLib.scene import load_run
 from realrun import TURN, labels_of, linear, place, positions
 from realrun import point_list as named_list
@@ -168,6 +168,14 @@ def test_one_time_point_of_a_sequence_is_not_hardened(run, shown_sequence):  # n
     assert shown.GetParentTransformNode() is None
     apply.move([shown], run)
     assert shown.GetParentTransformNode() is run.transform
+
+
+def test_a_sequence_that_is_shown_elsewhere_is_not_registered_where_it_is_not_seen(shown_sequence):
+    sequence, shown = shown_sequence
+    assert len(batch.items_of([], sequence)) == 2
+    shown.SetAndObserveTransformNodeID(linear("shift", TURN).GetID())
+    with pytest.raises(RegistrationError, match='under the transform "shift"'):
+        batch.items_of([], sequence)
 
 
 def test_a_folder_that_was_hidden_or_coloured_is_still_one(run):  # noqa: F811
