@@ -65,7 +65,7 @@ class LookPart:
             return
         checks = trust.checks(run)
         self.state.checks = [asdict(row) for row in (*checks, *trust.figures(run))]
-        self.state.verdict, self.state.light = trust.summary(run), qa.worst(checks)
+        self.state.verdict, self.state.light = " ".join([trust.summary(run), *run.notes]), qa.worst(checks)
         for other in runs():
             if other.table is not run.table:
                 look.show_grid(other, False)

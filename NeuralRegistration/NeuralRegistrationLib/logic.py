@@ -26,7 +26,7 @@ from slicer.util import VTKObservationMixin
 
 from .parameters import NeuralRegistrationParameterNode, forget_unknown
 from .request import Request, in_words, write_job
-from .results import Run
+from .results import Run, run_of, write_notes
 from .scene_load import load_steps
 from .worker import Ending, Worker
 
@@ -237,13 +237,17 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._table = run.table
         result = Result.load(self.folder / "run" / RESULT)
         kept = _(" (stopped early)") if result.stopped_early else ""
-        notes = "".join(f" {warning}" for warning in result.warnings)
+        said = [in_words(warning, self._request, self.folder) for warning in result.warnings]
+        notes = "".join(f" {one}" for one in said)
+        if result.stopped_early:
+            said.append(_("The optimisation was stopped by the user; the result is the best one until then."))
+        write_notes(run.table, said)
         seconds = result.timings.get("total", 0.0)
         self._finish(
             Outcome(
                 DONE,
                 _("Done in {seconds:.0f} s{kept}.").format(seconds=seconds, kept=kept) + notes,
-                run,
+                run_of(run.table),
                 result.stopped_early,
             )
         )

@@ -11,7 +11,7 @@ import vtk
 from neuralreg.job import Result
 from slicer.i18n import tr as _
 
-RUN, MEASUREMENTS = "NeuralRegistration.Run", "NeuralRegistration.Measurements"
+RUN, MEASUREMENTS, NOTES = (f"NeuralRegistration.{name}" for name in ("Run", "Measurements", "Notes"))
 MADE = ("transform", "inverse", "warped", "jacobian")
 ROLES = ("fixed", "moving", *MADE)
 
@@ -29,6 +29,7 @@ class Run:
     inverse: Any = None
     warped: Any = None
     jacobian: Any = None
+    notes: tuple[str, ...] = ()  # what the run said at its end, beside its figures
 
     def outputs(self) -> list:
         """The nodes that the run made."""
@@ -56,7 +57,8 @@ def unused(name: str) -> str:
 def run_of(table) -> Run:
     """The run to which a table belongs."""
     nodes = {role: table.GetNodeReference(f"NeuralRegistration.{role}") for role in ROLES}
-    return Run(table.GetAttribute(RUN), table, json.loads(table.GetAttribute(MEASUREMENTS)), **nodes)
+    notes = tuple(json.loads(table.GetAttribute(NOTES) or "[]"))
+    return Run(table.GetAttribute(RUN), table, json.loads(table.GetAttribute(MEASUREMENTS)), **nodes, notes=notes)
 
 
 def add_table(name: str, result: Result, **nodes):
@@ -90,6 +92,11 @@ def write_measurements(table, measurements: dict[str, Any]) -> None:
     table.SetAttribute(MEASUREMENTS, json.dumps(measurements))
     rows = flattened(measurements)
     fill_table(table, ("Quantity", "Value"), [(name, as_text(value)) for name, value in rows])
+
+
+def write_notes(table, notes: list[str]) -> None:
+    """Keep with a run what it said at its end: the message of the panel gives way to the next one."""
+    table.SetAttribute(NOTES, json.dumps(notes))
 
 
 def fill_table(table, titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -63,7 +63,7 @@ def write_csv(run: Run, path: Path) -> None:
             writer.writerow(["Quantity", "Value"])
             writer.writerows(_every_figure(run.measurements))
             writer.writerow([])
-            writer.writerow([qa.NOTE])
+            writer.writerows([[note] for note in (*run.notes, qa.NOTE)])
     except OSError as error:
         raise RegistrationError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
 

@@ -39,6 +39,9 @@ class TrustSection(Section):
         rows = trust.checks(run) if run is not None else []
         self.ui.verdictLabel.text = trust.summary(run) if run is not None else _("No result yet.")
         theme.paint_text(self.ui.verdictLabel, _KIND[qa.worst(rows)] if rows else "")
+        self.ui.runNotesLabel.text = "\n".join(run.notes) if run is not None else ""
+        self.ui.runNotesLabel.visible = bool(self.ui.runNotesLabel.text)
+        theme.paint_text(self.ui.runNotesLabel, "warning")
         self.ui.trustTable.setRowCount(0)
         self.ui.trustTable.visible = run is not None
         for check in rows:

@@ -109,7 +109,7 @@ def write(job, output: Path, stopped: bool) -> None:
     Result(
         files={}, metrics=METRICS, timings={"affine": 0.1, "total": 1.2}, peak_memory_mb=100.0, device="cpu",
         device_reason="a test", method=job.method, options=job.options, similarity="lncc", seed=0, versions={},
-        stopped_early=stopped,
+        stopped_early=stopped, warnings=[f"The mask {job.fixed_mask} is small."] if job.fixed_mask else [],
     ).save(output / RESULT)  # fmt: skip
 
 

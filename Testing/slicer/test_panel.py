@@ -1,5 +1,6 @@
 """The panel, clicked through with a child that plays the command line: every click path."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import slicer
 from clicks import finish, play, register, temporary_files
 from fakerun import GRIDS, add_volume
 from neuralreg.job import Progress
-from NeuralRegistrationLib import estimate, look
+from NeuralRegistrationLib import estimate, look, trust
 from NeuralRegistrationLib.results import runs
 from NeuralRegistrationLib.widget_method import MethodSection
 from test_worker import gone
@@ -173,6 +174,33 @@ def test_stop_and_keep(panel, wait):
     panel.ui.stopButton.click()
     finish(panel, wait)
     assert "stopped early" in panel.ui.statusLabel.text and runs()[0].transform is not None
+
+
+def test_what_a_run_said_is_kept_with_its_result(panel, wait, tmp_path):
+    """A day later, beside the green light, and not beside another result; in the file of figures, too."""
+    ui = panel.ui
+    ui.fixedMaskSelector.setCurrentNode(add_volume("lung", GRIDS["axial"], label=True))
+    play(panel, "endless")
+    ui.applyButton.click()
+    wait(lambda: ui.progressBar.value > 500)
+    ui.stopButton.click()
+    finish(panel, wait)
+    ui.fixedMaskSelector.setCurrentNode(None)
+    register(panel, wait)
+    assert ui.runNotesLabel.isHidden()
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"), {})
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"), {})
+    wait(lambda: ui.runComboBox.count == 2)
+    ui.runComboBox.setCurrentIndex(1)
+    said = [
+        'The mask "lung" is small.',
+        "The optimisation was stopped by the user; the result is the best one until then.",
+    ]
+    assert ui.runNotesLabel.text.split("\n") == said and not ui.runNotesLabel.isHidden()
+    trust.write_csv(panel.run(), tmp_path / "figures.csv")
+    with (tmp_path / "figures.csv").open(encoding="utf-8-sig", newline="") as file:
+        assert [row[0] for row in csv.reader(file) if row][-3:-1] == said
 
 
 def test_settings_survive_saving_and_loading(panel, wait, tmp_path):
