@@ -16,7 +16,8 @@ AXES = "xyz"
 def pairs(fixed, moving) -> tuple[np.ndarray, np.ndarray]:
     """(n, 3) ×2 LPS mm in world space: paired by label where both lists have the same labels, else in their order.
 
-    Raises RegistrationError for a list alone, an empty one, a point that is not placed, and different numbers.
+    Raises RegistrationError for a list alone, an empty one, a point that is not placed, different numbers, and an order
+    that contradicts the labels.
     """
     if (fixed is None) != (moving is None):
         raise RegistrationError("Landmarks are pairs; choose the point list of the other volume too, or none.")
@@ -31,7 +32,19 @@ def pairs(fixed, moving) -> tuple[np.ndarray, np.ndarray]:
     orders = [list(range(counts[0]))] * 2
     if sorted(labels[0]) == sorted(labels[1]) and len(set(labels[0])) == counts[0]:
         orders[1] = [labels[1].index(label) for label in labels[0]]
+    else:
+        _check_order(*labels)
     return tuple(np.array([_place(m, i) for i in order]) for m, order in zip((fixed, moving), orders, strict=True))
+
+
+def _check_order(fixed: list[str], moving: list[str]) -> None:
+    """Raise RegistrationError where an order would part points that have the same label in both lists."""
+    for label, partner in zip(fixed, moving, strict=True):
+        if label != partner and (label in moving or partner in fixed):
+            raise RegistrationError(
+                f'The landmark lists have some labels in common, but by their order "{label}" would belong to '
+                f'"{partner}"; give partners the same label in both lists.'
+            )
 
 
 def _place(markups, index: int) -> list[float]:

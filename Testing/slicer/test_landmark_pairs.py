@@ -70,7 +70,7 @@ def test_where_landmarks_have_no_effect_it_is_said_before_apply(panel):
     assert "their weight is 0" in said(panel)
 
 
-@pytest.mark.parametrize("labels", [("a", "b", "c"), ("b", "c", "a"), ("x", "y", "z"), ("a", "a", "b")])
+@pytest.mark.parametrize("labels", [("a", "b", "c"), ("b", "c", "a"), ("x", "y", "z"), ("a", "y", "z")])
 def test_files_are_in_world_space_with_partners_in_the_same_row(scene, tmp_path, labels):
     """Under parent transforms; paired by label where both lists have the same, else in order."""
     places = np.array([(1.0, 2.0, 3.0), (-4.0, 5.0, 6.0), (7.0, -8.0, 9.0)])
@@ -86,6 +86,14 @@ def test_files_are_in_world_space_with_partners_in_the_same_row(scene, tmp_path,
         assert np.allclose(rows, expected * (-1, -1, 1), atol=1e-6)
     table = landmarks.write_table(fixed, moving, tmp_path / "table.csv")
     assert np.allclose(np.loadtxt(table, delimiter=",", skiprows=1)[:, 3:], moved * (-1, -1, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [("c", "b", "x"), ("x", "c", "y"), ("a", "a", "b")])
+def test_an_order_that_contradicts_the_labels_pairs_nothing(panel, labels):
+    """With a slip in one label the others would be paired with strangers, without a word."""
+    places = [(1, 2, 3), (-4, 5, 6), (7, -8, 9)]
+    choose(panel, point_list("f", places, ("a", "b", "c")), point_list("m", places, labels))
+    assert "give partners the same label" in said(panel) and not panel.ui.applyButton.enabled
 
 
 def test_a_full_disk_is_a_sentence(scene, tmp_path):
