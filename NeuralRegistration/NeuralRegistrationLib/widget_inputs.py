@@ -11,15 +11,26 @@ from .scene_export import volumes_overlap
 from .section import Section
 from .theme import paint_text
 
+OPTIONAL = ("fixedMask", "movingMask", "initialTransform", "fixedLandmarks", "movingLandmarks")
+
 
 class InputsSection(Section):
     def __init__(self, panel):
         super().__init__(panel)
         self._watched: list = []
+        self._title = self.ui.startSection.text
 
     def refresh(self) -> None:
+        self._count_optional(self.parameters)
         self._refresh_overlap(self.parameters)
         self._refresh_landmarks(self.parameters)
+
+    def _count_optional(self, node) -> None:
+        """Say in the title what the closed section hides: the mask of one patient would go on counting for the next."""
+        count = sum(getattr(node, name) is not None for name in OPTIONAL)
+        self.ui.startSection.text = (
+            _("{title}: {count} chosen").format(title=self._title, count=count) if count else self._title
+        )
 
     def _refresh_overlap(self, node) -> None:
         apart = False

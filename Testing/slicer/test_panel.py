@@ -73,6 +73,16 @@ def test_no_overlap_is_said_before_apply_and_centring_helps(panel):
     assert panel.ui.applyButton.enabled
 
 
+def test_what_a_closed_section_holds_is_said_in_its_title(panel):
+    """The mask of one patient counts for the next one, until somebody sees that it is chosen."""
+    ui, title = panel.ui, panel.ui.startSection.text
+    ui.fixedMaskSelector.setCurrentNode(add_volume("lung", GRIDS["axial"], label=True))
+    ui.movingSelector.setCurrentNode(add_volume("another patient", GRIDS["axial"]))
+    assert ui.startSection.text == f"{title}: 1 chosen" and ui.startSection.collapsed
+    ui.fixedMaskSelector.setCurrentNode(None)
+    assert ui.startSection.text == title
+
+
 def test_panel_and_parameter_node_agree(panel):
     ui, node = panel.ui, panel.parameters
     ui.seedSpinBox.value = 17
