@@ -232,13 +232,16 @@ class Preview:
         overlay(self.fixed, self.node, 0.5)
 
     def end(self) -> None:
-        """Put the views back as they were before the run."""
+        """Put the views back as they were before the run, but for what the user has changed in them since."""
         if self.node is None:
             return
         for view_id, background, foreground, opacity in self._before:
             view = slicer.mrmlScene.GetNodeByID(view_id)
-            if view is not None:
+            if view is None:
+                continue
+            if view.GetBackgroundVolumeID() == self.fixed.GetID():
                 view.SetBackgroundVolumeID(background)
+            if view.GetForegroundVolumeID() == self.node.GetID():
                 view.SetForegroundVolumeID(foreground)
                 view.SetForegroundOpacity(opacity)
         if self.node.GetScene() is not None:

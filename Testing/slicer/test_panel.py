@@ -139,6 +139,22 @@ def test_progress_preview_and_cancel(panel, wait):
     assert look.slice_views()[0].GetBackgroundVolumeID() == background.GetID()
 
 
+def test_what_the_user_looks_at_meanwhile_stays_when_the_run_ends(panel, wait):
+    """Slicer stays usable during a run: views that show something else by then are the user's."""
+    other, (view, second) = add_volume("other patient", GRIDS["axial"]), look.slice_views()[:2]
+    play(panel, "endless")
+    panel.ui.applyButton.click()
+    wait(lambda: panel.runSection().preview.node is not None)
+    view.SetBackgroundVolumeID(other.GetID())
+    view.SetForegroundVolumeID(panel.parameters.movingVolume.GetID())
+    view.SetForegroundOpacity(0.25)
+    panel.ui.cancelButton.click()
+    assert view.GetBackgroundVolumeID() == other.GetID()
+    assert view.GetForegroundVolumeID() == panel.parameters.movingVolume.GetID()
+    assert view.GetForegroundOpacity() == 0.25
+    assert not second.GetBackgroundVolumeID() and not second.GetForegroundVolumeID(), "as it was"
+
+
 def test_preview_can_be_taken_away_and_brought_back_during_the_run(panel, wait):
     view, section = look.slice_views()[0], panel.runSection()
     view.SetBackgroundVolumeID(panel.parameters.movingVolume.GetID())
