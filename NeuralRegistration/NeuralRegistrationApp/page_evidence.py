@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuralreg.job import RegistrationError
-from NeuralRegistrationLib import evidence
+from NeuralRegistrationLib import evidence, trust
 from NeuralRegistrationLib.results import Run
 from NeuralRegistrationLib.task import Task
 
@@ -30,12 +30,14 @@ class EvidencePart:
         folder = self.page.folders.get(self.state.run)
         if run is None or folder is None:
             raise RegistrationError("There is no result to measure; register a pair first.")
-        arguments, names = evidence.command(run, folder, self.page.chosen(*STRUCTURES), self.page.chosen(*POINTS))
-        self.task.start(arguments, lambda problem: self._measured(run, folder, names, problem))
+        structures = self.page.chosen(*STRUCTURES)
+        arguments, names = evidence.command(run, folder, structures, self.page.chosen(*POINTS))
+        asked = trust.segment_names(*structures)
+        self.task.start(arguments, lambda problem: self._measured(run, folder, names, asked, problem))
         with self.state as state:
             state.measuring, state.message = True, ""
 
-    def _measured(self, run: Run, folder: Path, names: list[str], problem: str) -> None:
+    def _measured(self, run: Run, folder: Path, names: list[str], asked: list[str], problem: str) -> None:
         with self.state as state:
             state.measuring = False
             if run.table.GetScene() is None:
@@ -49,7 +51,9 @@ class EvidencePart:
                 return
             (folder / "report.html").unlink(missing_ok=True)  # what is there does not know of it
             self.page.looking.on_run()
-        self.page.say("Measured: the quality check below holds the new figures.", "success")
+        left_out = trust.left_out(run, asked)
+        said = f"Measured: the quality check below holds the new figures. {left_out}".rstrip()
+        self.page.say(said, "warning" if left_out else "success")
 
     def close(self) -> None:
         self.task.close()

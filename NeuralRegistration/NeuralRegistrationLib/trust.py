@@ -9,6 +9,7 @@ import vtk
 from neuralreg import qa
 from neuralreg.job import RegistrationError
 
+from . import results
 from .results import Run
 from .scene_export import export_segments, export_volume, layers_of
 
@@ -107,6 +108,18 @@ def write_structures(fixed, moving, run: Run, folder: Path) -> tuple[list[tuple[
         ]
         files.append(tuple(pair))
     return files, names
+
+
+def segment_names(*segmentations) -> list[str]:
+    """The names of the segments that at least one of some nodes has; none for label maps and where there is no node."""
+    given = [node for node in segmentations if node is not None and node.IsA("vtkMRMLSegmentationNode")]
+    return sorted({name for node in given for name in _segments(node)})
+
+
+def left_out(run: Run, names: list[str]) -> str:
+    """What to say of structures that have no Dice in a run that was just measured; empty where all of them have."""
+    missing = [name for name in names if name not in results.run_of(run.table).measurements.get("dice", {})]
+    return f"Left out, as they are not in both segmentations: {', '.join(missing)}." if missing else ""
 
 
 def _segments(node) -> dict[str, str]:

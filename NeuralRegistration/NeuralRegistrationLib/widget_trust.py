@@ -87,13 +87,14 @@ class TrustSection(Section):
         structures = ui.fixedStructuresSelector.currentNode(), ui.movingStructuresSelector.currentNode()
         points = ui.fixedLandmarksSelector.currentNode(), ui.movingLandmarksSelector.currentNode()
         arguments, names = evidence.command(run, folder, structures, points)
-        self.task.start(arguments, lambda problem: self.onEvaluated(run, folder, names, problem))
+        asked = trust.segment_names(*structures)
+        self.task.start(arguments, lambda problem: self.onEvaluated(run, folder, names, asked, problem))
         self.panel.say(_("Measuring…"))
         self.refresh()
 
-    def onEvaluated(self, run, folder: Path, names: list[str], problem: str) -> None:
+    def onEvaluated(self, run, folder: Path, names: list[str], asked: list[str], problem: str) -> None:
         if problem:
-            self.panel.say(problem, "error")
+            self.panel.say(_of_files(folder, problem), "error")
         elif run.table.GetScene() is None:
             self.panel.say(_("The registration that was measured is no longer in the scene."), "warning")
         else:
@@ -102,7 +103,9 @@ class TrustSection(Section):
             except RegistrationError as error:
                 self.panel.say(str(error), "error")
             else:
-                self.panel.say(_("Measured; every figure is in the table of the run."), "good")
+                left_out = trust.left_out(run, asked)
+                said = _("Measured; every figure is in the table of the run.")
+                self.panel.say(f"{said} {left_out}".rstrip(), "warning" if left_out else "good")
         self.panel.refresh()
 
     @told
@@ -125,7 +128,9 @@ class TrustSection(Section):
 
     def onReported(self, folder: Path, path: Path, problem: str) -> None:
         try:
-            if not problem:
+            if problem:
+                problem = _of_files(folder, problem)
+            else:
                 shutil.copyfile(folder / "report.html", path)
         except OSError as error:
             problem = _("{path} cannot be written ({reason}); choose another place.").format(
@@ -136,6 +141,13 @@ class TrustSection(Section):
 
     def close(self) -> None:
         self.task.close()
+
+
+def _of_files(folder: Path, problem: str) -> str:
+    """The sentence of a command that failed; another one where its files were taken away by the next registration."""
+    if folder.exists():
+        return problem
+    return _("That was not finished: a new registration has taken the place of the files. Try again when it is done.")
 
 
 _KIND = {qa.GREEN: "good", qa.AMBER: "warning", qa.RED: "error"}

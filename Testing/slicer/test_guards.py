@@ -12,6 +12,7 @@ from NeuralRegistrationLib.results import runs
 from NeuralRegistrationLib.scene import load_run
 from NeuralRegistrationLib.widget_batch import BatchSection
 from NeuralRegistrationLib.widget_trust import TrustSection
+from realrun import point_list
 
 
 def refused(panel):
@@ -138,6 +139,21 @@ def test_evidence_is_measured_on_the_files_of_the_chosen_run(panel, wait, tmp_pa
     slicer.mrmlScene.RemoveNode(runs()[1].table)
     panel.refresh()
     assert ui.runComboBox.currentText == "another" and not ui.reportButton.enabled
+
+
+def test_measuring_gives_way_to_a_new_registration_with_a_sentence(panel, wait):
+    register(panel, wait)
+    section = panel.section(TrustSection)
+    panel.ui.fixedLandmarksSelector.setCurrentNode(point_list("f", [(1, 2, 3)]))
+    panel.ui.movingLandmarksSelector.setCurrentNode(point_list("m", [(1, 2, 4)]))
+    panel.ui.evaluateButton.click()
+    assert section.task.running
+    play(panel, "endless")
+    panel.ui.applyButton.click()
+    wait(lambda: not section.task.running)
+    assert "new registration has taken the place" in panel.ui.statusLabel.text
+    assert slicer.app.temporaryPath not in panel.ui.statusLabel.text
+    panel.ui.cancelButton.click()
 
 
 def test_the_chosen_result_stays_chosen_while_others_come_and_go(panel, wait, tmp_path):

@@ -212,6 +212,19 @@ def test_evidence_csv_and_report(done, wait, tmp_path):
     assert "TG-132" in page and "<svg" in page and f"{measured['tre_mean_mm']:.2f}" in page, ui.statusLabel.text
 
 
+def test_structures_that_were_not_measured_are_named(done, wait):
+    """A segment with another spelling, or with nothing in it on one side, would be missing without a word."""
+    ui, section = done.ui, next(s for s in done.panel.sections if hasattr(s, "chooseFile"))
+    fixed = segmentation("f", done.fixed, body=60, liver=118, tumour=118)
+    moving = segmentation("m", done.moving, body=60, Liver=118)
+    moving.GetSegmentation().AddEmptySegment("tumour", "tumour")
+    ui.fixedStructuresSelector.setCurrentNode(fixed)
+    ui.movingStructuresSelector.setCurrentNode(moving)
+    ui.evaluateButton.click()
+    wait(lambda: not section.task.running)
+    assert ui.statusLabel.text.endswith("Left out, as they are not in both segmentations: Liver, liver, tumour.")
+
+
 def dice(done, lowest):
     """Of what is brighter than a grey value: the moving labels through the file to the fixed volume."""
     fixed, moving = (as_sitk(volume) > lowest for volume in (done.fixed, done.moving))
