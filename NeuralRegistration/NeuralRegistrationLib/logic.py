@@ -54,6 +54,8 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self.worker = worker or Worker()
         self.folder: Path | None = None  # of the last run: its files serve the evaluation and the report
         self._table = None  # of the last run
+        self.keepBytes = 0  # of the files of runs before the last one, which stay as long as they are no more
+        self._kept: dict = {}  # {table: folder} of these, the oldest first
         self._request: Request | None = None
         self._onProgress = self._onFinished = self._onReady = None
         self._events: list[Progress | Ending] = []  # heard from the worker, not told yet
@@ -86,8 +88,12 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return self.folder / "run" if self.folder is not None and not self.running else None
 
     def filesOf(self, run: Run | None) -> Path | None:
-        """The directory of a run, as long as it is there: that of the last run, whatever else the scene holds."""
-        return self.runFolder if run is not None and run.table is self._table else None
+        """The directory of a run, as long as it is there."""
+        if run is None:
+            return None
+        if run.table in self._kept:
+            return self._kept[run.table] / "run"
+        return self.runFolder if run.table is self._table else None
 
     def warm(self, onReady: Callable[[], None] | None = None) -> None:
         """Start the worker ahead of time; `onReady` is called once it has imported torch and knows its device, or
@@ -144,7 +150,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """
         if self.running:
             raise RegistrationError(_("A registration is running; wait for it or cancel it."))
-        self._removeFolder()
+        self._setAside()
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="NeuralRegistration-", dir=slicer.app.temporaryPath))
             self.worker.start(write_job(request, self.folder))
@@ -277,9 +283,27 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self.cancel(_('"{name}" was deleted; the registration was cancelled.').format(name=node.GetName()))
 
     def dropFiles(self) -> None:
-        """Take the files of the last run away: hundreds of megabytes of a scene that is closed."""
+        """Take the files of all runs away that have ended: hundreds of megabytes of a scene that is closed."""
+        self._removeKept(0)
         if not self.running:
             self._removeFolder()
+
+    def _setAside(self) -> None:
+        """Keep the files of the last run beside those of earlier ones, as far as there is room for them."""
+        if self.folder is not None and self._table is not None:
+            self._kept[self._table] = self.folder
+            self.folder = self._table = None
+        self._removeFolder()
+        self._removeKept(self.keepBytes)
+
+    def _removeKept(self, limit: int) -> None:
+        """Take the oldest away until `limit` bytes are left, and all whose run is no longer in the scene."""
+        used = 0
+        for table, folder in reversed(list(self._kept.items())):
+            used += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            if used > limit or limit == 0 or table.GetScene() is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                del self._kept[table]
 
     def _removeFolder(self) -> None:
         if self.folder is not None:
@@ -311,4 +335,4 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self._cancelled = "closed"
         else:
             self._giveUpLoading()
-        self._removeFolder()
+        self.dropFiles()

@@ -29,6 +29,8 @@ from .widget_models import ModelsSection
 from .widget_run import RunSection
 from .widget_trust import TrustSection
 
+KEEP_BYTES = 2 << 30  # files of earlier results, so that they can be measured and compared: some ten brains at 1 mm
+
 SECTIONS = (
     MethodSection,
     InputsSection,
@@ -80,6 +82,7 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
         for selector in self.selectors:
             selector.connect("nodeActivated(vtkMRMLNode*)", lambda node, selector=selector: self.onChosen(selector))
         self.logic = NeuralRegistrationLogic()
+        self.logic.keepBytes = KEEP_BYTES
         for section in SECTIONS:
             self.sections.append(section(self))
         scene = slicer.mrmlScene

@@ -54,7 +54,7 @@ class TrustSection(Section):
         for name, tip in self._tips.items():
             button = getattr(self.ui, name)
             button.enabled = latest and not self.task.running
-            button.toolTip = tip if latest else _("Only for the last registration of this session.")
+            button.toolTip = tip if latest else _("Its files are gone: only the latest registrations can be measured.")
 
     def onOpened(self, collapsed=False) -> None:
         """Rows find their height only once the table has its width."""

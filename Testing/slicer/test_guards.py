@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import qt
 import slicer
-from clicks import finish, idle, play, register, scene_as_ids
+from clicks import finish, idle, play, register, scene_as_ids, temporary_files
 from fakerun import GRIDS, add_volume, write_run
-from neuralreg.job import RegistrationError
+from neuralreg.job import RESULT, RegistrationError
 from NeuralRegistrationLib import look, results
 from NeuralRegistrationLib.results import runs
 from NeuralRegistrationLib.scene import load_run
@@ -141,9 +141,35 @@ def test_evidence_is_measured_on_the_files_of_the_chosen_run(panel, wait, tmp_pa
     assert ui.runComboBox.currentText == "another" and not ui.reportButton.enabled
 
 
+def test_earlier_results_can_be_measured_as_long_as_there_is_room(panel, wait):
+    """Two settings are compared by their figures, also after a third run that was cancelled."""
+    ui, logic = panel.ui, panel.logic
+    for _ in range(2):
+        register(panel, wait)
+    second, first = runs()
+    assert logic.filesOf(first) != logic.filesOf(second)
+    play(panel, "endless")
+    ui.applyButton.click()
+    ui.cancelButton.click()
+    for index in range(2):
+        ui.runComboBox.setCurrentIndex(index)
+        assert ui.evaluateButton.enabled and ui.reportButton.enabled
+        assert (logic.filesOf(runs()[index]) / RESULT).exists()
+    logic.keepBytes = 1.5 * sum(file.stat().st_size for file in logic.filesOf(second).parent.rglob("*.*"))
+    register(panel, wait)
+    assert len(temporary_files()) == 2 and logic.filesOf(first) is None and logic.filesOf(second) is not None
+    ui.runComboBox.setCurrentIndex(2)
+    assert not ui.evaluateButton.enabled and "only the latest" in ui.evaluateButton.toolTip
+    slicer.mrmlScene.RemoveNode(second.table)
+    register(panel, wait)
+    assert len(temporary_files()) == 2, "the files of the deleted one are gone"
+    slicer.mrmlScene.Clear(0)
+    assert not temporary_files()
+
+
 def test_measuring_gives_way_to_a_new_registration_with_a_sentence(panel, wait):
     register(panel, wait)
-    section = panel.section(TrustSection)
+    section, panel.logic.keepBytes = panel.section(TrustSection), 0
     panel.ui.fixedLandmarksSelector.setCurrentNode(point_list("f", [(1, 2, 3)]))
     panel.ui.movingLandmarksSelector.setCurrentNode(point_list("m", [(1, 2, 4)]))
     panel.ui.evaluateButton.click()
