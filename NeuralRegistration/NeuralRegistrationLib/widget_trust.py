@@ -66,7 +66,7 @@ class TrustSection(Section):
         table = self.ui.trustTable
         row = table.rowCount
         table.setRowCount(row + 1)
-        name, value = qt.QTableWidgetItem(check.name), qt.QTableWidgetItem(check.value)
+        name, value = qt.QTableWidgetItem(check.name), qt.QTableWidgetItem(check.value.replace(" (", "\n("))  # narrow
         if check.light:
             name.setIcon(theme.light_icon(table, check.light))
         for column, item in enumerate((name, value)):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clicks import play
+from clicks import play, register
 from fakerun import GRIDS, add_volume, write_run
-from NeuralRegistrationLib import look
+from NeuralRegistrationLib import look, results
+from NeuralRegistrationLib.results import runs
 from NeuralRegistrationLib.scene import load_run
 
 pytestmark = pytest.mark.harness_only
@@ -72,6 +73,20 @@ def test_panel_in_every_state(panel, wait, folder, dark):
         assert (picture.mean() < 90) == dark
     shapes = {picture.shape[0] for picture in drawn.values()}
     assert len(shapes) == 5, "every state looks different"
+
+
+def test_every_check_can_be_read_at_400_pixels(panel, wait, folder):
+    """Also the longest figure: the names beside it were cut down to two letters."""
+    from harness import pictures
+
+    register(panel, wait)
+    run, table = runs()[0], panel.ui.trustTable
+    points = {"tre_mean_mm": 12.25, "tre_max_mm": 25.25, "landmarks": 25, "landmarks_guiding": 25}
+    results.write_measurements(run.table, {**run.measurements, **points})
+    panel.refresh()
+    pictures.save_panel(panel.parent, folder / "panel_landmarks.png")
+    assert "guided the registration" in table.item(3, 1).text()
+    assert table.columnWidth(0) > 0.3 * table.width and table.columnWidth(0) + table.columnWidth(1) <= table.width
 
 
 def test_nothing_is_cut_off_at_400_pixels(panel):
