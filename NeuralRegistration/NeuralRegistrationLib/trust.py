@@ -135,10 +135,11 @@ def _segments(node) -> dict[str, str]:
 
 
 def summary(run: Run) -> str:
-    """One sentence on the worst light."""
-    light = qa.worst(checks(run))
-    return {
+    """A sentence on the worst light, and what it does not say."""
+    rows = checks(run)
+    verdict = {
         qa.GREEN: "All checks passed. Look at the images before you rely on it.",
         qa.AMBER: "Look closer: at least one check is not clear (amber).",
         qa.RED: "Do not rely on this registration: at least one check failed (red).",
-    }[light]
+    }[qa.worst(rows)]
+    return f"{verdict} {qa.caution(rows)}".rstrip()

@@ -12,6 +12,7 @@ from typing import Any
 
 GREEN, AMBER, RED = "green", "amber", "red"
 DICE_GOOD, DICE_FAIR = 0.8, 0.6
+LANDMARKS, OVERLAP = "Landmarks (TRE)", "Overlap of structures (Dice)"  # the checks that see a wrong alignment
 NOTE = (
     "Adapted from AAPM TG-132. A reading aid for the person who looks at the images: it does not replace looking, and "
     "it is not a clearance for clinical use."
@@ -38,6 +39,13 @@ def read(values: Mapping[str, Any], largest_voxel_mm: float) -> list[Check]:
 def worst(checks: list[Check]) -> str:
     """The most serious light of a table."""
     return max((check.light for check in checks), key=(GREEN, AMBER, RED).index, default=GREEN)
+
+
+def caution(checks: list[Check]) -> str:
+    """What a green table without evidence from outside does not say; empty for any other one."""
+    if worst(checks) != GREEN or any(check.name in (LANDMARKS, OVERLAP) for check in checks):
+        return ""
+    return "No structures or landmarks were compared: a smooth but wrong alignment would pass, too."
 
 
 def _folds(values: Mapping[str, Any], voxel: float) -> Check | None:
@@ -72,7 +80,7 @@ def _landmarks(values: Mapping[str, Any], voxel: float) -> Check | None:
         return None
     limit = max(2 * voxel, 3.0)
     light = GREEN if mean <= voxel else AMBER if mean <= limit else RED
-    name, value = "Landmarks (TRE)", f"mean {mean:.2f} mm, largest {values.get('tre_max_mm', mean):.2f} mm"
+    name, value = LANDMARKS, f"mean {mean:.2f} mm, largest {values.get('tre_max_mm', mean):.2f} mm"
     rule = (
         f"Mean error. Green: within the largest voxel side ({voxel:.2g} mm). Amber: up to {limit:.2g} mm. Red: above."
     )
@@ -90,7 +98,7 @@ def _dice(values: Mapping[str, Any], voxel: float) -> Check | None:
         return None
     light = GREEN if mean >= DICE_GOOD else AMBER if mean >= DICE_FAIR else RED
     rule = f"Mean. Green: {DICE_GOOD} and more. Amber: {DICE_FAIR} and more (usual for small structures). Red: below."
-    return Check("Overlap of structures (Dice)", f"{mean:.3f}", light, rule)
+    return Check(OVERLAP, f"{mean:.3f}", light, rule)
 
 
 def _similarity(values: Mapping[str, Any], voxel: float) -> Check | None:

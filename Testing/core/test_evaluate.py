@@ -126,6 +126,14 @@ def test_missing_pieces_get_a_sentence(folder, tmp_path):
         evaluated(folder, "broken")
 
 
+def test_green_without_evidence_says_what_it_does_not_know():
+    def caution(**values):
+        return qa.caution(qa.read({"folds_percent": 0.0, **values}, largest_voxel_mm=2.0))
+
+    assert "wrong alignment would pass" in caution()
+    assert not caution(dice_mean=0.9) and not caution(tre_mean_mm=1.0) and not caution(folds_percent=1.0)
+
+
 def test_qa_lights_follow_their_rules():
     def light(**values):
         return qa.worst(qa.read(values, largest_voxel_mm=2.0))
