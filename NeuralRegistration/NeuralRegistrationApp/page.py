@@ -58,7 +58,7 @@ class Page:
         state.change("fixed", "moving")(self.on_pair)
 
     def say(self, text: str, kind: str = "info") -> None:
-        """Show one sentence; kind: info, success or error. Private paths are no business of the reader."""
+        """Show one sentence; kind: info, success, warning or error. Private paths are no business of the reader."""
         with self.state as state:
             state.message, state.message_kind = text.replace(f"{self.folder}/", ""), kind
 

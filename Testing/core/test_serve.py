@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from child import PATIENCE, Child, start, wait_for_iterations
+from neuralreg.job import RESULT, Result
 from neuralreg.workspace import RUN_FILES
 from short_runs import LISTS, call
 
@@ -35,6 +36,19 @@ def test_serve_waits_for_a_job_and_stops_and_keeps(pair, inbox):
         child.stdout.read()
         assert child.wait(PATIENCE) == 0, child.stderr.read()
     assert sorted(p.name for p in output.iterdir()) == sorted(RUN_FILES)
+
+
+def test_a_wish_to_stop_counts_from_the_moment_at_which_the_job_was_given(pair, inbox):
+    """The process may still import torch then, and would go on for all its iterations."""
+    folder, put = inbox
+    output = pair.folder / "hasty"
+    put("hasty", options={**LISTS, "iterations": [300]})
+    output.mkdir()
+    (output / "stop").touch()
+    with start("serve", "--inbox", folder, "--parent-pid", os.getpid(), cwd=pair.folder) as child:
+        child.stdout.read()
+        assert child.wait(PATIENCE) == 0, child.stderr.read()
+    assert Result.load(output / RESULT).stopped_early and not (output / "stop").exists()
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["waiting", "running"])

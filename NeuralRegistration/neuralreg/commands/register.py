@@ -124,7 +124,8 @@ def _serve(options: argparse.Namespace) -> None:
     show(Progress("ready", 0.0, message=device, calibration=round(calibrate(), 5)))
     job = inbox.wait()
     if job is not None:  # else nobody wants a registration any more
-        _execute(load_job(job), options, time.time(), inbox)
+        # Since it was put there: whoever asked this process to stop while it was still starting wants it, too.
+        _execute(load_job(job), options, job.stat().st_mtime, inbox)
 
 
 def _warm_up() -> None:
