@@ -110,14 +110,24 @@ def _is_folder(tree, item: int) -> bool:
 
 
 def to_move(folder: int, run: Run, direction: str) -> list:
-    """The nodes in a folder, without those of the run that lie in the space where the others shall go."""
-    return [node for node in nodes_in(folder) if not is_there(node, run, direction)]
+    """The nodes in a folder, without those that lie in the space where the others shall go."""
+    every = nodes_in(folder)
+    return [node for node in every if not is_there(node, run, direction) and not drawn_there(node, run, direction)]
 
 
 def is_there(node, run: Run, direction: str) -> bool:
     """Whether a node of the run lies from the start in the space where others shall go, and was not moved since."""
     there = [run.fixed, run.warped, run.jacobian, *maps(run)] if direction == TO_FIXED else [run.moving]
     return any(node is one for one in there) and not lies_under(node, _way_back(run, direction))
+
+
+def drawn_there(node, run: Run, direction: str) -> bool:
+    """Whether a segmentation was drawn on the volume to which others shall go, and was not moved since; as far as
+    Slicer knows, which does not notice when it is hardened elsewhere."""
+    if not node.IsA("vtkMRMLSegmentationNode"):
+        return False
+    volume = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole())
+    return volume is not None and is_there(volume, run, direction) and not lies_under(node, _way_back(run, direction))
 
 
 def nodes_in(folder: int) -> list:

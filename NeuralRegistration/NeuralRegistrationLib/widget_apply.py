@@ -82,6 +82,14 @@ class ApplySection(Section):
         if folder is not None:
             found = apply.to_move(folder, run, direction)
             nodes += [node for node in found if node not in nodes]
+        drawn = next((node for node in nodes if apply.drawn_there(node, run, direction)), None)
         apply.move(nodes, run, direction, self.ui.hardenCheckBox.checked)
-        self.panel.say(_("{count} moved.").format(count=len(nodes)), "good")
+        doubt = (
+            _(' "{name}" was drawn on the volume to which it was moved: was the other direction meant?').format(
+                name=drawn.GetName()
+            )
+            if drawn is not None
+            else ""
+        )
+        self.panel.say(_("{count} moved.").format(count=len(nodes)) + doubt, "warning" if doubt else "good")
         self.panel.refresh()

@@ -57,6 +57,21 @@ def test_back_is_where_it_was(run, parent):  # noqa: F811
     assert apply.is_there(run.moving, run, apply.TO_MOVING)
 
 
+def test_what_was_drawn_on_the_fixed_volume_is_not_brought_there(run):  # noqa: F811
+    """The classic confusion: the direction is the wrong one, or a folder holds the structures of both."""
+    tree = results.hierarchy()
+    folder, drawn = tree.CreateFolderItem(tree.GetSceneItemID(), "patient"), []
+    for volume in (run.fixed, run.moving):
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"on {volume.GetName()}")
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        results.put_into_folder(node, folder)
+        drawn.append(node)
+    assert apply.to_move(folder, run, apply.TO_FIXED) == drawn[1:]
+    assert apply.to_move(folder, run, apply.TO_MOVING) == drawn[:1]
+    apply.move(drawn[:1], run, apply.TO_MOVING)
+    assert apply.to_move(folder, run, apply.TO_FIXED) == drawn, "it may go back"
+
+
 def test_a_result_found_on_top_of_another_goes_on_top(run, tmp_path):  # noqa: F811
     """The moving volume lay under the first transform when the second registration began."""
     run.moving.SetAndObserveTransformNodeID(run.transform.GetID())
@@ -158,6 +173,18 @@ def shown_sequence(run):  # noqa: F811
     browser.AddSynchronizedSequenceNode(sequence)
     slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
     return sequence, browser.GetProxyNode(sequence)
+
+
+def test_a_segmentation_that_goes_where_it_was_drawn_is_doubted(panel, wait):
+    register(panel, wait)
+    run, ui = results.runs()[0], panel.ui  # noqa: F811
+    drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "tumour")
+    drawn.SetReferenceImageGeometryParameterFromVolumeNode(run.moving)
+    ui.applySelector.setCheckState(drawn, qt.Qt.Checked)
+    for direction, said in ((0, ""), (1, ""), (1, "was the other direction meant?")):
+        ui.directionComboBox.setCurrentIndex(direction)
+        ui.moveButton.click()
+        assert ui.statusLabel.text.startswith("1 moved.") and ui.statusLabel.text.endswith(said or "moved.")
 
 
 def test_one_time_point_of_a_sequence_is_not_hardened(run, shown_sequence):  # noqa: F811
