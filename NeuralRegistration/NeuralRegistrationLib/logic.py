@@ -26,7 +26,7 @@ from slicer.util import VTKObservationMixin
 
 from .parameters import NeuralRegistrationParameterNode, forget_unknown
 from .request import Request, in_words, write_job
-from .results import Run, run_of, write_notes
+from .results import Run, run_of, write_measurements, write_notes
 from .scene_load import load_steps
 from .worker import Ending, Worker
 
@@ -248,6 +248,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         if result.stopped_early:
             said.append(_("The optimisation was stopped by the user; the result is the best one until then."))
         write_notes(run.table, said)
+        write_measurements(run.table, {**run.measurements, "settings": self._request.settings()})
         seconds = result.timings.get("total", 0.0)
         self._finish(
             Outcome(

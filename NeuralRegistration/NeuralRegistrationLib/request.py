@@ -16,6 +16,7 @@ from . import landmarks
 from .dependencies import cores
 from .lattice import world_bounds
 from .moved import above, check_unmoved, lies_under
+from .options import as_text
 from .scene_export import export_mask, export_transform, export_volume, volumes_overlap
 from .scene_load import Outputs
 
@@ -58,6 +59,15 @@ class Request:
         """The names of the nodes that are given, by role."""
         given = {name: getattr(self, name) for name in INPUTS}
         return {name: node.GetName() for name, node in given.items() if node is not None}
+
+    def settings(self) -> str:
+        """What tells this registration from another one of the same pair, in a few words."""
+        chosen = [f"preset {self.preset}"]
+        chosen += [f"linear stage {self.affine}"] if self.affine != "affine" else []
+        chosen += [f"similarity {self.similarity}"] if self.similarity != "auto" else []
+        chosen += [f"{name.replace('_', ' ')} {as_text(value)}" for name, value in self.options.items()]
+        chosen += [name.replace("_", " ") for name in INPUTS[2:] if getattr(self, name) is not None]
+        return "; ".join([*chosen, *(["landmarks"] if self.landmarks() != (None, None) else [])])
 
     def of_another(self, moving, name: str) -> Request:
         """The same for another moving volume; what belongs to this one is left out: its mask, and landmarks in it.

@@ -25,6 +25,9 @@ def figures(run: Run) -> list[qa.Check]:
     """What has no rule of its own but belongs to the reading: how far things move, how much volumes change."""
     values = run.measurements
     rows = []
+    if "settings" in values:
+        text = f"{values['method']}; {values['settings']}"
+        rows.append(qa.Check("Settings", text, "", "How this result was made; what is not named is as usual."))
     if "displacement_mean_mm" in values and "displacement_max_mm" in values:
         text = f"mean {values['displacement_mean_mm']:.1f} mm, largest {values['displacement_max_mm']:.1f} mm"
         rule = "How far points move, the linear alignment included. There is no limit: it depends on the pair."

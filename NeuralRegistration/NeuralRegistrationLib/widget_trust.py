@@ -66,7 +66,8 @@ class TrustSection(Section):
         table = self.ui.trustTable
         row = table.rowCount
         table.setRowCount(row + 1)
-        name, value = qt.QTableWidgetItem(check.name), qt.QTableWidgetItem(check.value.replace(" (", "\n("))  # narrow
+        text = check.value.replace(" (", "\n(").replace("; ", "\n")  # a wide column would cut the names down
+        name, value = qt.QTableWidgetItem(check.name), qt.QTableWidgetItem(text)
         if check.light:
             name.setIcon(theme.light_icon(table, check.light))
         for column, item in enumerate((name, value)):

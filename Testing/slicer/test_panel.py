@@ -202,6 +202,21 @@ def test_stop_and_keep(panel, wait):
     assert "stopped early" in panel.ui.statusLabel.text and runs()[0].transform is not None
 
 
+def test_two_results_of_one_pair_can_be_told_apart(panel, wait):
+    """By what was asked for, not by a number behind their name."""
+    ui = panel.ui
+    register(panel, wait)
+    ui.presetComboBox.setCurrentText("Fast")
+    ui.fixedMaskSelector.setCurrentNode(add_volume("lung", GRIDS["axial"], label=True))
+    register(panel, wait)
+    shown = []
+    for index in (1, 0):
+        ui.runComboBox.setCurrentIndex(index)
+        rows = [row for row in range(ui.trustTable.rowCount) if ui.trustTable.item(row, 0).text() == "Settings"]
+        shown.append(ui.trustTable.item(rows[0], 1).text().split("\n"))
+    assert shown == [["DNVF", "preset balanced", "hidden 1"], ["DNVF", "preset fast", "hidden 1", "fixed mask"]]
+
+
 def test_what_a_run_said_is_kept_with_its_result(panel, wait, tmp_path):
     """A day later, beside the green light, and not beside another result; in the file of figures, too."""
     ui = panel.ui
