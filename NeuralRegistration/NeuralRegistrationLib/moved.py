@@ -64,8 +64,8 @@ def check_unmoved(node, volume, known: list) -> None:
     run = mover(node, volume, known)
     if run is not None:
         raise RegistrationError(
-            _('"{name}" was moved by "{run}" and lies no longer on "{volume}"; take it out of that transform first (in '
-              "the module Data: right-click its transform, choose None).").format(
+            _('"{name}" was moved by "{run}" and lies no longer on "{volume}"; move it back first (Apply to more, with '
+              "that result and in the other direction).").format(
                 name=node.GetName(), run=run.name, volume=volume.GetName()
             )
         )  # fmt: skip
