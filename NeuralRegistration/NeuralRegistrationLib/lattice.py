@@ -13,6 +13,7 @@ import vtk
 
 ORTHOGONAL_WITHIN = 1e-4  # cosine between axes, above which a lattice counts as sheared (files cannot hold shear)
 SAME_WITHIN_MM = 1e-3  # files hold the places of voxels in float32
+SAME_WITHIN_VOXELS = 0.01
 SAMPLES_PER_AXIS = 9  # points per axis at which a bent volume is measured, so that bulges are not cut off
 
 
@@ -69,6 +70,31 @@ def on_lattice_of(volume, reference):
     labels = volume.IsA("vtkMRMLLabelMapVolumeNode")
     background = 0.0 if labels else volume.GetImageBackgroundScalarComponentAsDouble(0)
     return _resample(image, local_geometry(volume), general or _general(matrix), target, size, labels, background)
+
+
+def on_whole_lattice_of(image, geometry: np.ndarray, reference):
+    """(image, ijk → RAS) in world space, with 0 around it as far as a volume node reaches.
+
+    As it is where it does not lie on voxels of that volume.
+    """
+    matrix, _bent = world_from_local(reference)
+    if matrix is None:
+        return image, geometry
+    target, size = matrix @ local_geometry(reference), np.array(reference.GetImageData().GetDimensions())
+    relative = np.linalg.inv(target) @ geometry
+    first, part = np.round(relative[:3, 3]).astype(int), np.array(image.GetDimensions())
+    relative[:3, 3] -= first
+    beside = np.abs(relative - np.eye(4))[:3] @ [*part, 1]
+    if beside.max() > SAME_WITHIN_VOXELS or (first < 0).any() or (first + part > size).any():
+        return image, geometry
+    placed = vtk.vtkImageData()
+    placed.ShallowCopy(image)
+    placed.SetExtent(*np.column_stack([first, first + part - 1]).ravel().tolist())
+    padded = vtk.vtkImageConstantPad()
+    padded.SetInputData(placed)
+    padded.SetOutputWholeExtent(*np.column_stack([0 * size, size - 1]).ravel().tolist())
+    padded.Update()
+    return padded.GetOutput(), target
 
 
 def _general(matrix: np.ndarray) -> vtk.vtkGeneralTransform:

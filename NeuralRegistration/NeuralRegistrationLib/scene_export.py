@@ -11,7 +11,7 @@ import vtk
 from neuralreg.job import RegistrationError
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .lattice import in_world, local_geometry, world_bounds
+from .lattice import in_world, local_geometry, on_whole_lattice_of, world_bounds
 from .plain_transform import plain
 
 
@@ -27,7 +27,8 @@ def export_volume(volume, path: Path) -> str:
 
 
 def export_mask(mask, reference, path: Path) -> str:
-    """Write a mask, 1 inside and 0 outside, on its own lattice: a label map, or all segments of a segmentation.
+    """Write a mask, 1 inside and 0 outside, on its own lattice: a label map, or all segments of a segmentation, which
+    Slicer keeps as the box around them and which goes on the lattice of its volume again.
 
     Raises RegistrationError when nothing is inside.
     """
@@ -44,7 +45,10 @@ def export_mask(mask, reference, path: Path) -> str:
     inside.Update()
     if inside.GetOutput().GetScalarRange()[1] == 0:
         raise RegistrationError(f'The mask "{mask.GetName()}" is empty; draw something in it or choose none.')
-    return _write(*in_world(inside.GetOutput(), geometry, mask, labels=True), path)
+    image, geometry = in_world(inside.GetOutput(), geometry, mask, labels=True)
+    if mask.IsA("vtkMRMLSegmentationNode"):
+        image, geometry = on_whole_lattice_of(image, geometry, reference)
+    return _write(image, geometry, path)
 
 
 def export_transform(node, path: Path, reference) -> str:

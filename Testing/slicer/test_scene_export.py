@@ -129,6 +129,22 @@ def test_mask_from_segmentation_under_a_parent(scene, tmp_path, kind):
     found = sitk.GetArrayFromImage(sitk.Resample(mask, image, sitk.Transform(), sitk.sitkNearestNeighbor))
     differing = np.count_nonzero(found != expected)
     assert differing == 0 if kind == "labels" else differing < 0.1 * expected.sum()
+    assert mask.GetSize() == image.GetSize(), "nothing to resample, and to remark upon after the run"
+    assert np.allclose(mask.GetOrigin(), image.GetOrigin()) and np.allclose(mask.GetDirection(), image.GetDirection())
+
+
+@pytest.mark.parametrize("shift", [(0.3, 0, 0), (200, 0, 0)], ids=["between voxels", "beyond the volume"])
+def test_a_mask_that_does_not_lie_on_its_volume_is_written_as_it_is(scene, tmp_path, shift):
+    """Where it is resampled, and whether it touches the volume at all, is for the run to say."""
+    volume, labels = add_volume("v", GRIDS["oblique"]), add_volume("labels", GRIDS["oblique"], label=True)
+    segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "mask")
+    slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(labels, segmentation)
+    matrix = np.eye(4)
+    matrix[:3, 3] = shift
+    segmentation.SetAndObserveTransformNodeID(linear_parent(matrix).GetID())
+    mask = sitk.ReadImage(exchange.export_mask(segmentation, volume, tmp_path / "m.nrrd"))
+    assert sitk.GetArrayFromImage(mask).sum() == slicer.util.arrayFromVolume(labels).sum()
+    assert np.prod(mask.GetSize()) < np.prod(slicer.util.arrayFromVolume(volume).shape)
 
 
 def test_mask_from_label_map_is_binary(scene, tmp_path):
