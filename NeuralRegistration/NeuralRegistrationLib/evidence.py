@@ -9,7 +9,7 @@ from neuralreg.job import RegistrationError, read_json
 from slicer.i18n import tr as _
 
 from . import landmarks, moved, trust
-from .results import Run, write_measurements
+from .results import Run, runs, write_measurements
 
 EVALUATION = "evaluation.json"
 
@@ -26,11 +26,12 @@ def command(run: Run, folder: Path, structures: tuple, points: tuple) -> tuple[l
     for fixed, moving in (structures, points):
         moved.check_unmoved(fixed, run.fixed, moved.parents_at_start(run, moved.FIXED))
         moved.check_unmoved(moving, run.moving, moved.parents_at_start(run, moved.MOVING))
-        for node, transform in ((fixed, run.transform), (moving, run.inverse)):
-            if node is not None and moved.lies_under(node, transform):
+        for node, way in ((fixed, "transform"), (moving, "inverse")):
+            brought = [getattr(one, way) for one in runs() if (one.fixed, one.moving) == (run.fixed, run.moving)]
+            if node is not None and any(one in moved.above(node) for one in brought):
                 raise RegistrationError(
-                    _('"{name}" was brought here by this registration, so it agrees with it whatever it is worth; '
-                      "choose what was drawn on the volume itself.").format(name=node.GetName())
+                    _('"{name}" was brought here by a registration of this pair and agrees with it whatever that is '
+                      "worth; choose what was drawn on the volume itself.").format(name=node.GetName())
                 )  # fmt: skip
     if None not in structures:
         files, names = trust.write_structures(*structures, run, folder.parent)
