@@ -18,6 +18,17 @@ KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: 2047 * MEGABYTE, TOP_PAD: 256 * MEGABYTE
 USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 * MEGABYTE, TRIM_THRESHOLD: 64 * MEGABYTE, TOP_PAD: 0}
 
 
+def keep_memory() -> None:
+    """Let freed blocks stay with the process until the first `kept_memory` ends.
+
+    For a process of our own, in which much comes before that, such as the affine stage. Does nothing without glibc.
+    """
+    libc = _glibc()
+    if libc is not None:
+        for name in (MMAP_MAX, TRIM_THRESHOLD):
+            libc.mallopt(name, KEEPING[name])
+
+
 @contextmanager
 def kept_memory() -> Iterator[None]:
     """Within, freed blocks stay with the process; at the end they are given back. Does nothing without glibc."""

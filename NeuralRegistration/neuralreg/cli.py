@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from . import __version__
+from .allocator import keep_memory
 from .commands import app, apply, batch, demo, inspect, register, training
 from .job import EXIT_CANCELLED, EXIT_USER_ERROR, Cancelled, RegistrationError
 from .usage import enough_memory
@@ -57,21 +57,6 @@ def program() -> None:
         signal.signal(name, signal.SIG_IGN)
     atexit._run_exitfuncs()
     os._exit(code)
-
-
-def keep_memory() -> None:
-    """Let glibc keep the memory of freed tensors for the next ones.
-
-    By default every large tensor is a new mapping, whose pages the kernel clears on first touch: a fifth of the time of
-    an optimisation at full resolution. Only for a process of our own: it sets the allocator for good.
-    """
-    if sys.platform != "linux":
-        return
-    m_trim_threshold, m_mmap_max = -1, -4
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-        libc = ctypes.CDLL(None)
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from unittest.mock import patch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "NeuralRegistration"))
 
 import torch
-from neuralreg import cli, optimise, overlap, pipeline, run
+from neuralreg import allocator, optimise, overlap, pipeline, run
 from neuralreg.job import RegistrationJob
 from neuralreg.usage import peak_memory_mb
 
@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if len(options.files) not in (0, 2):
         parser.error("give FIXED and MOVING, or neither")
-    cli.keep_memory()  # as the command does
+    allocator.keep_memory()  # as the command does
     started = time.process_time()
     with tempfile.TemporaryDirectory(prefix="profile-") as folder:
         job = _job(options, Path(folder))

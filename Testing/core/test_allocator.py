@@ -7,7 +7,7 @@ from neuralreg import allocator
 PAGES = """
 import resource, sys
 import torch
-from neuralreg.allocator import kept_memory
+from neuralreg.allocator import keep_memory, kept_memory
 
 def new_pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -24,7 +24,10 @@ usual = new_pages()
 with kept_memory():
     new_pages(), new_pages()  # the remainders that alignment leaves first fill the small bins
     kept, held = new_pages(), resident_mb()
-print(usual, kept, held - resident_mb())
+given_back = held - resident_mb()
+keep_memory()
+new_pages(), new_pages()
+print(usual, kept, given_back, new_pages())
 """
 
 
@@ -33,14 +36,15 @@ def test_tensors_within_take_no_new_pages(tmp_path):
     """In a process of its own: what the allocator has done before decides what it does next."""
     ran = python(PAGES, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
-    usual, kept, given_back = map(float, ran.stdout.split())
-    assert kept < usual / 20, "80 MB each time, ten times"
+    usual, kept, given_back, kept_for_good = map(float, ran.stdout.split())
+    assert max(kept, kept_for_good) < usual / 20, "80 MB each time, ten times"
     assert given_back > 70
 
 
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(allocator.sys, "platform", "darwin")
     assert allocator._glibc() is None
+    allocator.keep_memory()
     with allocator.kept_memory():
         pass
 
