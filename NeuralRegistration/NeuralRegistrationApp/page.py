@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from neuralreg.job import TRANSFORM, WARPED, RegistrationError
+from neuralreg.job import REPORT, TRANSFORM, WARPED, RegistrationError
 from NeuralRegistrationLib import look
 from NeuralRegistrationLib.logic import NeuralRegistrationLogic
 from NeuralRegistrationLib.scene import volumes_overlap
@@ -196,7 +196,7 @@ class Page:
         if what == "scene":
             return self._save_scene()
         folder = self.folders.get(self.state.run)
-        names = {"transform": TRANSFORM, "warped": WARPED, "report": "report.html"}
+        names = {"transform": TRANSFORM, "warped": WARPED, "report": REPORT}
         if folder is None or what not in names:
             raise RegistrationError("There is no such file yet; register a pair first.")
         path = folder / names[what]

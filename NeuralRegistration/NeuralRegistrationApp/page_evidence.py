@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from neuralreg.job import RegistrationError
+from neuralreg.job import REPORT, RegistrationError
 from NeuralRegistrationLib import evidence, trust
 from NeuralRegistrationLib.results import Run
 from NeuralRegistrationLib.task import Task
@@ -49,7 +49,7 @@ class EvidencePart:
             except RegistrationError as error:
                 self.page.say(str(error), "error")
                 return
-            (folder / "report.html").unlink(missing_ok=True)  # what is there does not know of it
+            (folder / REPORT).unlink(missing_ok=True)  # what is there does not know of it
             self.page.looking.on_run()
         left_out = trust.left_out(run, asked)
         said = f"Measured: the quality check below holds the new figures. {left_out}".rstrip()

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import slicer
-from neuralreg.job import EXIT_USER_ERROR, JOB, RESULT, RegistrationError, RegistrationJob, read_json
+from neuralreg.job import EVALUATION, EXIT_USER_ERROR, JOB, RESULT, RegistrationError, RegistrationJob, read_json
 from NeuralRegistrationLib import evidence
 from NeuralRegistrationLib.results import Run
 from NeuralRegistrationLib.scene import load_run, load_transform
@@ -67,7 +67,7 @@ class Reader:
         shutil.copytree(folder, copy)
         title = f"{moving.GetName()} to {fixed.GetName()} ({job.method})"
         run = load_run(copy, fixed, moving, title)
-        if (copy / evidence.EVALUATION).exists():
+        if (copy / EVALUATION).exists():
             evidence.take_over(run, copy, [])
         given = {name: getattr(job, name) for name in PATHS if getattr(job, name)}
         absolute = {name: str((folder / path).resolve()) for name, path in given.items()}

@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from neuralreg.job import RegistrationError, read_json
+from neuralreg.job import EVALUATION, RegistrationError, read_json
 from slicer.i18n import tr as _
 
 from . import landmarks, moved, trust
 from .results import Run, runs, write_measurements
-
-EVALUATION = "evaluation.json"
 
 
 def command(run: Run, folder: Path, structures: tuple, points: tuple) -> tuple[list[str], list[str]]:

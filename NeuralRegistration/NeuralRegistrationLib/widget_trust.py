@@ -7,7 +7,7 @@ from pathlib import Path
 
 import qt
 from neuralreg import qa
-from neuralreg.job import RegistrationError
+from neuralreg.job import REPORT, RegistrationError
 from slicer.i18n import tr as _
 
 from . import evidence, theme, trust
@@ -120,7 +120,7 @@ class TrustSection(Section):
     @told
     def onReport(self) -> None:
         folder = self._files()
-        path = self.chooseFile(_("Save the report"), "report.html", "HTML (*.html)")
+        path = self.chooseFile(_("Save the report"), REPORT, "HTML (*.html)")
         if not path:
             return
         self.task.start(["report", str(folder)], lambda problem: self.onReported(folder, Path(path), problem))
@@ -132,7 +132,7 @@ class TrustSection(Section):
             if problem:
                 problem = _of_files(folder, problem)
             else:
-                shutil.copyfile(folder / "report.html", path)
+                shutil.copyfile(folder / REPORT, path)
         except OSError as error:
             problem = _("{path} cannot be written ({reason}); choose another place.").format(
                 path=path, reason=error.strerror

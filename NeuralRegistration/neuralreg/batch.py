@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .files import replacing
-from .job import JOB, RESULT, RegistrationError, RegistrationJob, Result, read_json
+from .job import EVALUATION, JOB, RESULT, RegistrationError, RegistrationJob, Result, read_json
 from .tables import read_table
 from .workers import Task
-from .workspace import EVALUATION
 
 SUMMARY = "summary.csv"
 WAITING = f".{JOB}"  # beside a result that waits to be replaced: until then its own job file describes it

@@ -17,11 +17,21 @@ from torch import Tensor
 from . import io, metrics, qa
 from .files import reading, replacing
 from .image import Grid, Image, resample_labels
-from .job import INVERSE, JACOBIAN, JOB, RESULT, TRANSFORM, WARPED, RegistrationError, RegistrationJob, Result
+from .job import (
+    EVALUATION,
+    INVERSE,
+    JACOBIAN,
+    JOB,
+    RESULT,
+    TRANSFORM,
+    WARPED,
+    RegistrationError,
+    RegistrationJob,
+    Result,
+)
 from .points import read_pairs
 from .tables import read_rows
 from .transform import Affine, Transform
-from .workspace import EVALUATION
 
 LABEL_COLUMNS = 4
 MEANS = {"dice": "dice_mean", "dice_before": "dice_before_mean", "hd95_mm": "hd95_mean_mm"}  # of figures of each label

@@ -21,6 +21,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 # The files of a run directory. `cancel` and `stop` are the two files by which another process talks to a run.
 TRANSFORM, INVERSE, WARPED, JACOBIAN = "transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz"
 RESULT, JOB, PREVIEW, CANCEL, STOP = "result.json", "job.json", "preview.nii.gz", "cancel", "stop"
+EVALUATION, REPORT = "evaluation.json", "report.html"  # written later about a finished run
 
 EXIT_USER_ERROR, EXIT_CANCELLED = 2, 130  # exit codes of the command line; 2 comes with one sentence
 

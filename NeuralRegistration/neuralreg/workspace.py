@@ -15,11 +15,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .job import CANCEL, INVERSE, JACOBIAN, JOB, PREVIEW, RESULT, STOP, TRANSFORM, WARPED, RegistrationError
+from .job import (
+    CANCEL,
+    EVALUATION,
+    INVERSE,
+    JACOBIAN,
+    JOB,
+    PREVIEW,
+    REPORT,
+    RESULT,
+    STOP,
+    TRANSFORM,
+    WARPED,
+    RegistrationError,
+)
 
 RUN_FILES = (TRANSFORM, INVERSE, WARPED, JACOBIAN, JOB, RESULT)  # in the order in which they are renamed
-EVALUATION = "evaluation.json"
-DERIVED_FILES = (EVALUATION, "report.html")  # written later about one result; they must not outlive it
+DERIVED_FILES = (EVALUATION, REPORT)  # they must not outlive the result that they are about
 SIGNAL_FILES = (CANCEL, STOP, PREVIEW)
 PARTIAL, LOCK, EARLIER = ".partial", "lock", ".earlier"
 

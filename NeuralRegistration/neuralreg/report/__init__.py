@@ -16,11 +16,22 @@ import SimpleITK as sitk
 from .. import qa
 from ..files import check_encoding, check_written, replacing
 from ..hdf5 import damaged
-from ..job import JACOBIAN, JOB, RESULT, TRANSFORM, WARPED, RegistrationError, RegistrationJob, Result, read_json
+from ..job import (
+    EVALUATION,
+    JACOBIAN,
+    JOB,
+    REPORT,
+    RESULT,
+    TRANSFORM,
+    WARPED,
+    RegistrationError,
+    RegistrationJob,
+    Result,
+    read_json,
+)
 from . import pictures
 from .page import render
 
-REPORT, EVALUATION = "report.html", "evaluation.json"
 NIFTI_HEADER = 352  # bytes before the voxels
 
 
