@@ -5,12 +5,14 @@ Exit codes: 0 done, 2 with one sentence for what the user can put right, 130 can
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import atexit
 import contextlib
 import os
 import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 from types import FrameType
@@ -37,6 +39,9 @@ COMMANDS = (
     training.add_models,
 )
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AGAIN = 0.01  # seconds until a signal that was lost comes again
+
 EPILOG = """examples:
   neuralreg register fixed.nii.gz moving.nii.gz -o result
   neuralreg apply result --reference fixed.nii.gz --labels moving_labels.nii.gz -o labels_on_fixed.nii.gz
@@ -53,7 +58,7 @@ def program() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
     warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)
     code = main()
-    for name in (signal.SIGINT, signal.SIGTERM):  # all is done or tidied up: an impatient second Ctrl-C changes nothing
+    for name in SIGNALS:  # all is done or tidied up: an impatient second Ctrl-C changes nothing
         signal.signal(name, signal.SIG_IGN)
     atexit._run_exitfuncs()
     os._exit(code)
@@ -107,18 +112,29 @@ def parser() -> argparse.ArgumentParser:
 @contextlib.contextmanager
 def _signals():
     """SIGTERM ends a command like Ctrl-C: everything half-written is removed. A second signal cannot disturb that."""
-    received = []
+    received, report = [], sys.unraisablehook
 
     def cancel(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        for name in (signal.SIGINT, signal.SIGTERM):
+        for name in SIGNALS:
             signal.signal(name, signal.SIG_IGN)
         raise KeyboardInterrupt  # no Exception: libraries catch those, above all while they are being imported
 
+    def lost(unraisable: sys.UnraisableHookArgs) -> None:
+        """Python drops what is raised while an object dies (in `__del__`, or in the callback of a weak reference)."""
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt):
+            report(unraisable)
+            return
+        for name in SIGNALS:
+            signal.signal(name, cancel)
+        threading.Timer(AGAIN, _thread.interrupt_main).start()  # here it would be dropped again
+
     try:
-        before = {name: signal.signal(name, cancel) for name in (signal.SIGINT, signal.SIGTERM)}
+        before = {name: signal.signal(name, cancel) for name in SIGNALS}
     except ValueError:  # not the main thread: signals are somebody else's
         before = {}
+    else:
+        sys.unraisablehook = lost
     try:
         yield
     except Exception as error:
@@ -128,3 +144,5 @@ def _signals():
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
+        if before:
+            sys.unraisablehook = report

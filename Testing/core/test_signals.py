@@ -70,6 +70,26 @@ def test_an_interruption_gets_past_those_who_catch_every_error(capsys, monkeypat
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_an_interruption_is_not_lost_with_an_object_that_dies(capsys, monkeypatch):
+    """Python drops what is raised in `__del__`: the command went on, and heard no second signal."""
+
+    class Dying:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    def working(options):
+        Dying()
+        end = time.monotonic() + PATIENCE / 30
+        while time.monotonic() < end:
+            pass
+        done.append(options)
+
+    done, hook = [], sys.unraisablehook
+    monkeypatch.setattr(inspect, "_methods", working)
+    assert cli.main(["methods"]) == EXIT_CANCELLED and capsys.readouterr().err == "neuralreg: cancelled.\n"
+    assert not done and sys.unraisablehook is hook
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_an_interrupted_run_says_truly_what_is_there(job, tmp_path, moment, capsys, monkeypatch):
     """Also when the signal comes after the last file was put in its place."""
