@@ -30,6 +30,7 @@ SMALL_VOXELS = 300_000  # of the working grid: there is time for more than a hea
 SIREN_VOXELS = 370.0
 KNOTS = 1.5  # spacing of a velocity's B-spline coefficients, in voxels of its lattice, unless a method has its own
 
+STAGES = ("image_factors", "velocity_factors", "iterations", "windows", "strides")  # lists with one entry per stage
 Directions = typing.Literal["both", "alternate", "forward"]
 DIRECTIONS = "comparison in each stage: both (moving on fixed and back), alternate, or forward (the last entry repeats)"
 
@@ -37,6 +38,14 @@ DIRECTIONS = "comparison in each stage: both (moving on fixed and back), alterna
 def option(default: Any, text: str, minimum: float | None = None, maximum: float | None = None) -> Any:
     """A dataclass field with what the panel and the command line need to show and check it."""
     return dataclasses.field(default=default, metadata={"help": text, "minimum": minimum, "maximum": maximum})
+
+
+def stages_of(method: Any) -> list[tuple]:
+    """The entries of STAGES, stage by stage. Raises RegistrationError where the lists are not of one length."""
+    lists = [getattr(method, name) for name in STAGES]
+    if len(set(map(len, lists))) != 1:
+        raise RegistrationError(f"{', '.join(STAGES)} need one entry per stage each; give lists of one length.")
+    return list(zip(*lists, strict=True))
 
 
 def at_stage(values: tuple, index: int) -> Any:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..job import Monitor, RegistrationError
-from . import DIRECTIONS, Directions, at_stage, option
+from ..job import Monitor
+from . import DIRECTIONS, Directions, at_stage, option, stages_of
 from .single_pass import MODEL
 
 if TYPE_CHECKING:
@@ -58,9 +58,7 @@ class CasDNVF:
     }
 
     def __post_init__(self):
-        lists = ("image_factors", "velocity_factors", "iterations", "windows", "strides")
-        if len({len(getattr(self, name)) for name in lists}) != 1:
-            raise RegistrationError(f"{', '.join(lists)} need one entry per stage each; give lists of one length.")
+        stages_of(self)  # raises where the lists do not fit together
 
     def check_model(self, similarity: str) -> None:
         """Raise RegistrationError when a model that may be needed is missing, damaged, or of another method."""
@@ -76,8 +74,7 @@ class CasDNVF:
         energy = Energy(similarity, self.smoothness, self.volume, landmark_weight=self.landmark_weight)
         fit = Fit(pair.images(device), energy, monitor)
         predicted(fit, model(self.model, self.network, similarity))
-        rows = zip(self.image_factors, self.velocity_factors, self.iterations, self.windows, self.strides, strict=True)
-        levels = [Level(*row, at_stage(self.directions, index)) for index, row in enumerate(rows)]
+        levels = [Level(*row, at_stage(self.directions, index)) for index, row in enumerate(stages_of(self))]
         levels = [level for level in levels[:-1] if not fit.too_small(level)] + levels[-1:]
         total, done = sum(fit.cost(level) for level in levels), 0.1
         for level in levels:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ..job import Monitor, RegistrationError
-from . import DIRECTIONS, KNOTS, Directions, at_stage, option
+from ..job import Monitor
+from . import DIRECTIONS, KNOTS, Directions, at_stage, option, stages_of
 
 if TYPE_CHECKING:
     from ..optimise import Fit, Level
@@ -105,15 +105,7 @@ class DNVF:
     }
 
     def __post_init__(self):
-        lengths = {
-            len(getattr(self, name))
-            for name in ("image_factors", "velocity_factors", "iterations", "windows", "strides")
-        }
-        if len(lengths) != 1:
-            raise RegistrationError(
-                "image_factors, velocity_factors, iterations, windows and strides need one entry per stage; "
-                "give lists of one length."
-            )
+        stages_of(self)  # raises where the lists do not fit together
 
     def __call__(self, pair: Pair, similarity: str, device: str, monitor: Monitor) -> Fit:
         """Fit the pair; the fit's `chain` is aligned_from_fixed and its inverse, in voxels of the finest lattice."""
@@ -141,9 +133,8 @@ class DNVF:
         """
         from ..optimise import Level
 
-        rows = zip(self.image_factors, self.velocity_factors, self.iterations, self.windows, self.strides, strict=True)
         stages: list[tuple[str, list[Level]]] = []
-        for index, row in enumerate(rows):
+        for index, row in enumerate(stages_of(self)):
             level, kind = Level(*row, at_stage(self.directions, index)), at_stage(self.networks, index)
             if fit.energy.similarity == "mind" and prod(fit.lattice(level.image)) > MIND_VOXELS:
                 level = replace(level, image=max(level.image, MIND_FACTOR))
