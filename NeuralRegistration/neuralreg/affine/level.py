@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..image import Grid
+from ..image import Grid, Image
+from ..preprocess import shrunk
 from ..sampling import sample
 
 BLOCK = 4  # points along each edge of a block
@@ -55,11 +56,8 @@ def averaged(data: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
     factors = [max(1, min(n, int(spacing / s + 0.01))) for s, n in zip(grid.spacing, grid.size, strict=True)]
     if max(factors) == 1:
         return data, grid
-    coarse = F.avg_pool3d(data, factors[::-1], ceil_mode=True, count_include_pad=False)
-    matrix = grid.world_from_index.copy()
-    matrix[:3, 3] += matrix[:3, :3] @ ((np.array(factors) - 1) / 2)
-    matrix[:3, :3] = matrix[:3, :3] * factors
-    return coarse, Grid(tuple(coarse.shape[2:]), matrix)
+    coarse = shrunk(Image(data[0], grid), np.array(factors))
+    return coarse.data[None], coarse.grid
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..feedforward import moved
 from ..image import Grid, Image, resample
 from ..job import RegistrationError
 from ..preprocess import shrunk
@@ -71,10 +72,8 @@ class Pack:
         move = np.eye(4)
         move[:3, 3] = self.centre
         matrix = subject.grid.index_from_world @ subject.subject_from_reference @ move @ pose.numpy()
-        matrix = torch.from_numpy(matrix @ lattice.world_from_index).to(values.device, torch.float32)
-        points = identity(lattice.shape, matrix)
-        index = torch.einsum("ij,bjdhw->bidhw", matrix[:3, :3], points) + matrix[:3, 3].view(1, 3, 1, 1, 1)
-        return sample(values.float(), index, mode)
+        values = values.float()
+        return sample(values, moved(matrix @ lattice.world_from_index, identity(lattice.shape, values)), mode)
 
 
 def _subject(file, name: str, spacing: float) -> Subject:
