@@ -101,7 +101,7 @@ def method(actions: dict[str, Callable]) -> None:
         ):
             _option(actions["option"])
         v3.VBtn("Restore the values of the preset", id="restore", click=actions["restore"], block=True, size="small",
-                variant="tonal", classes="text-none mt-1", 
+                variant="tonal", classes="text-none mt-1",
                 disabled=("running || !(changed_options || options.some((one) => one.wrong))",))  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""MRML scene ⇄ files: what the rest of the Slicer side calls.
+"""MRML scene ⇄ files, in one place: what the page and the tests call.
 
 Files are LPS and in world space: parent transforms are applied on the way out, Slicer converts on the way in.
 """

@@ -1,7 +1,7 @@
 """A run's transform file (.h5) → a transform of the scene, piece by piece.
 
 Slicer's own reader takes half a second for the field of a 1 mm brain, in which the window does not react. The core
-writes ITK's format in its plainest HDF5 layout (neuralreg/io/hdf5.py): every array lies in the file as one block, so
+writes ITK's format in its plainest HDF5 layout (neuralreg/hdf5.py): every array lies in the file as one block, so
 that it can be read as it is needed. ITK's millimetres are LPS, the scene's are RAS.
 """
 

@@ -172,6 +172,7 @@ def _row(name: str, folder: Path, error: str, unfinished: bool) -> dict[str, str
 
 
 def write_summary(rows: list[dict[str, str]], output: Path) -> None:
+    """Write `summary.csv` into the folder of a batch; it is whole or absent. Raises OSError."""
     with replacing(Path(output) / SUMMARY) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

@@ -35,7 +35,7 @@ class Cancelled(Exception):
 
 
 def nearest_name(name: str, valid: tuple[str, ...] | list[str]) -> str:
-    """` Did you mean "x"?` for the valid name closest to `name`, or the list of valid names."""
+    """`did you mean "x"?` with the valid name closest to `name`, or `choose one of …`, the end of a sentence."""
     close = difflib.get_close_matches(name.lower(), [v.lower() for v in valid], n=1, cutoff=0.5)
     original = next((v for v in valid if close and v.lower() == close[0]), None)
     return f'did you mean "{original}"?' if original else f"choose one of {', '.join(valid)}."
@@ -113,6 +113,7 @@ class RegistrationJob:
             raise RegistrationError(f'"names" must hold texts; got {self.names!r}.')
 
     def save(self, path: Path) -> None:
+        """Write it as JSON. Raises OSError."""
         Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -184,10 +185,12 @@ class Result:
     similarity_reason: str = ""
 
     def save(self, path: Path) -> None:
+        """Write it as JSON. Raises OSError."""
         Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Result:
+        """Read a result. Raises RegistrationError when it is missing, or holds what no run writes."""
         values = read_json(path, "result")
         try:
             return cls(**values)._checked()

@@ -63,6 +63,7 @@ class Energy:
     landmark_weight: float = 0.0
 
     def compare(self, fixed: Tensor, warped: Tensor, weight: Tensor, seen: Tensor | None, level: Level) -> Tensor:
+        """The scaled similarity -> (). All (1, 1, D, H, W); `weight` and `seen` as for `losses.lncc`."""
         if self.similarity == "lncc":
             return losses.lncc(fixed, warped, weight, level.window, level.stride, seen)
         return SCALES.get(self.similarity, 1.0) * losses.SIMILARITIES[self.similarity](fixed, warped, weight)
@@ -83,6 +84,7 @@ class Energy:
         return energy + self.folding * losses.folding(determinant, self.folding_margin) if self.folding else energy
 
     def pull(self, displacement: Tensor, landmarks: Landmarks | None, spacing: Tensor) -> Tensor:
+        """The weighted distance of the landmark pairs -> (); 0 where there are none."""
         if landmarks is None or not self.landmark_weight:
             return displacement.new_zeros(())
         return self.landmark_weight * losses.landmark_distance(landmarks.residual_mm(displacement, spacing))
@@ -96,6 +98,7 @@ class Chain:
     inverse: Tensor | None = None
 
     def on(self, shape: Shape) -> Chain:
+        """The same maps on another lattice with the same corners."""
         if self.forward is None:
             return self
         return Chain(*(sampling.resize_displacement(u, shape) for u in (self.forward, self.inverse)))
@@ -149,6 +152,7 @@ class Fit:
             self.chain = self.chain.then(self.best if self.stopped else self._velocity(network, shape))
 
     def lattice(self, factor: float) -> Shape:
+        """Shape of the lattice at `factor` times the smallest spacing of the working grid."""
         return coarser_shape(tuple(self.images.fixed.shape[2:]), self.images.spacing, factor)
 
     def coefficients(self, level: Level) -> Shape:
@@ -160,10 +164,12 @@ class Fit:
         return coarser_shape(shape, spacing, self.knots)
 
     def too_small(self, level: Level) -> bool:
+        """Whether a level is too coarse for a volume of this size."""
         whole = self.images.fixed.shape[2:]
         return any(n < min(SMALLEST_SIDE, full) for n, full in zip(self.lattice(level.image), whole, strict=True))
 
     def cost(self, level: Level) -> float:
+        """What a level takes, in voxels, relative to the others; see also `methods.work`."""
         voxels = math.prod(self.lattice(level.image)) + 3 * math.prod(self.lattice(level.velocity))
         return voxels * level.iterations * (2 if level.directions == "both" else 1)
 

@@ -78,6 +78,7 @@ def coarser_shape(shape: Shape, spacing, factor: float) -> Shape:
 
 
 def coarser_spacing(shape: Shape, spacing, new_shape: Shape) -> tuple[float, ...]:
+    """Spacing (x, y, z, mm) of a lattice of `new_shape` with the corners of one of `shape` and `spacing`."""
     ratios = [(n - 1) / max(m - 1, 1) for n, m in zip(shape, new_shape, strict=True)][::-1]
     return tuple(s * r for s, r in zip(spacing, ratios, strict=True))
 

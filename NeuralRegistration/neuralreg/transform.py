@@ -132,7 +132,7 @@ class Composite(Transform):
 
 
 def jacobian_determinant(transform: Transform, grid: Grid, watch: Watch | None = None) -> Image:
-    """det ∇transform on `grid` -> (1, D, H, W), by central differences between voxels (METHODS: det(I + ∂u/∂x)).
+    """det ∇transform on `grid` -> (1, D, H, W), by central differences between voxels: det(I + ∂u/∂x).
 
     The map of index to index has the same determinant as the map of mm to mm because both ends use one grid; direction
     cosines, which `sitk.DisplacementFieldJacobianDeterminant` forgets, are therefore taken into account.

@@ -62,5 +62,6 @@ def _entropy(probability: Tensor) -> Tensor:
 
 
 def evaluate(cost: Cost, level: Level, moving_from_fixed: np.ndarray) -> float:
+    """The cost of a matrix, 4×4 in LPS mm, without its gradient."""
     with torch.no_grad():
         return float(cost(level, level.matrix(moving_from_fixed)))

@@ -202,9 +202,7 @@ def png(picture: np.ndarray) -> bytes:
     rows, columns, channels = picture.shape
     header = struct.pack(">IIBBBBB", columns, rows, 8, {3: 2, 4: 6}[channels], 0, 0, 0)
     above = np.concatenate((np.zeros_like(picture[:1]), picture[:-1]))
-    changes = (picture - above).reshape(
-        rows, -1
-    )  # filter 2: each line as its difference from the line above, modulo 256
+    changes = (picture - above).reshape(rows, -1)  # filter 2: differences from the line above, modulo 256
     lines = np.concatenate((np.full((rows, 1), 2, np.uint8), changes), axis=1)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
     packed = (struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)

@@ -56,6 +56,7 @@ class Schedule:
             )
 
     def rate_at(self, iteration: int) -> float:
+        """The rate of an iteration, counted from 0."""
         rise = min(1.0, (iteration + 1) / max(self.warmup, 1))
         fall = 0.5 * (1 + math.cos(math.pi * min(1.0, iteration / max(self.iterations, 1))))
         return self.rate * rise * (self.last_rate + (1 - self.last_rate) * fall)
@@ -89,6 +90,7 @@ class Trainer:
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=self.schedule.rate)
 
     def state(self) -> dict:
+        """Tensors and plain values, as `torch.load` reads them without executing anything."""
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
