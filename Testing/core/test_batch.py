@@ -80,6 +80,27 @@ def test_a_failure_ends_nothing_and_what_is_done_stays(folder, capsys):
     assert call(folder, *settings(6)) == EXIT_USER_ERROR and "--overwrite" in capsys.readouterr().err
 
 
+def test_a_pair_is_done_where_nothing_that_decides_its_result_has_changed(tmp_path):
+    def tasks(**changes):
+        settings = {"options": {"iterations": (2, 3)}, **changes}
+        return batch.tasks_of(pairs, batch.jobs_of(pairs, tmp_path, settings))
+
+    pairs = [batch.Pair("one", "fixed.nii", "moving.nii")]
+    assert [task.name for task in tasks()] == ["one"]
+    (tmp_path / "one" / RESULT).touch()
+    assert not tasks() and not tasks(threads=3) and not tasks(device="cpu")
+    for name, value in (
+        ("seed", 1),
+        ("method", "VoxelMorph"),
+        ("preset", "best"),
+        ("similarity", "nmi"),
+        ("affine", "rigid"),
+        ("options", {"iterations": (2, 4)}),
+    ):
+        with pytest.raises(RegistrationError, match="--overwrite"):
+            tasks(**{name: value})
+
+
 def test_a_result_keeps_its_own_job_until_it_is_replaced(folder, monkeypatch):
     """Else a batch that was cancelled while doing all again would take old results for those of the new settings."""
     table(folder, f"one,{FILES},,")
