@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from neuralreg import devices, pipeline
+from neuralreg import calibration, devices, pipeline
 from neuralreg.devices import choose_device
 from neuralreg.image import Grid
 from neuralreg.job import Monitor, RegistrationError
@@ -125,3 +125,19 @@ def test_previews_are_copied_only_for_those_who_look():
     looking = Looking()
     pipeline._Deformable(looking, grid).preview(torch.zeros(1, 1, 4, 4, 4))
     assert looking.seen.data.shape == (1, 4, 4, 4)
+
+
+def test_the_computer_is_timed_on_one_thread_and_keeps_its_threads(monkeypatch):
+    assert calibration.calibrate() > 0
+    threads, times = torch.get_num_threads(), iter([3.0, 1.0, *[2.0] * calibration.REPEATS])
+
+    def timed(*_):
+        assert torch.get_num_threads() == 1
+        return next(times)
+
+    monkeypatch.setattr(calibration, "_seconds", timed)
+    torch.set_num_threads(3)
+    try:
+        assert calibration.calibrate() == 1.0 and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
