@@ -133,9 +133,7 @@ def drawn_there(node, run: Run, direction: str) -> bool:
 def nodes_in(folder: int) -> list:
     """The transformable nodes in a folder and the folders within."""
     tree = hierarchy()
-    ids = vtk.vtkIdList()
-    tree.GetItemChildren(folder, ids, True)
-    nodes = [tree.GetItemDataNode(ids.GetId(i)) for i in range(ids.GetNumberOfIds())]
+    nodes = [tree.GetItemDataNode(item) for item in items(tree, folder)]
     return [
         n
         for n in nodes

@@ -136,10 +136,10 @@ def hierarchy():
     return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
 
 
-def items(tree) -> list[int]:
-    """Every item of the subject hierarchy."""
+def items(tree, folder: int | None = None) -> list[int]:
+    """Every item of the subject hierarchy, or of a folder and the folders within."""
     ids = vtk.vtkIdList()
-    tree.GetItemChildren(tree.GetSceneItemID(), ids, True)
+    tree.GetItemChildren(tree.GetSceneItemID() if folder is None else folder, ids, True)
     return [ids.GetId(i) for i in range(ids.GetNumberOfIds())]
 
 
