@@ -171,3 +171,8 @@ def test_loss_curve_survives_what_a_run_may_hold():
     assert charts.loss_curve([]) == "" and charts.loss_curve([[0, 0, 1.0]]) == ""
     assert "nan" not in charts.loss_curve([[0, 0, 1.0], [0, 1, float("nan")], [0, 2, 1.0]])
     assert charts.loss_curve([[0, i, -i] for i in range(5)] + [[2, 0, -3.0]]).count("<polyline") == 2
+
+
+@pytest.mark.parametrize("span", [3e-4, 0.017, 0.99, 1.0, 46.0, 8e3])
+def test_the_axis_of_the_curve_is_neither_empty_nor_crowded(span):
+    assert 3 <= charts.loss_curve([[0, i, -0.7 + span * i / 9] for i in range(10)]).count('class="rule"') <= 9
