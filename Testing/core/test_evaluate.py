@@ -134,18 +134,43 @@ def test_green_without_evidence_says_what_it_does_not_know():
     assert not caution(dice_mean=0.9) and not caution(tre_mean_mm=1.0) and not caution(folds_percent=1.0)
 
 
-def test_qa_lights_follow_their_rules():
-    def light(**values):
-        return qa.worst(qa.read(values, largest_voxel_mm=2.0))
+BACK = "inverse_consistency_{}_mm"
 
-    assert light(folds_percent=0.0, dice_mean=0.85, tre_mean_mm=1.9) == qa.GREEN
-    assert light(folds_percent=1e-6) == qa.RED
-    assert light(dice_mean=0.7) == qa.AMBER and light(dice_mean=0.5) == qa.RED
-    assert light(tre_mean_mm=3.5) == qa.AMBER and light(tre_mean_mm=4.1) == qa.RED
-    assert light(inverse_consistency_mean_mm=0.1, inverse_consistency_max_mm=2.5) == qa.AMBER
-    assert light(mutual_information_before=1.0, mutual_information_after=0.5) == qa.RED
-    assert light(non_diffeomorphic_volume_percent=0.001) == qa.AMBER
-    assert light() == qa.GREEN and qa.read({}, 1.0) == []
+
+@pytest.mark.parametrize(
+    ("voxel", "lights", "values"),
+    [  # green and the two others, each at both ends of its range, as the table of the README says
+        (2.0, "GRR", [{"folds_percent": value} for value in (0.0, 1e-6, 100.0)]),
+        (2.0, "GAARR", [{"non_diffeomorphic_volume_percent": value} for value in (0.0, 1e-6, 0.01, 0.0101, 5.0)]),
+        (2.0, "GGAARR", [{"tre_mean_mm": value} for value in (0.0, 2.0, 2.01, 4.0, 4.01, 50.0)]),
+        (1.0, "GGAARR", [{"tre_mean_mm": value} for value in (0.0, 1.0, 1.01, 3.0, 3.01, 50.0)]),
+        (2.0, "GGAARR", [{"dice_mean": value} for value in (1.0, 0.8, 0.79, 0.6, 0.59, 0.0)]),
+        (
+            2.0,
+            "GGAAR",
+            [
+                {BACK.format("mean"): mean, BACK.format("max"): largest}
+                for mean, largest in ((0.0, 0.0), (0.1, 2.0), (0.1, 2.01), (2.0, 90.0), (2.01, 90.0))
+            ],
+        ),
+        (
+            2.0,
+            "GAARR",
+            [
+                {"mutual_information_before": 1.0, "mutual_information_after": after}
+                for after in (1.001, 1.0, 0.981, 0.979, 0.0)
+            ],
+        ),
+    ],
+)
+def test_the_traffic_light_changes_where_its_table_says(voxel, lights, values):
+    named = {"G": qa.GREEN, "A": qa.AMBER, "R": qa.RED}
+    assert [qa.worst(qa.read(measured, voxel)) for measured in values] == [named[letter] for letter in lights]
+
+
+def test_the_worst_light_counts_and_what_was_not_measured_does_not():
+    assert qa.worst(qa.read({"folds_percent": 0.0, "dice_mean": 0.7, "tre_mean_mm": 9.0}, 1.0)) == qa.RED
+    assert qa.read({}, 1.0) == [] and qa.worst([]) == qa.GREEN
 
 
 @pytest.mark.parametrize("name", ["warped.nii.gz", "jacobian.nii.gz"])
