@@ -179,7 +179,11 @@ def test_images_unlike_the_training_get_a_sentence_that_names_the_better_choice(
         manifest, domain=feedforward.domain([feedforward.appearance(bright_blob(), SPACING)] * 4)
     )
     assert feedforward.unlike(alike, 0.94 * bright_blob(), SPACING, "fixed") is None
-    assert "contrast" in feedforward.unlike(alike, inverted, SPACING, "fixed")
+    assert feedforward.unlike(alike, 1.15 * bright_blob(), SPACING, "fixed") is None
+    assert "contrast" in feedforward.unlike(alike, 1.25 * bright_blob(), SPACING, "fixed")
+    for times, fits in ((0.65, False), (0.75, True), (1.4, True), (1.5, False)):
+        stretched = (times * SPACING[0], *SPACING[1:])
+        assert (feedforward.unlike(alike, bright_blob(), stretched, "fixed") is None) is fits, "volume"
     tiny = feedforward.appearance(bright_blob()[..., 8:16, 8:16, 8:16], SPACING)
     assert feedforward.domain([tiny]) == {}, "a few hundred voxels are no domain"
     assert feedforward.domain([tiny, *usual]) == feedforward.domain(usual)
