@@ -6,15 +6,16 @@ import os
 
 import torch
 
-from .job import RegistrationError
+from .job import DEVICES, RegistrationError, choose
 
 
 def choose_device(wanted: str) -> tuple[str, str]:
     """The device for "auto", "cpu", "cuda" or "mps", and one sentence on why.
 
     A GPU counts as found when it has computed something: "auto" goes on without it otherwise. Raises RegistrationError
-    when a device is asked for by name that is not there or does not work.
+    when a device is asked for by name that is unknown, not there, or does not work.
     """
+    wanted = choose("device", wanted, DEVICES)
     if wanted == "cpu":
         return "cpu", "The CPU was asked for."
     name, problem = _gpu(wanted)

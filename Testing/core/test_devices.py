@@ -127,6 +127,17 @@ def test_previews_are_copied_only_for_those_who_look():
     assert looking.seen.data.shape == (1, 4, 4, 4)
 
 
+@pytest.mark.parametrize("gpu", [True, False])
+def test_a_device_that_does_not_exist_is_no_gpu(gpu, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(devices, "_fault", lambda name: None)
+    monkeypatch.setattr(devices, "_title", lambda name: "A GPU")
+    assert choose_device("CPU")[0] == "cpu"
+    for name in ("gpu", "cpuu", "cuda:1"):  # the last is for a training only
+        with pytest.raises(RegistrationError, match=f'Unknown device "{name}"'):
+            choose_device(name)
+
+
 def test_the_computer_is_timed_on_one_thread_and_keeps_its_threads(monkeypatch):
     assert calibration.calibrate() > 0
     threads, times = torch.get_num_threads(), iter([3.0, 1.0, *[2.0] * calibration.REPEATS])

@@ -32,7 +32,7 @@ class Crew:
         if not dist.is_initialized():
             if local < torch.cuda.device_count():
                 torch.cuda.set_device(local)
-            dist.init_process_group("nccl" if choose_device(wanted)[0] == "cuda" else "gloo")
+            dist.init_process_group("nccl" if choose_device(_kind(wanted))[0] == "cuda" else "gloo")
         return cls(dist.get_rank(), dist.get_world_size(), local)
 
     def leave(self) -> None:
@@ -49,7 +49,7 @@ class Crew:
 
     def device(self, wanted: str) -> str:
         """The device of this process. Raises RegistrationError when it is not there."""
-        found, _ = choose_device(wanted)
+        found, _ = choose_device(_kind(wanted))
         if wanted.startswith("cuda:"):
             return wanted
         return f"cuda:{self.local}" if self.size > 1 and found == "cuda" else found
@@ -71,3 +71,8 @@ class Crew:
         said = torch.tensor([float(answer)], device=device)
         dist.broadcast(said, src=0)
         return bool(said.item())
+
+
+def _kind(wanted: str) -> str:
+    """The kind of device: one of several GPUs may be named, as cuda:1."""
+    return "cuda" if wanted.startswith("cuda:") else wanted
