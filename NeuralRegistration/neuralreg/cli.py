@@ -40,7 +40,7 @@ COMMANDS = (
 )
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-AGAIN = 0.01  # seconds until a signal that was lost comes again
+AGAIN = 0.01  # seconds until a signal that was lost, or came at a bad moment, comes again
 
 EPILOG = """examples:
   neuralreg register fixed.nii.gz moving.nii.gz -o result
@@ -115,6 +115,9 @@ def _signals():
     received, report = [], sys.unraisablehook
 
     def cancel(number: int, frame: FrameType | None) -> None:
+        if _torch_is_being_imported():
+            _come_again()
+            return
         received.append(number)
         for name in SIGNALS:
             signal.signal(name, signal.SIG_IGN)
@@ -127,7 +130,7 @@ def _signals():
             return
         for name in SIGNALS:
             signal.signal(name, cancel)
-        threading.Timer(AGAIN, _thread.interrupt_main).start()  # here it would be dropped again
+        _come_again()  # here it would be dropped again
 
     try:
         before = {name: signal.signal(name, cancel) for name in SIGNALS}
@@ -146,3 +149,12 @@ def _signals():
             signal.signal(name, handler)
         if before:
             sys.unraisablehook = report
+
+
+def _torch_is_being_imported() -> bool:
+    """What is raised meanwhile may meet C++ that cannot pass it on, which ends the process with a dump of its stack."""
+    return bool(getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False))
+
+
+def _come_again() -> None:
+    threading.Timer(AGAIN, _thread.interrupt_main).start()

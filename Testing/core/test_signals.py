@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from child import ENVIRONMENT, PATIENCE, python, start, wait_for_iterations
@@ -68,6 +69,27 @@ def test_an_interruption_gets_past_those_who_catch_every_error(capsys, monkeypat
     monkeypatch.setattr(inspect, "_methods", swallowing)
     assert cli.main(["methods"]) == EXIT_CANCELLED and "cancelled" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_interruption_waits_until_torch_is_imported(capsys, monkeypatch):
+    """Its C++ cannot pass on what is raised meanwhile: now and then the process ended with a dump of its stack."""
+    torch = ModuleType("torch")
+    torch.__spec__ = SimpleNamespace(_initializing=True)
+    survived = []
+
+    def importing(options):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, "torch", torch)
+            signal.raise_signal(signal.SIGTERM)
+            time.sleep(5 * cli.AGAIN)
+            survived.append(True)
+        for _ in range(int(PATIENCE / cli.AGAIN)):
+            time.sleep(cli.AGAIN)
+        raise AssertionError("the command went on")
+
+    monkeypatch.setattr(inspect, "_methods", importing)
+    assert cli.main(["methods"]) == EXIT_CANCELLED and survived == [True]
+    assert "cancelled" in capsys.readouterr().err
 
 
 def test_an_interruption_is_not_lost_with_an_object_that_dies(capsys, monkeypatch):
