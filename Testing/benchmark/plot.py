@@ -47,8 +47,11 @@ def _draw(axis, name: str, dots: Dots, most: int) -> None:
     axis.plot(*zip(*dots, strict=True), "o", color=color, markersize=4, alpha=0.35, markeredgewidth=0)
     axis.plot(*center, "o", color=color, markersize=8)
     title = TITLES.get(name, name.replace(":", " "))
-    text = title if len(dots) == most else f"{title} ({len(dots)} of {most})"
-    axis.annotate(text, center, (8, 4), textcoords="offset points", fontsize=9, color=color)
+    if len(dots) == most:
+        text, offset, side = title, (8, 4), "left"
+    else:  # on the other side of the dot, where fewer names are in the way
+        text, offset, side = f"{title} ({len(dots)} of {most})", (-8, -11), "right"
+    axis.annotate(text, center, offset, textcoords="offset points", fontsize=9, color=color, ha=side)
 
 
 def _panel(dataset: str, table: dict[str, list[dict[str, str]]]) -> tuple[str, str, dict[str, Dots]] | None:
