@@ -94,7 +94,7 @@ class DNVF:
         # Mostly scans of one patient. Lungs move smoothly and stretch a good deal, which bending leaves free; what CT
         # shows between their vessels is mostly noise, which wide windows average out.
         "ct": {
-            "velocity_factors": (4.0, 3.0, 2.0),
+            "velocity_factors": (6.0, 3.0, 2.0),
             "knots": 2.0,
             "iterations": (60, 40, 15),
             "windows": (7, 7, 7),
