@@ -32,13 +32,15 @@ def _usual_torch() -> Iterator[None]:
     afterwards: its threads and its random numbers, too."""
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    full = (torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda"))
+    kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)  # else some versions of torch warn
+    usual = [torch.inference_mode(False), torch.enable_grad(), *(torch.autocast(kind, enabled=False) for kind in kinds)]
+    if torch.empty(0).device.type != "cpu":  # else left out: it slows every operation
+        usual.append(torch.device("cpu"))
     torch.set_default_dtype(torch.float32)
     try:
         with ExitStack() as stack:
-            for usual in (torch.inference_mode(False), torch.enable_grad(), torch.device("cpu"), *full):
-                stack.enter_context(usual)
-            stack.enter_context(torch.random.fork_rng(list(gpus)))
+            for one in (*usual, torch.random.fork_rng(list(gpus))):
+                stack.enter_context(one)
             yield
     finally:
         torch.set_default_dtype(dtype)
