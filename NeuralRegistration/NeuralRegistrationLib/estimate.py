@@ -9,7 +9,7 @@ from typing import Any
 
 import qt
 from neuralreg.job import RegistrationError
-from neuralreg.methods import kind_of, work
+from neuralreg.methods import kind_of, method_class, work
 from slicer.i18n import tr as _
 
 from . import dependencies
@@ -54,7 +54,8 @@ class Task:
         fast, balanced = SECONDS["cuda" if device.startswith("cuda") else "cpu"]
         few, many = work("DNVF", "fast"), work("DNVF", "balanced")
         each = (balanced - fast) / (many - few)
-        passing = max(fast - few * each - START_SECONDS, 0.0) + (0.0 if self.method == "DNVF" else NETWORK_SECONDS)
+        network = NETWORK_SECONDS if hasattr(method_class(self.method), "model") else 0.0
+        passing = max(fast - few * each - START_SECONDS, 0.0) + network
         iterating = each * work(self.method, self.preset, self.options, kind, self.spacing)
         return START_SECONDS + share * (passing + iterating)
 

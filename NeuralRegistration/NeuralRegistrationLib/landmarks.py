@@ -71,6 +71,8 @@ def remark(fixed, moving, method: str, preset: str, options: dict) -> tuple[str,
 
 
 def _without_effect(method) -> str:
+    if not getattr(method, "deforms", True):
+        return _("Landmarks do not count here: this method bends nothing. Choose DNVF, or evaluate with them below.")
     if getattr(method, "refine", None) == 0:
         return _(
             "Landmarks do not count here: with these options the method optimises nothing. Set Refine under Advanced "

@@ -189,6 +189,11 @@ def _read_transform(path: Path) -> Generator[None, None, vtk.vtkGeneralTransform
 
 def _transform_node(from_parent: vtk.vtkGeneralTransform):
     interpolate_like_itk(from_parent)
+    linear = vtk.vtkTransform()
+    if slicer.vtkMRMLTransformNode.IsGeneralTransformLinear(from_parent, linear):  # every module takes such a node
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        node.SetMatrixTransformFromParent(linear.GetMatrix())
+        return node
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
     node.SetAndObserveTransformFromParent(from_parent)
     return node

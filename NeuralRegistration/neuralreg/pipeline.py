@@ -141,7 +141,9 @@ def register(
         _check_ends(moving_from_aligned, fixed.grid, given.warnings)
     with clock("prepare"):
         pair = _prepared(given, moving_from_aligned, landmarks)
-        compared, why = _similarity(similarity, pair, given.warnings, affine)
+        compared, why = "", ""
+        if getattr(chosen, "deforms", True):  # the affine stage compares in its own way
+            compared, why = _similarity(similarity, pair, given.warnings, affine)
         kind = kind_of(math.prod(pair.grid.shape), all(is_ct(volume.data[0]) for volume in (fixed, moving)))
         if changes := suited(method, preset, options, kind):
             chosen = make_method(method, preset, {**(options or {}), **changes})
@@ -305,16 +307,14 @@ def _fit(
     return fit, where, reason
 
 
-def _diffeomorphic(fit: Fit, grid: Grid, monitor: Monitor) -> tuple[DisplacementField, DisplacementField]:
-    """aligned_from_fixed without folds, and fixed_from_aligned.
+def _diffeomorphic(fit: Fit, grid: Grid, monitor: Monitor) -> tuple[Transform, Transform]:
+    """aligned_from_fixed without folds, and fixed_from_aligned; the identity where nothing was fitted.
 
     The inverse lies on the whole working grid: on the coarser lattice of the velocities it would be right at the voxels
     and off by a quarter of a millimetre between them.
     """
     if fit.chain.forward is None:
-        still = torch.zeros(1, 3, *(min(n, 4) for n in grid.shape))
-        field = DisplacementField.from_voxels(still, grid.with_shape(tuple(still.shape[2:])))
-        return field, field
+        return Affine.identity(), Affine.identity()
     forward, inverse = with_inverse(fit.chain.forward.cpu(), fit.chain.inverse.cpu(), grid.shape, monitor.check)
     lattice = grid.with_shape(tuple(forward.shape[2:]))
     return DisplacementField.from_voxels(forward, lattice), DisplacementField.from_voxels(inverse, grid)
@@ -345,7 +345,7 @@ def _measured(given: _Given, warped: Image, jacobian: Image, transform: Transfor
 def _pulled(landmarks: PointPairs, transform: Transform, fit: Fit, warnings: list[str]) -> dict[str, float]:
     """How far apart the given pairs are before and after; not an error of the result, which was fitted to them."""
     if not fit.curve:
-        warnings.append("The landmarks did not count: this method optimises nothing; add --refine 20, or use DNVF.")
+        warnings.append("The landmarks did not count: nothing is optimised; use DNVF, or a network and --refine 20.")
     fixed, moving = (points.double() for points in landmarks)
     before, after = (fixed - moving).norm(dim=0), metrics.tre(transform, fixed, moving)
     return {"landmarks_before_mm": float(before.mean()), "landmarks_after_mm": float(after.mean())}

@@ -44,7 +44,7 @@ def difference_mm(one, other) -> float:
     return float((one.transform(points) - other.transform(points)).norm(dim=0).max())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "Linear"])
 def test_every_method_gives_the_answer_of_the_cpu(phantom, monkeypatch, name):
     gpu = SimulatedGpu()
     there, here = register(phantom, name, gpu, monkeypatch), register(phantom, name)
@@ -86,7 +86,7 @@ def test_the_gpu_is_not_kept_waiting_at_every_iteration(phantom, monkeypatch):
     assert many - few <= 2 * 20 / 5 * 3  # two stages, one look in five iterations
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "Linear"])
 def test_a_full_gpu_is_left_empty(phantom, monkeypatch, name):
     """The CPU takes over with the same answer, and what the failed try held is free for others."""
 

@@ -235,3 +235,19 @@ def test_a_model_from_a_file_is_listed_and_used(panel, monkeypatch, tmp_path):
     options = Result.load(panel.logic.runFolder / RESULT).options
     assert options["model"] == "mine" and options["refine"] == 5
     panel.logic.worker.kill()
+
+
+def test_linear_only_and_rigid(panel):
+    choose_pair(panel)
+    ui = panel.ui
+    ui.methodComboBox.setCurrentText("Linear")
+    ui.linearComboBox.setCurrentText("Rigid")
+    assert "nothing is bent" in ui.methodLabel.text and ui.estimateLabel.text.startswith("About")
+    before = error_without(panel)
+    run = register(panel)
+    assert run.transform.IsA("vtkMRMLLinearTransformNode") and run.inverse.IsA("vtkMRMLLinearTransformNode")
+    matrix = slicer.util.arrayFromTransformMatrix(run.transform)[:3, :3]
+    assert np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-9)
+    here = [run.transform.GetTransformFromParent().TransformPoint(point) for point in STRUCTURES]
+    assert np.abs(here - through(run_file(panel), STRUCTURES)).max() < 1e-9
+    assert error_mm(panel) < before

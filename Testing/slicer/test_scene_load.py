@@ -9,8 +9,10 @@ import slicer
 from fakerun import GRIDS, add_volume, as_sitk, composite, write_run
 from neuralreg.job import INVERSE, JACOBIAN, RESULT, TRANSFORM, WARPED, RegistrationError
 from NeuralRegistrationLib import colours, results
+from NeuralRegistrationLib.look import displacement_map
 from NeuralRegistrationLib.scene import SKIP, Outputs, load_run
 from NeuralRegistrationLib.scene_load import load_steps
+from plainfile import write_transform
 from vtk.util.numpy_support import vtk_to_numpy
 
 
@@ -195,3 +197,16 @@ def test_a_transform_file_cut_short_is_a_sentence(pair, run):
         (run / TRANSFORM).write_bytes(whole[:size])
         with pytest.raises(RegistrationError, match=TRANSFORM):
             load_run(run, *pair, "run")
+
+
+def test_a_transform_that_bends_nothing_is_a_linear_node(pair, run):
+    """Only such a node has sliders in Transforms, and only it can be hardened on every node of Slicer."""
+    lps = sitk.CompositeTransform(composite(as_sitk(pair[0]))).GetNthTransform(0)
+    write_transform(lps, run / TRANSFORM)
+    write_transform(lps.GetInverse(), run / INVERSE)
+    loaded = load_run(run, *pair, "run")
+    for node, there in ((loaded.transform, lps), (loaded.inverse, lps.GetInverse())):
+        assert node.IsA("vtkMRMLLinearTransformNode")
+        expected = np.array(there.TransformPoint((-3.0, 4.0, 5.0))) * [-1, -1, 1]
+        assert np.allclose(point_through(node, (3.0, -4.0, 5.0)), expected, atol=1e-9)
+    assert displacement_map(loaded).GetImageData().GetScalarRange()[1] > 1.0

@@ -91,7 +91,7 @@ def _methods(options: argparse.Namespace) -> None:
         print(f"{method['name']}: {method['summary']}")
         for option in method["options"]:
             print(f"  {option['name']:<18} {_as_typed(option['default']):<14} {option.get('help', '')}")
-        for preset, values in method["presets"].items():
+        for preset, values in method["presets"].items() if method["options"] else ():
             changed = "  ".join(f"{name}={_as_typed(value)}" for name, value in values.items())
             print(f"  preset {preset:<11} {changed or 'the defaults above'}")
         print()

@@ -179,6 +179,7 @@ def _summary(job: RegistrationJob, result: Result) -> str:
     lines.append(
         f"{job.method} on {result.device} ({result.device_reason}): {seconds:.1f} s, {result.peak_memory_mb:.0f} MB"
     )
-    lines.append(f"Compared by {result.similarity}. {result.similarity_reason}")
+    if result.similarity:
+        lines.append(f"Compared by {result.similarity}. {result.similarity_reason}")
     lines.append(f"The result is in {job.output}")
     return "\n".join(lines)

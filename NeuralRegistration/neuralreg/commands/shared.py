@@ -89,7 +89,7 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
 
         method = method_class(options.method)
         if options.refine is not None and not hasattr(method, "refine"):
-            raise RegistrationError(f"--refine goes behind VoxelMorph and FNOReg; {options.method} fits every pair.")
+            raise RegistrationError(f"--refine goes behind VoxelMorph and FNOReg, not behind {options.method}.")
         settings["options"] = parse_options(given, method)
     return settings
 

@@ -2,6 +2,7 @@
 
 A method is one file: a frozen dataclass whose fields are its options, called as `method(pair, similarity, device,
 monitor)`. Its `presets` give field values for "fast", "balanced" and "best"; what a field means stands in its metadata.
+One that fits nothing behind the affine stage says `deforms = False`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ METHODS = {
     "VoxelMorph": "neuralreg.methods.voxelmorph:VoxelMorph",
     "FNOReg": "neuralreg.methods.fnoreg:FNOReg",
     "Cas-DNVF": "neuralreg.methods.cas_dnvf:CasDNVF",
+    "Linear": "neuralreg.methods.linear:Linear",
 }
 
 SMALL_VOXELS = 300_000  # of the working grid: there is time for more than a head's share of iterations
@@ -98,11 +100,13 @@ def work(
     name: str, preset: str, options: dict[str, Any] | None = None, kind: str = "", spacing: Sequence[float] = (1, 1, 1)
 ) -> float:
     """What the iterations of a method cost, in image voxels for each voxel of a working grid of `spacing` mm: the
-    notion of `optimise.Fit.cost`, before there is a pair. 0 for one pass of a network."""
+    notion of `optimise.Fit.cost`, before there is a pair. 0 where nothing is optimised."""
     chosen = make_method(name, preset, {**(options or {}), **suited(name, preset, options, kind)})
-    if not hasattr(chosen, "iterations"):
+    if hasattr(chosen, "refine"):
         factor = chosen.refine_spacing / min(spacing)
         return 2 * chosen.refine * (_voxels(factor, spacing) + 3 * _voxels(2 * factor, spacing))
+    if not hasattr(chosen, "iterations"):
+        return 0.0
     total, networks = 0.0, getattr(chosen, "networks", ()) or (chosen.residual,)
     knots = getattr(chosen, "knots", KNOTS)
     stages = zip(chosen.image_factors, chosen.velocity_factors, chosen.iterations, strict=True)

@@ -182,7 +182,7 @@ def _settings(job: RegistrationJob, result: Mapping[str, Any]) -> str:
     settings = {
         "Fixed": _called(job, "fixed"), "Moving": _called(job, "moving"),
         "Method": result["method"], "Preset": job.preset,
-        "Similarity": result["similarity"], "Why this similarity": result["similarity_reason"] or None,
+        "Similarity": result["similarity"] or None, "Why this similarity": result["similarity_reason"] or None,
         "Affine stage": job.affine, "Initial transform": _called(job, "initial_transform"),
         "Fixed mask": _called(job, "fixed_mask"), "Moving mask": _called(job, "moving_mask"),
         "Device": result["device"], "Seed": result["seed"],
