@@ -283,7 +283,8 @@ class _Step:
             loss = self._toward(sign, sampling.integrate(sign * leaf, squarings), corner) / len(turns)
             loss.backward()
             total += loss.detach()
-        velocity.backward(leaf.grad)
+        # The product has this gradient; torch imports sympy, five hundred modules, where it is given one.
+        torch.dot(velocity.flatten(), leaf.grad.flatten()).backward()
         return total
 
     def _toward(self, sign: int, residual: Tensor, corner: int) -> Tensor:

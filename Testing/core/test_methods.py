@@ -191,6 +191,20 @@ def fitted(images: Images, directions: str) -> Fit:
     return fit
 
 
+def test_a_fit_imports_neither_the_compiler_of_torch_nor_sympy():
+    """Some functions of torch import them when they are first used: the user would wait for them in every run."""
+    code = (
+        "import sys, torch; from neuralreg.optimise import Energy, Fit, Images, Level;"
+        "from neuralreg.networks.siren import EncodedSiren; image, level = torch.rand(1, 1, 8, 8, 8), Level(1, 1, 2);"
+        "fit = Fit(Images(image, image.flip(4), None, None, (1.0, 1.0, 1.0)), Energy());"
+        "fit.stage(EncodedSiren(fit.coefficients(level)), [level], (0.0, 1.0));"
+        "print(len(fit.curve), {'sympy', 'torch._dynamo'} & sys.modules.keys())"
+    )
+    folder = str(methods.__file__).rsplit("neuralreg", 1)[0]
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "2 set()"
+
+
 @pytest.mark.parametrize("directions", ["both", "alternate", "forward"])
 def test_swapping_the_images_swaps_the_map_and_its_inverse(directions):
     """Symmetric registration: which image is called fixed makes no difference, exactly so with `both`."""

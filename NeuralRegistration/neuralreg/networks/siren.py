@@ -101,7 +101,9 @@ class _BySlabs(torch.autograd.Function):
             leaves = [values.detach().requires_grad_() for values in (*layers, *parts)]
             with torch.enable_grad():
                 velocity = _slab(leaves[:3], leaves[3:], grids, ctx.shape, planes)
-            found = torch.autograd.grad(velocity, leaves, gradient[:, :, planes.start : planes.stop])
+                # The product has this gradient; torch imports sympy, five hundred modules, where it is given one.
+                product = torch.dot(velocity.flatten(), gradient[:, :, planes.start : planes.stop].flatten())
+            found = torch.autograd.grad(product, leaves)
             into = sums[:3] + [whole[:, :, where] for whole, where in zip(sums[3:], rows, strict=True)]
             torch._foreach_add_(into, list(found))
         return None, *sums
