@@ -9,6 +9,7 @@ of the moving image can be made to disappear by shrinking it (symmetric registra
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -45,6 +46,18 @@ class Level:
     window: int = 5
     stride: int = 1
     directions: str = "both"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One link of the chain: a network, the levels on which it is fitted in turn, and Adam's learning rate.
+
+    `network` makes it (shape -> velocity in voxels) for the lattice on which it is evaluated last.
+    """
+
+    network: Callable[[Shape], nn.Module]
+    levels: list[Level]
+    rate: float = 0.06
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,6 @@ class Fit:
     images: Images
     energy: Energy
     monitor: Monitor = field(default_factory=Monitor)
-    rate: float = 0.06
     knots: float = 1.5  # spacing of the velocity's B-spline coefficients, in voxels of its lattice
     squarings: int = 1
     chain: Chain = field(default_factory=Chain)
@@ -135,21 +147,27 @@ class Fit:
     warnings: list[str] = field(default_factory=list)
     levels_done: int = 0
 
-    def stage(self, network: nn.Module, levels: list[Level], span: tuple[float, float]) -> None:
-        """Fit `network` (shape -> velocity in voxels) on the levels in turn, then append its exponential to the chain.
+    def run(self, stages: Sequence[Stage], begin: float = 0.0) -> Fit:
+        """Fit one stage after another and append the exponential of each to the chain, until it is stopped -> itself.
 
-        `span` is the part of the run, as fractions, that this stage is.
+        `begin` is the fraction of the run that is over. A network is made when its turn comes.
         """
-        costs = [self.cost(level) for level in levels]
-        begin = span[0]
-        for level, cost in zip(levels, costs, strict=True):
-            end = begin + (span[1] - span[0]) * cost / max(sum(costs), 1e-12)
-            if not self.stopped:
-                self._level(network, level, (begin, end))
-            begin = end
-        with torch.no_grad():
-            shape = self.lattice(levels[-1].velocity)
-            self.chain = self.chain.then(self.best if self.stopped else self._velocity(network, shape))
+        total = max(sum(self.cost(level) for stage in stages for level in stage.levels), 1.0)
+        share = (1.0 - begin) / total
+        for stage in stages:
+            network = stage.network(self.coefficients(stage.levels[-1])).to(self.images.fixed.device)
+            for level in stage.levels:
+                end = begin + share * self.cost(level)
+                self._level(network, level, stage.rate, (begin, end))
+                begin = end
+                if self.stopped:
+                    break
+            with torch.no_grad():
+                shape = self.lattice(stage.levels[-1].velocity)
+                self.chain = self.chain.then(self.best if self.stopped else self._velocity(network, shape))
+            if self.stopped:
+                break
+        return self
 
     def lattice(self, factor: float) -> Shape:
         """Shape of the lattice at `factor` times the smallest spacing of the working grid."""
@@ -177,7 +195,7 @@ class Fit:
         velocity = spline(network(self._knots(shape)), shape)
         return velocity * border_window(shape, velocity)
 
-    def _level(self, network: nn.Module, level: Level, span: tuple[float, float]) -> None:
+    def _level(self, network: nn.Module, level: Level, rate: float, span: tuple[float, float]) -> None:
         shape = self.lattice(level.velocity)
         step = _Step(self.images.at(level.image), self.energy, level, self.chain.on(shape), self._spacing(shape))
         optimiser = Adam(network.parameters(), betas=BETAS)
@@ -186,7 +204,7 @@ class Fit:
         for iteration in range(level.iterations):
             velocity = self._velocity(network, shape)
             loss = step(velocity, iteration, self.squarings)
-            optimiser.step(cosine(self.rate, iteration / level.iterations))
+            optimiser.step(cosine(rate, iteration / level.iterations))
             self.monitor.check()
             pending.append(loss)
             if (iteration + 1) % CHECK_EVERY == 0 or iteration + 1 == level.iterations:

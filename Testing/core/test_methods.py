@@ -16,7 +16,7 @@ from neuralreg.methods import METHODS, describe, make_method, suited, work
 from neuralreg.methods.start import FreeVelocity
 from neuralreg.metrics import tre
 from neuralreg.networks.siren import EncodedSiren
-from neuralreg.optimise import Energy, Fit, Level, _Side
+from neuralreg.optimise import Energy, Fit, Level, Stage, _Side
 from neuralreg.phantom import make_phantom
 from neuralreg.preprocess import make_pair
 from neuralreg.pyramid import Images
@@ -149,7 +149,7 @@ def test_stop_keeps_the_best_field_and_not_the_last(monkeypatch):
     fit = Fit(make_pair(phantom.fixed, phantom.moving, Affine.identity(), grid).images("cpu"), Energy())
     fit.monitor = Watching(stop_at=0.5)
     level = Level(1.0, 2.0, 60)
-    fit.stage(FreeVelocity(torch.zeros(1, 3, *fit.coefficients(level))), [level], (0.0, 1.0))
+    fit.run([Stage(FreeVelocity, [level])])
     mm = torch.full((3,), 12.0)
     looks = [value for _, iteration, value in fit.curve if (iteration + 1) % 5 == 0]
     assert fit.stopped and looks[-1] > min(looks)
@@ -166,13 +166,13 @@ def test_stop_after_a_divergence_keeps_the_map_before_it(monkeypatch):
     fit = Fit(make_pair(phantom.fixed, phantom.moving, Affine.identity(), grid).images("cpu"), Energy())
     fit.monitor = Watching(stop_at=0.0)
     level = Level(1.0, 2.0, 10)
-    fit.stage(FreeVelocity(torch.zeros(1, 3, *fit.coefficients(level))), [level], (0.0, 1.0))
+    fit.run([Stage(FreeVelocity, [level])])
     assert fit.stopped and float(fit.chain.forward.abs().max()) == 0.0
 
 
 def test_the_fit_and_dnvf_have_the_same_defaults():
     options = make_method("DNVF", "balanced")
-    defaults = {field.name: field.default for field in dataclasses.fields(Fit)}
+    defaults = {field.name: field.default for kind in (Fit, Stage) for field in dataclasses.fields(kind)}
     for name in ("knots", "squarings", "rate"):
         assert defaults[name] == getattr(options, name)
 
@@ -185,19 +185,16 @@ def test_coefficients_of_thick_slices_are_no_thicker():
 
 def fitted(images: Images, directions: str) -> Fit:
     torch.manual_seed(0)
-    fit = Fit(images, Energy())
-    level = Level(1.0, 2.0, 40, directions=directions)
-    fit.stage(EncodedSiren(fit.coefficients(level)), [level], (0.0, 1.0))
-    return fit
+    return Fit(images, Energy()).run([Stage(EncodedSiren, [Level(1.0, 2.0, 40, directions=directions)])])
 
 
 def test_a_fit_imports_neither_the_compiler_of_torch_nor_sympy():
     """Some functions of torch import them when they are first used: the user would wait for them in every run."""
     code = (
-        "import sys, torch; from neuralreg.optimise import Energy, Fit, Images, Level;"
-        "from neuralreg.networks.siren import EncodedSiren; image, level = torch.rand(1, 1, 8, 8, 8), Level(1, 1, 2);"
+        "import sys, torch; from neuralreg.optimise import Energy, Fit, Images, Level, Stage;"
+        "from neuralreg.networks.siren import EncodedSiren; image = torch.rand(1, 1, 8, 8, 8);"
         "fit = Fit(Images(image, image.flip(4), None, None, (1.0, 1.0, 1.0)), Energy());"
-        "fit.stage(EncodedSiren(fit.coefficients(level)), [level], (0.0, 1.0));"
+        "fit.run([Stage(EncodedSiren, [Level(1, 1, 2)])]);"
         "print(len(fit.curve), {'sympy', 'torch._dynamo'} & sys.modules.keys())"
     )
     folder = str(methods.__file__).rsplit("neuralreg", 1)[0]
@@ -272,7 +269,7 @@ def test_work_is_known_before_there_is_a_pair(kind, spacing):
     chosen = make_method("DNVF", "balanced", suited("DNVF", "balanced", None, kind))
     blank = torch.zeros(1, 1, 60, 90, 80)
     fit = Fit(Images(blank, blank, None, None, spacing), Energy())
-    counted = sum(fit.cost(level) for _, levels in chosen._stages(fit) for level in levels)
+    counted = sum(fit.cost(level) for stage in chosen._stages(fit) for level in stage.levels)
     assert work("DNVF", "balanced", None, kind, spacing) * blank.numel() == pytest.approx(counted, rel=0.1)
     longer = {"iterations": [2 * n for n in chosen.iterations]}
     assert work("DNVF", "balanced", longer) == pytest.approx(

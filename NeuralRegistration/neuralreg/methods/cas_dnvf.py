@@ -68,7 +68,7 @@ class CasDNVF:
 
     def __call__(self, pair: Pair, similarity: str, device: str, monitor: Monitor) -> Fit:
         """Register the pair; the result's `chain` is aligned_from_fixed with its inverse."""
-        from ..optimise import Energy, Fit, Level
+        from ..optimise import Energy, Fit, Level, Stage
         from .start import model, predicted
 
         energy = Energy(similarity, self.smoothness, self.volume, landmark_weight=self.landmark_weight)
@@ -76,15 +76,8 @@ class CasDNVF:
         predicted(fit, model(self.model, self.network, similarity))
         levels = [Level(*row, at_stage(self.directions, index)) for index, row in enumerate(stages_of(self))]
         levels = [level for level in levels[:-1] if not fit.too_small(level)] + levels[-1:]
-        total, done = sum(fit.cost(level) for level in levels), 0.1
-        for level in levels:
-            share = 0.9 * fit.cost(level) / max(total, 1e-12)
-            fit.rate = self.rate if self.residual == "encoded" else self.rate / 500
-            fit.stage(self._velocity(fit.coefficients(level)).to(device), [level], (done, done + share))
-            done += share
-            if fit.stopped:
-                break
-        return fit
+        rate = self.rate if self.residual == "encoded" else self.rate / 500
+        return fit.run([Stage(self._velocity, [level], rate) for level in levels], begin=0.1)
 
     def _velocity(self, shape: tuple[int, int, int]) -> nn.Module:
         from ..networks.siren import EncodedSiren, Siren

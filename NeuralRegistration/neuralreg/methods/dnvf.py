@@ -13,9 +13,10 @@ from ..job import Monitor
 from . import DIRECTIONS, KNOTS, Directions, at_stage, option, stages_of
 
 if TYPE_CHECKING:
-    from ..optimise import Fit, Level
-    from ..preprocess import Pair
+    from torch import nn
 
+    from ..optimise import Fit, Stage
+    from ..preprocess import Pair
 
 # MIND has twelve descriptors a voxel: images with more voxels than this are compared at MIND_FACTOR working voxels.
 MIND_VOXELS, MIND_FACTOR = 1_500_000, 2.0
@@ -114,41 +115,36 @@ class DNVF:
         weights = {name: getattr(self, name) for name in ("smoothness", "bending", "volume", "folding")}
         energy = Energy(similarity, **weights, landmark_weight=self.landmark_weight)
         fit = Fit(pair.images(device), energy, monitor, knots=self.knots, squarings=self.squarings)
-        stages = self._stages(fit)
-        total = sum(fit.cost(level) for _, levels in stages for level in levels)
-        done = 0.0
-        for kind, levels in stages:
-            fit.rate = self.siren_rate if kind == "siren" else self.rate
-            share = sum(fit.cost(level) for level in levels) / max(total, 1)
-            fit.stage(self._network(kind, fit.coefficients(levels[-1])).to(device), levels, (done, done + share))
-            done += share
-            if fit.stopped:
-                break
-        return fit
+        return fit.run(self._stages(fit))
 
-    def _stages(self, fit: Fit) -> list[tuple[str, list[Level]]]:
-        """(network, levels) of each stage; neighbouring siren stages are one network seen at several resolutions.
+    def _stages(self, fit: Fit) -> list[Stage]:
+        """Neighbouring siren stages are one network seen at several resolutions.
 
         Levels too coarse for a small volume are left out, the last one excepted.
         """
-        from ..optimise import Level
+        from ..optimise import Level, Stage
 
-        stages: list[tuple[str, list[Level]]] = []
+        stages: list[Stage] = []
         for index, row in enumerate(stages_of(self)):
-            level, kind = Level(*row, at_stage(self.directions, index)), at_stage(self.networks, index)
+            level, siren = Level(*row, at_stage(self.directions, index)), at_stage(self.networks, index) == "siren"
             if fit.energy.similarity == "mind" and prod(fit.lattice(level.image)) > MIND_VOXELS:
                 level = replace(level, image=max(level.image, MIND_FACTOR))
             if fit.too_small(level) and index + 1 < len(self.image_factors):
                 continue
-            if kind == "siren" and stages and stages[-1][0] == "siren":
-                stages[-1][1].append(level)
+            if siren and stages and stages[-1].network == self._siren:
+                stages[-1].levels.append(level)
             else:
-                stages.append((kind, [level]))
+                stages.append(
+                    Stage(self._siren, [level], self.siren_rate) if siren else Stage(self._encoded, [level], self.rate)
+                )
         return stages
 
-    def _network(self, kind: str, shape: tuple[int, int, int]):
-        from ..networks.siren import EncodedSiren, Siren
+    def _siren(self, shape: tuple[int, int, int]) -> nn.Module:
+        from ..networks.siren import Siren
 
-        if kind == "siren":
-            return Siren(self.siren_hidden, self.siren_layers, self.omega)
+        return Siren(self.siren_hidden, self.siren_layers, self.omega)
+
+    def _encoded(self, shape: tuple[int, int, int]) -> nn.Module:
+        from ..networks.siren import EncodedSiren
+
         return EncodedSiren(shape, self.features, self.hidden)

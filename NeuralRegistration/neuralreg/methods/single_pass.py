@@ -48,5 +48,5 @@ class SinglePass:
         fit = Fit(pair.images(device), energy, monitor, knots=KNOTS, squarings=SQUARINGS)
         predicted(fit, model(self.model, self.network, similarity))
         if self.refine:
-            refined(fit, self.refine, self.refine_spacing, (0.2, 1.0))
+            refined(fit, self.refine, self.refine_spacing)
         return fit

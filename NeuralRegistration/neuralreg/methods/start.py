@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from .. import sampling
 from ..feedforward import predict, unlike
 from ..job import ACROSS_CONTRASTS, RegistrationError
-from ..optimise import Chain, Fit, Level
-from ..pyramid import border_window, coarser_shape, gaussian
+from ..optimise import Chain, Fit, Level, Stage
+from ..pyramid import Shape, border_window, coarser_shape, gaussian
 from ..weights import Checkpoint, load
 
 SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "Models"  # in Slicer and in a checkout
@@ -82,21 +82,19 @@ def predicted(fit: Fit, checkpoint: Checkpoint) -> None:
         fit.chain = Chain(field, sampling.invert(field, -field))
 
 
-def refined(fit: Fit, iterations: int, spacing_mm: float, span: tuple[float, float]) -> None:
+def refined(fit: Fit, iterations: int, spacing_mm: float) -> None:
     """Instance optimisation: append exp(v), v on a free lattice, fitted to this pair. The network stays as it is."""
     factor = spacing_mm / min(fit.images.spacing)
-    velocity = max(REFINE_VELOCITY * factor, 1.0)
-    level = Level(max(factor, 1.0), velocity, iterations)
-    network = FreeVelocity(torch.zeros(1, 3, *fit.coefficients(level), device=fit.images.fixed.device))
-    fit.stage(network, [level], span)
+    level = Level(max(factor, 1.0), max(REFINE_VELOCITY * factor, 1.0), iterations)
+    fit.run([Stage(FreeVelocity, [level])], begin=0.2)
 
 
 class FreeVelocity(nn.Module):
     """Coefficients of a velocity (1, 3, d, h, w) in voxels of their lattice, every number of which is a parameter."""
 
-    def __init__(self, start: Tensor):
+    def __init__(self, shape: Shape):
         super().__init__()
-        self.values = nn.Parameter(start.clone())
+        self.values = nn.Parameter(torch.zeros(1, 3, *shape))
 
-    def forward(self, shape: tuple[int, int, int]) -> Tensor:
+    def forward(self, shape: Shape) -> Tensor:
         return sampling.resize_displacement(self.values, shape)
