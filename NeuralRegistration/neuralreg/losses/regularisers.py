@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,8 @@ def smoothness(displacement: Tensor, spacing: Tensor | None = None) -> Tensor:
     `spacing` (3,) in mm, x y z, makes the gradient that of millimetres on a lattice whose voxels are no cubes.
     """
     scale = displacement.new_ones(3) if spacing is None else spacing
-    return _Roughness.apply(displacement, [((axis,), (scale / scale[4 - axis]).square()) for axis in (2, 3, 4)])
+    terms = [((axis,), (scale / scale[4 - axis]).square()) for axis in (2, 3, 4)]
+    return _WithGradient.apply(displacement, partial(_roughness, terms=terms))
 
 
 def bending(displacement: Tensor, spacing: Tensor | None = None) -> Tensor:
@@ -34,42 +36,48 @@ def bending(displacement: Tensor, spacing: Tensor | None = None) -> Tensor:
     for first, second in itertools.combinations_with_replacement((2, 3, 4), 2):
         weight = (scale * step / (scale[4 - first] * scale[4 - second])).square()
         terms.append(((first, second), weight if first == second else 2 * weight))
-    return _Roughness.apply(displacement, terms)
+    return _WithGradient.apply(displacement, partial(_roughness, terms=terms))
 
 
-class _Roughness(torch.autograd.Function):
-    """Sum of means of squared differences. A term is the axes along which differences are taken, one after another, and
-    the weights (3,) of x, y, z.
+class _WithGradient(torch.autograd.Function):
+    """A value () of a field whose gradient is computed along with it: `measure` gives both, slab by slab.
 
-    Slab by slab and with the gradient at once: what autograd keeps of a term would be three fields as large as u, and
-    most of its time the way to the memory and back.
+    What autograd keeps of a term would be several fields as large as the one that is measured, and most of its time the
+    way to the memory and back.
     """
 
     @staticmethod
-    def forward(ctx, displacement: Tensor, terms: list[tuple[tuple[int, ...], Tensor]]) -> Tensor:
-        total, gradient = displacement.new_zeros(()), torch.zeros_like(displacement)
-        sizes = displacement.shape
-        for first, last, _, _ in slabs_with_neighbours(displacement):
-            for axes, weights in terms:
-                end = min(last + axes.count(2), sizes[2])
-                count = math.prod(max(n - axes.count(axis), 1) for axis, n in enumerate(sizes) if axis > 1)
-                steps = displacement[:, :, first:end]
-                if any(steps.shape[axis] <= axes.count(axis) for axis in axes):
-                    continue
-                for axis in axes:
-                    steps = steps.diff(dim=axis)
-                pull = steps * (weights * (2 / (3 * count))).view(1, 3, 1, 1, 1)
-                total += (pull * steps).sum() / 2
-                for axis in axes:
-                    pull = _taken_back(pull, axis)
-                gradient[:, :, first:end] += pull
+    def forward(ctx, field: Tensor, measure: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        value, gradient = measure(field)
         ctx.save_for_backward(gradient)
-        return total
+        return value
 
     @staticmethod
     @once_differentiable
     def backward(ctx, factor: Tensor) -> tuple[Tensor, None]:
         return ctx.saved_tensors[0] * factor, None
+
+
+def _roughness(displacement: Tensor, terms: list[tuple[tuple[int, ...], Tensor]]) -> tuple[Tensor, Tensor]:
+    """Sum of means of squared differences, and its gradient. A term is the axes along which differences are taken, one
+    after another, and the weights (3,) of x, y, z."""
+    total, gradient = displacement.new_zeros(()), torch.zeros_like(displacement)
+    sizes = displacement.shape
+    for first, last, _, _ in slabs_with_neighbours(displacement):
+        for axes, weights in terms:
+            end = min(last + axes.count(2), sizes[2])
+            count = math.prod(max(n - axes.count(axis), 1) for axis, n in enumerate(sizes) if axis > 1)
+            steps = displacement[:, :, first:end]
+            if any(steps.shape[axis] <= axes.count(axis) for axis in axes):
+                continue
+            for axis in axes:
+                steps = steps.diff(dim=axis)
+            pull = steps * (weights * (2 / (3 * count))).view(1, 3, 1, 1, 1)
+            total += (pull * steps).sum() / 2
+            for axis in axes:
+                pull = _taken_back(pull, axis)
+            gradient[:, :, first:end] += pull
+    return total, gradient
 
 
 def _taken_back(steps: Tensor, axis: int) -> Tensor:
@@ -98,32 +106,26 @@ def mean_over_cells(displacement: Tensor, penalty: Callable[[Tensor], Tensor], c
     `corner_determinants`) of every lattice cell; (1, 3, D, H, W) in voxels -> ().
 
     All corners, one after another, say whether a cell folds; central differences do not see waves of two voxels, of
-    which folds are made. Slab by slab and with the gradient at once: all nine derivatives of every cell, kept for
-    later, would be the largest tensors of a registration.
+    which folds are made. All nine derivatives of every cell, kept for later, would be the largest tensors of a
+    registration.
     """
-    return _OverCells.apply(displacement, penalty, corner)
+    return _WithGradient.apply(displacement, partial(_over_cells, penalty=penalty, corner=corner))
 
 
-class _OverCells(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, displacement: Tensor, penalty: Callable[[Tensor], Tensor], corner: int) -> Tensor:
-        total, gradient = displacement.new_zeros(()), torch.zeros_like(displacement)
-        layers = displacement.shape[2] - 1
-        for first, _, _, high in slabs_with_neighbours(displacement):
-            part = displacement[:, :, first:high].detach().requires_grad_()
-            cells = high - 1 - first  # layers of them behind the slab's planes
-            if not cells:
-                continue
-            with torch.enable_grad():
-                share = penalty(corner_determinants(part, (corner,))) * (cells / layers)
-            gradient[:, :, first:high] += torch.autograd.grad(share, part)[0]
-            total += share.detach()
-        ctx.save_for_backward(gradient)
-        return total
-
-    @staticmethod
-    def backward(ctx, factor: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.saved_tensors[0] * factor, None, None
+def _over_cells(displacement: Tensor, penalty: Callable[[Tensor], Tensor], corner: int) -> tuple[Tensor, Tensor]:
+    """`mean_over_cells` and its gradient."""
+    total, gradient = displacement.new_zeros(()), torch.zeros_like(displacement)
+    layers = displacement.shape[2] - 1
+    for first, _, _, high in slabs_with_neighbours(displacement):
+        part = displacement[:, :, first:high].detach().requires_grad_()
+        cells = high - 1 - first  # layers of them behind the slab's planes
+        if not cells:
+            continue
+        with torch.enable_grad():
+            share = penalty(corner_determinants(part, (corner,))) * (cells / layers)
+        gradient[:, :, first:high] += torch.autograd.grad(share, part)[0]
+        total += share.detach()
+    return total, gradient
 
 
 def landmark_distance(residual_mm: Tensor) -> Tensor:
