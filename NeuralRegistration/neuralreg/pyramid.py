@@ -134,9 +134,7 @@ def _basis(n: int, m: int, like: Tensor) -> Tensor:  # -> (n, m), rows sum to 1
     """What each of m coefficients gives to each of n points, the outermost of both in the same place."""
     places = torch.arange(n, dtype=like.dtype, device=like.device) * ((m - 1) / max(n - 1, 1))
     knots = torch.arange(-1, m + 1, device=like.device)
-    distance = (places[:, None] - knots).abs()
-    near, far = 2 / 3 - distance.square() + distance**3 / 2, (2 - distance).clamp_min(0) ** 3 / 6
-    weights = torch.where(distance < 1, near, far)
+    weights = sampling.cubic_spline((places[:, None] - knots).abs())
     return like.new_zeros(n, m).index_add_(1, knots.clamp(0, m - 1), weights)
 
 

@@ -83,6 +83,12 @@ def _grid_sample(image: Tensor, grid: Tensor, mode: str, outside: str) -> Tensor
     return torch.cat((warped, rest), dim=2)
 
 
+def cubic_spline(distance: Tensor) -> Tensor:
+    """The uniform cubic B-spline at distances ≥ 0 from its knot, in spacings of the knots."""
+    near, far = 2 / 3 - distance.square() + distance**3 / 2, (2 - distance).clamp_min(0) ** 3 / 6
+    return torch.where(distance < 1, near, far)
+
+
 def length(vectors: Tensor, dim: int = 1) -> Tensor:
     """Length of the vectors along `dim`; on a CPU torch's norm takes five to nine times as long for short ones."""
     return vectors.square().sum(dim).sqrt()

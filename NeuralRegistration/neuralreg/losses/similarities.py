@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..sampling import cubic_spline
 from .local_correlation import box_mean, lncc
 
 
@@ -49,16 +50,9 @@ def _joint_histogram(fixed: Tensor, warped: Tensor, weight: Tensor, bins: int) -
         share_f = weight * (1 - (position_f - low_f - step_f).abs())
         row = (low_f + step_f).long() * bins
         for step_w in (-1, 0, 1, 2):
-            joint = joint.index_add(
-                0, row + (low_w + step_w).long(), share_f * _cubic_spline(position_w - low_w - step_w)
-            )
+            share_w = cubic_spline((position_w - low_w - step_w).abs())
+            joint = joint.index_add(0, row + (low_w + step_w).long(), share_f * share_w)
     return (joint / joint.sum().clamp_min(1e-12)).view(bins, bins)
-
-
-def _cubic_spline(x: Tensor) -> Tensor:
-    x = x.abs()
-    near = 2 / 3 - x.square() + x.pow(3) / 2
-    return torch.where(x < 1, near, (2 - x).clamp_min(0).pow(3) / 6)
 
 
 # Pairs of neighbours, at distance √2 of each other, among the six face neighbours of a voxel (Heinrich 2013).
