@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import sampling
+from .image import apply_matrix
 from .job import RegistrationError, choose
 from .losses import mind_descriptor
 from .networks.fno import FNOReg
@@ -141,8 +142,8 @@ class Lens:
         pooled = F.avg_pool3d(image, tuple(factors[::-1].tolist()))
         pooled_from_working = np.diag([*(1.0 / factors), 1.0])
         pooled_from_working[:3, 3] = -((factors - 1) / 2) / factors
-        points = sampling.identity(self.shape, image)
-        return sampling.sample(pooled, moved(pooled_from_working @ self.working_from_network, points))
+        points = sampling.identity(self.shape, image)[0]
+        return sampling.sample(pooled, apply_matrix(pooled_from_working @ self.working_from_network, points)[None])
 
     def unview(self, field: Tensor, shape: Shape, working: Shape) -> Tensor:
         """A network's field on a lattice of `shape` with the corners of the working grid, in voxels of that lattice."""
@@ -150,10 +151,11 @@ class Lens:
         coarse = [(d - 1) / max(n - 1, 1) for d, n in zip(field.shape[2:], self.shape, strict=True)][::-1]
         fine = [(n - 1) / max(d - 1, 1) for d, n in zip(shape, working, strict=True)][::-1]
         field_from_target = np.diag([*coarse, 1.0]) @ np.linalg.inv(self.working_from_network) @ np.diag([*fine, 1.0])
-        values = sampling.sample(field, moved(field_from_target, sampling.identity(shape, field)))
+        points = sampling.identity(shape, field)[0]
+        values = sampling.sample(field, apply_matrix(field_from_target, points)[None])
         target_from_network = np.diag([*(1 / np.array(fine)), 1.0]) @ self.working_from_network
         target_from_network[:3, 3] = 0.0  # a vector has a direction and a length, no place
-        return moved(target_from_network, values)
+        return apply_matrix(target_from_network, values[0])[None]
 
 
 @torch.no_grad()
@@ -247,12 +249,6 @@ def unlike(manifest: Manifest, image: Tensor, spacing: tuple[float, ...], name: 
             f"result, or use {other}DNVF, which fits every pair by itself."
         )
     return None
-
-
-def moved(matrix: np.ndarray, points: Tensor) -> Tensor:
-    """A 4×4 matrix applied to (1, 3, D, H, W)."""
-    m = torch.from_numpy(matrix).to(points)
-    return torch.einsum("ij,bjdhw->bidhw", m[:3, :3], points) + m[:3, 3].view(1, 3, 1, 1, 1)
 
 
 def faded(shape: Shape, like: Tensor) -> Tensor:  # -> (1, 1, D, H, W)

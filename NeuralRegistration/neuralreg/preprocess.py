@@ -224,10 +224,13 @@ def with_landmarks(pair: Pair, landmarks: PointPairs, moving_from_aligned: Trans
 
 def _read(image: Image, image_from_grid, grid: Grid, watch: Watch | None) -> Image:
     """`image` on the grid; smoothed first where the grid is much coarser, lest detail turn into noise."""
-    factors = np.floor(grid.spacing.min() / image.grid.spacing + 0.3).astype(int)
-    if factors.max() > 1:
-        image = shrunk(image, np.maximum(factors, 1))
-    return resample(image, image_from_grid, grid, watch=watch)
+    return resample(coarsened(image, grid.spacing.min()), image_from_grid, grid, watch=watch)
+
+
+def coarsened(image: Image, spacing: float) -> Image:
+    """Means over blocks of about `spacing` mm; the image itself where its voxels are as large."""
+    factors = np.floor(spacing / image.grid.spacing + 0.3).astype(int)
+    return shrunk(image, np.maximum(factors, 1)) if factors.max() > 1 else image
 
 
 def shrunk(image: Image, factors: np.ndarray) -> Image:

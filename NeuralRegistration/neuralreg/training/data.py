@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..feedforward import moved
-from ..image import Grid, Image, resample
+from ..image import Grid, Image, apply_matrix, resample
 from ..job import RegistrationError
-from ..preprocess import shrunk
+from ..preprocess import coarsened
 from ..sampling import identity, sample
 
 
@@ -73,7 +72,8 @@ class Pack:
         move[:3, 3] = self.centre
         matrix = subject.grid.index_from_world @ subject.subject_from_reference @ move @ pose.numpy()
         values = values.float()
-        return sample(values, moved(matrix @ lattice.world_from_index, identity(lattice.shape, values)), mode)
+        points = apply_matrix(matrix @ lattice.world_from_index, identity(lattice.shape, values)[0])
+        return sample(values, points[None], mode)
 
 
 def _subject(file, name: str, spacing: float) -> Subject:
@@ -84,8 +84,7 @@ def _subject(file, name: str, spacing: float) -> Subject:
             f"The training sees {spacing:g} mm, but its pack has voxels of {fine.spacing.max():g} mm: make a finer one "
             f"(neuralreg pack … --spacing {spacing:g}), or choose a larger spacing."
         )
-    factors = np.maximum(np.floor(spacing / fine.spacing + 0.3), 1).astype(int)
-    coarse = Image(image, fine) if factors.max() == 1 else shrunk(Image(image.float(), fine), factors)
+    coarse = coarsened(Image(image.float(), fine), spacing)
     labels = file.get(f"labels/{name}")
     if labels is not None:
         labels = Image(torch.from_numpy(labels)[None].float(), fine)

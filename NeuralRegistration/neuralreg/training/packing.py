@@ -18,7 +18,7 @@ from ..affine import register_affine
 from ..files import reading, replacing
 from ..image import Image, canonical, resample, resample_labels
 from ..job import RegistrationError
-from ..preprocess import normalised, shrunk
+from ..preprocess import coarsened, normalised
 from ..tables import read_table
 
 IMAGE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
@@ -195,8 +195,7 @@ def _read(files: Files, keep: tuple[int, ...]) -> tuple[Image, Image | None]:
 
 def _coarse(image: Image, spacing: float) -> Image:
     """Block means down to about `spacing`, then interpolated to it; cropped to what is not background."""
-    factors = np.maximum(np.floor(spacing / image.grid.spacing + 0.3), 1).astype(int)
-    image = shrunk(image, factors)
+    image = coarsened(image, spacing)
     inside = torch.nonzero(image.data[0] > 0.02)
     if not len(inside):
         raise RegistrationError("A subject is empty where it counts; check the labels to keep, and the images.")
