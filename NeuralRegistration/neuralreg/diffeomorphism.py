@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .image import bounding_box
 from .job import RegistrationError
 from .pyramid import border_window, gaussian
 from .sampling import (
@@ -132,9 +133,9 @@ def _smoothed_near(displacement: Tensor, bad: Tensor, reach: int, strength: floa
 
 def _box_around(bad: Tensor, margin: int) -> Box:
     """The smallest box (of a tensor (B, C, D, H, W)) with all bad voxels in it and `margin` voxels around them."""
-    places = bad[0, 0].nonzero()
-    ends = zip(places.amin(0).tolist(), places.amax(0).tolist(), strict=True)
-    return (slice(None), slice(None), *(slice(max(low - margin, 0), high + 1 + margin) for low, high in ends))
+    low, high = bounding_box(bad[0, 0])
+    ends = zip(low[::-1].tolist(), high[::-1].tolist(), strict=True)
+    return (slice(None), slice(None), *(slice(max(first - margin, 0), last + margin) for first, last in ends))
 
 
 def _bad_again(displacement: Tensor, before: Tensor, box: Box, margin: float) -> Tensor:

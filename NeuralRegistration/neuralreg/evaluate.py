@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import io, metrics, qa
 from .files import reading, replacing
-from .image import Grid, Image, resample_labels
+from .image import Grid, Image, bounding_box, resample_labels
 from .job import (
     EVALUATION,
     INVERSE,
@@ -124,7 +124,8 @@ def _with_room(labels: Image, moving: Image, inverse: Transform, grid: Grid) -> 
 
     Many a file holds no more than the box around its structures; what is warped beyond it must count, too.
     """
-    reach = _box(moving).with_shape((BOX_POINTS,) * 3).points()
+    box = moving.grid.cropped(*bounding_box(moving.data[0] != 0))
+    reach = box.with_shape((BOX_POINTS,) * 3).points()
     ends = [labels.grid.indices(t(reach)).flatten(1) for t in (Affine.identity(), inverse)]
     frame = labels.grid.indices(grid.with_shape((2, 2, 2)).points()).flatten(1)
     size = torch.tensor(labels.grid.size)
@@ -134,16 +135,6 @@ def _with_room(labels: Image, moving: Image, inverse: Transform, grid: Grid) -> 
     before, after = (-low).tolist(), (high - size).tolist()
     padding = [count for pair in zip(before, after, strict=True) for count in pair]  # x first, as torch has it
     return Image(torch.nn.functional.pad(labels.data, padding), labels.grid.cropped(low, high))
-
-
-def _box(labels: Image) -> Grid:
-    """The lattice of the smallest box that holds all labels; the whole one where there are none."""
-    occupied, ends = labels.data[0] != 0, []
-    for axis in (2, 1, 0):
-        others = [other for other in range(3) if other != axis]
-        along = occupied.any(dim=others[1]).any(dim=others[0]).nonzero()
-        ends.append((int(along.min()), int(along.max()) + 1) if len(along) else (0, occupied.shape[axis]))
-    return labels.grid.cropped(*zip(*ends, strict=True))
 
 
 def label_measurements(fixed: Image, moving: Image, transform: Transform) -> dict[str, Any]:

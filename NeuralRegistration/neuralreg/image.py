@@ -165,6 +165,17 @@ def portion(watch: Watch | None, start: float, end: float) -> Watch | None:
     return None if watch is None else lambda share: watch(start + (end - start) * share)
 
 
+def bounding_box(mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """First index and last + 1 (x, y, z) of what is true in a mask (D, H, W); the whole lattice where nothing is."""
+    ends = []
+    for axis in (2, 1, 0):
+        first, second = (other for other in range(3) if other != axis)
+        along = mask.any(dim=second).any(dim=first).nonzero()
+        ends.append((int(along[0]), int(along[-1]) + 1) if len(along) else (0, mask.shape[axis]))
+    low, high = np.array(ends).T
+    return low, high
+
+
 def apply_matrix(matrix: np.ndarray, points: Tensor) -> Tensor:
     """A 4×4 matrix applied to points (3, …); whole numbers become float64, or the matrix would lose its fractions."""
     points = points if points.is_floating_point() else points.double()

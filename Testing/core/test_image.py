@@ -6,7 +6,7 @@ import SimpleITK as sitk
 import torch
 from geometry import DIRECTIONS, TURN, grid_of, image_on, points_in, transform_on
 from neuralreg import io
-from neuralreg.image import Grid, Image, canonical, resample
+from neuralreg.image import Grid, Image, bounding_box, canonical, resample
 from neuralreg.transform import Affine
 
 
@@ -155,3 +155,10 @@ def test_an_image_must_fit_its_grid():
         Image(torch.zeros(1, 4, 4, 5), Grid.from_parts((4, 4, 4)))
     with pytest.raises(ValueError, match="data must be a tensor"):
         Image(np.zeros((1, 4, 4, 4)), Grid.from_parts((4, 4, 4)))
+
+
+def test_the_box_of_a_mask_holds_all_of_it_and_no_plane_more():
+    mask = torch.zeros(5, 6, 7, dtype=torch.bool)
+    assert [end.tolist() for end in bounding_box(mask)] == [[0, 0, 0], [7, 6, 5]], "nothing: the whole lattice"
+    mask[1, 2, 6] = mask[3, 4, 3] = True
+    assert [end.tolist() for end in bounding_box(mask)] == [[3, 2, 1], [7, 5, 4]]

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..image import SMALLEST, Image, canonical, resample
+from ..image import SMALLEST, Image, bounding_box, canonical, resample
 from ..job import Monitor, Progress, choose
 from ..transform import Affine
 from .level import Level, Volume, averaged, make_level
@@ -137,7 +137,7 @@ def _stretched(matrix: np.ndarray, references: list[np.ndarray]) -> str | None:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Both images for the search, the box (low, high: fixed indices x, y, z) around the fixed object, and centres."""
+    """Both images, the box (lowest, highest fixed index, x y z) around the fixed object, and centres of both."""
 
     fixed: Volume
     moving: Volume
@@ -156,9 +156,9 @@ class _Pair:
         # One mask alone would shift the centre of one object only.
         by_mask = fixed_mask is not None and moving_mask is not None
         masses = [v.inside if by_mask else _contrast(v) for v in (f, m)]
-        box = _box(f.inside if fixed_mask is not None else masses[0])
+        low, high = bounding_box((f.inside if fixed_mask is not None else masses[0]) > 0.1)
         objects = _center_of_mass(f, masses[0]), _center_of_mass(m, masses[1])
-        return cls(f, m, box, objects, (fixed.grid.center, moving.grid.center))
+        return cls(f, m, (low, high - 1), objects, (fixed.grid.center, moving.grid.center))
 
     def levels(self) -> list[Level]:
         low, high = self.box
@@ -269,16 +269,3 @@ def _center_of_mass(volume: Volume, mass: Tensor) -> np.ndarray:  # -> (3,) LPS 
     sums = [mass.sum((0, 1)), mass.sum((0, 2)), mass.sum((1, 2))]
     index = [float(s @ torch.arange(len(s), dtype=torch.float64)) / total for s in sums]
     return volume.grid.world_from_index[:3, :3] @ index + volume.grid.origin
-
-
-def _box(mass: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The lowest and highest index (x, y, z) at which there is something; the whole image where there is nothing."""
-    there = mass > 0.1
-    if not bool(there.any()):
-        there = torch.ones_like(there)
-    ends = []
-    for profile in (there.any(0).any(0), there.any(0).any(1), there.any(1).any(1)):
-        index = torch.nonzero(profile).flatten()
-        ends.append((float(index[0]), float(index[-1])))
-    low, high = np.array(ends).T
-    return low, high

@@ -16,7 +16,7 @@ import torch
 from .. import io
 from ..affine import register_affine
 from ..files import reading, replacing
-from ..image import Image, canonical, resample, resample_labels
+from ..image import Image, bounding_box, canonical, resample, resample_labels
 from ..job import RegistrationError
 from ..preprocess import coarsened, normalised
 from ..tables import read_table
@@ -196,10 +196,10 @@ def _read(files: Files, keep: tuple[int, ...]) -> tuple[Image, Image | None]:
 def _coarse(image: Image, spacing: float) -> Image:
     """Block means down to about `spacing`, then interpolated to it; cropped to what is not background."""
     image = coarsened(image, spacing)
-    inside = torch.nonzero(image.data[0] > 0.02)
-    if not len(inside):
+    inside = image.data[0] > 0.02
+    if not bool(inside.any()):
         raise RegistrationError("A subject is empty where it counts; check the labels to keep, and the images.")
-    low, high = inside.min(0).values.flip(0).numpy(), inside.max(0).values.flip(0).numpy() + 1
+    low, high = bounding_box(inside)
     room = np.ceil(MARGIN_MM / image.grid.spacing).astype(int)
     grid = image.grid.cropped(low - room, high + room)
     if not np.allclose(grid.spacing, spacing, rtol=0.02):
