@@ -107,6 +107,16 @@ def gaussian(values: Tensor, sigmas) -> Tensor:
     return _multiplied(values, [_blur(n, s, values) if s > 0 else None for n, s in zip(sizes, sigmas, strict=True)])
 
 
+def softened(image: Tensor, weight: float) -> Tensor:
+    """(B, 1, D, H, W) with `weight` of either neighbour along each axis in place of as much of its own; 0 outside."""
+    kernel = torch.tensor([weight, 1 - 2 * weight, weight], dtype=image.dtype, device=image.device)
+    for axis in range(3):
+        shape, padding = [1] * 5, [0] * 3
+        shape[2 + axis], padding[axis] = 3, 1
+        image = F.conv3d(image, kernel.view(shape), padding=padding)
+    return image
+
+
 def spline(coefficients: Tensor, shape: Shape) -> Tensor:
     """A displacement or velocity on a lattice of `shape`, as the uniform cubic B-spline of `coefficients` (1, 3, d, h,
     w) on a lattice with the same corners; beyond these the outermost coefficient continues -> (1, 3, D, H, W).

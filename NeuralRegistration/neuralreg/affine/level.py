@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..image import Grid, Image
 from ..preprocess import shrunk
+from ..pyramid import softened
 from ..sampling import sample
 
 BLOCK = 4  # points along each edge of a block
@@ -42,13 +42,7 @@ class Volume:
 
     def smoothed(self) -> Volume:
         """Blurred by three weights along each axis: without it, linear interpolation makes small false optima."""
-        data = self.data.transpose(0, 1)  # each channel is one volume
-        weights = torch.tensor([SMOOTHING, 1 - 2 * SMOOTHING, SMOOTHING], dtype=data.dtype, device=data.device)
-        for axis in range(3):
-            shape, padding = [1] * 5, [0] * 3
-            shape[2 + axis], padding[axis] = 3, 1
-            data = F.conv3d(data, weights.view(shape), padding=padding)
-        return Volume(data.transpose(0, 1), self.grid)
+        return Volume(softened(self.data.transpose(0, 1), SMOOTHING).transpose(0, 1), self.grid)
 
 
 def averaged(data: Tensor, grid: Grid, spacing: float) -> tuple[Tensor, Grid]:
@@ -82,7 +76,7 @@ class Level:
     def matrix(self, moving_from_fixed: np.ndarray) -> Tensor:
         """The map from points to moving voxels, (3, 4) float32."""
         index_from_point = self.moving.grid.index_from_world @ moving_from_fixed @ translation(self.center)
-        return torch.from_numpy(index_from_point[:3]).float().to(self.points.device)
+        return torch.from_numpy(index_from_point[:3]).float()
 
     def warped(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Moving values at the points, and the weight of each inside both masks: (blocks, BLOCK³) twice."""
@@ -103,11 +97,11 @@ def make_level(fixed: Volume, moving: Volume, spacing: float, low: np.ndarray, h
     along = _blocks(torch.stack((x, y, z)), counts)
     middle = (low + high) / 2
     index = along / torch.from_numpy(grid.spacing).view(3, 1, 1) + torch.from_numpy(middle).view(3, 1, 1)
-    values, weights = sample(fixed.data, index.float()[None, :, None].to(fixed.data.device))[0, :, 0]
+    values, weights = sample(fixed.data, index.float()[None, :, None])[0, :, 0]
     values = values / (weights + 1e-6)
     variance = _variance(values, weights)
     keep = _telling(variance, weights)
-    points = torch.einsum("ab,bcd->acd", torch.from_numpy(grid.direction), along).float().to(values.device)[:, keep]
+    points = torch.einsum("ab,bcd->acd", torch.from_numpy(grid.direction), along).float()[:, keep]
     center = grid.world_from_index[:3, :3] @ middle + grid.origin
     certainty = (variance / (variance + NOISE))[keep]
     return Level(points[None, :, None], values[keep], weights[keep], certainty, center, moving, spacing)
@@ -128,7 +122,7 @@ def _variance(values: Tensor, weights: Tensor) -> Tensor:  # -> (blocks,)
 def _telling(variance: Tensor, weights: Tensor) -> Tensor:
     """Indices of the blocks that lie in the mask and vary; all of them in a flat image."""
     chosen = torch.nonzero((weights.mean(1) > 0.1) & (variance > NOISE)).flatten()
-    return chosen if len(chosen) else torch.arange(len(variance), device=variance.device)
+    return chosen if len(chosen) else torch.arange(len(variance))
 
 
 def translation(by: np.ndarray) -> np.ndarray:

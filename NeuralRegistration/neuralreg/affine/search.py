@@ -12,13 +12,15 @@ from .similarity import Cost
 
 SCALES = (0.6, 1.7)  # one organ is never that much smaller or larger in the other image: the search cannot collapse
 
+TOLERANCE = 0.005  # mm
+
 
 def _value_and_slope(cost: Cost, level: Level, at: np.ndarray, basis: np.ndarray) -> tuple[float, np.ndarray]:
     """The cost of the matrix `at` and its derivative by each motion of `basis` (n,)."""
     matrix = level.matrix(at).requires_grad_(True)
     value = cost(level, matrix)
     by_index = np.zeros((4, 4))
-    by_index[:3] = torch.autograd.grad(value, matrix)[0].cpu().double().numpy()
+    by_index[:3] = torch.autograd.grad(value, matrix)[0].double().numpy()
     by_world = level.moving.grid.index_from_world.T @ by_index @ translation(level.center).T
     return float(value.detach()), np.einsum("nab,ac,bc->n", basis, by_world, at)
 
@@ -56,12 +58,11 @@ def descend(
     kind: str,
     iterations: int = 20,
     origin: np.ndarray | None = None,
-    tolerance: float = 0.005,
     check: Callable[[], object] = lambda: None,
 ) -> tuple[np.ndarray, float]:
     """BFGS over motions applied after `start` -> (matrix, cost), never worse than the start.
 
-    Steps are in mm at the edge of the object; the search ends below `tolerance` mm. `origin`: see `plausible`;
+    Steps are in mm at the edge of the object; the search ends below TOLERANCE. `origin`: see `plausible`;
     `check` is called before every step.
     """
     origin = start if origin is None else origin
@@ -81,7 +82,7 @@ def descend(
         at, value, new_slope, step = found
         inverse, fresh = _updated(inverse, step, new_slope - slope, fresh), False
         slope = new_slope
-        if np.linalg.norm(step) < tolerance:
+        if np.linalg.norm(step) < TOLERANCE:
             break
     return at, value
 

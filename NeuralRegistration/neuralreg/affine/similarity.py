@@ -49,7 +49,7 @@ def _block_correlations(level: Level, matrix: Tensor) -> tuple[Tensor, Tensor]: 
 def mutual_information(level: Level, matrix: Tensor) -> Tensor:  # -> ()
     """−normalised mutual information (Studholme 1999) of the points inside both images, linear Parzen windows."""
     values, weights = level.warped(matrix)
-    bins = torch.arange(BINS, dtype=values.dtype, device=values.device)
+    bins = torch.arange(BINS, dtype=values.dtype)
     f, m = ((1 - (v.reshape(-1, 1) * (BINS - 1) - bins).abs()).clamp(min=0) for v in (level.fixed, values))
     joint = (f * weights.reshape(-1, 1)).T @ m
     joint = joint / (joint.sum() + 1e-6)

@@ -59,7 +59,6 @@ def register_affine(
     fixed_mask: Image | None = None,
     moving_mask: Image | None = None,
     initial: Affine | None = None,
-    device: str | torch.device = "cpu",
     monitor: Monitor | None = None,
 ) -> AffineResult:
     """The "rigid" or "affine" map from `fixed` to `moving` that makes them most alike, never worse than its start.
@@ -69,7 +68,7 @@ def register_affine(
     """
     kind, monitor = choose("affine stage", kind, ("rigid", "affine")), monitor or Monitor()
     with _one_thread():
-        return _register(fixed, moving, kind, fixed_mask, moving_mask, initial, device, monitor)
+        return _register(fixed, moving, kind, fixed_mask, moving_mask, initial, monitor)
 
 
 @contextlib.contextmanager
@@ -84,8 +83,8 @@ def _one_thread():
         torch.set_num_threads(threads)
 
 
-def _register(fixed, moving, kind, fixed_mask, moving_mask, initial, device, monitor) -> AffineResult:
-    pair = _Pair.prepare(fixed, moving, fixed_mask, moving_mask, device, monitor.check)
+def _register(fixed, moving, kind, fixed_mask, moving_mask, initial, monitor) -> AffineResult:
+    pair = _Pair.prepare(fixed, moving, fixed_mask, moving_mask, monitor.check)
     levels = pair.levels()
     _report(monitor, 0.1)
     references = [np.eye(4), pair.centred()] if initial is None else [initial.matrix]
@@ -146,12 +145,12 @@ class _Pair:
     grids: tuple[np.ndarray, np.ndarray]  # centres of the fields of view, LPS mm
 
     @classmethod
-    def prepare(cls, fixed, moving, fixed_mask, moving_mask, device, check) -> _Pair:
+    def prepare(cls, fixed, moving, fixed_mask, moving_mask, check) -> _Pair:
         field_mm = np.array(fixed.grid.size) * fixed.grid.spacing
         spacing = 0.6 * (np.prod(field_mm) / LEVEL_POINTS[-1]) ** (1 / 3)
-        f = _volume(fixed, fixed_mask, spacing, device)
+        f = _volume(fixed, fixed_mask, spacing)
         check()
-        m = _volume(moving, moving_mask, spacing, device)
+        m = _volume(moving, moving_mask, spacing)
         check()
         # One mask alone would shift the centre of one object only.
         by_mask = fixed_mask is not None and moving_mask is not None
@@ -173,8 +172,8 @@ class _Pair:
         low, high = ((index_from_index @ np.append(end, 1.0))[:3] for end in self.box)
         return make_level(fixed, moving, spacing, low, high)
 
-    def centred(self, rotation: np.ndarray | None = None) -> np.ndarray:
-        return _about(self.objects[0], self.objects[1], np.eye(3) if rotation is None else rotation)
+    def centred(self) -> np.ndarray:
+        return _about(*self.objects, np.eye(3))
 
     def starts(self) -> list[np.ndarray]:
         """Rotations about the axes of the fixed grid, with centres of mass or of the fields of view brought together,
@@ -217,10 +216,10 @@ def _start(pair: _Pair, levels: list[Level], monitor: Monitor) -> np.ndarray:
     return min(finalists, key=lambda found: evaluate(covered_correlation, levels[1], found[0]))[0]
 
 
-def _volume(image: Image, mask: Image | None, spacing: float, device) -> Volume:
+def _volume(image: Image, mask: Image | None, spacing: float) -> Volume:
     """The first channel of an image averaged towards `spacing` mm, intensities mapped to [0, 1], NaN as background."""
     image = canonical(image)
-    data = image.data[:1].to(device).float()
+    data = image.data[:1].float()
     if not bool(torch.isfinite(data.sum())):
         finite = data[torch.isfinite(data)]
         data = torch.nan_to_num(data, *[float(finite.min()) if finite.numel() else 0.0] * 3)
@@ -228,12 +227,12 @@ def _volume(image: Image, mask: Image | None, spacing: float, device) -> Volume:
         values, grid = averaged(data[None], image.grid, spacing)
         inside = torch.ones_like(values)
     else:
-        full = (resample(mask, lambda points: points, image.grid, "nearest").data[:1] > 0).float().to(device)
+        full = (resample(mask, lambda points: points, image.grid, "nearest").data[:1] > 0).float()
         values, grid = averaged((data * full)[None], image.grid, spacing)
         inside, _ = averaged(full[None], image.grid, spacing)
         values = values / inside.clamp(min=1e-6)
     known = values[inside > 0.5]
-    low, high = _intensity_range((known if known.numel() else values).cpu().numpy().ravel())
+    low, high = _intensity_range((known if known.numel() else values).numpy().ravel())
     values = ((values - low) / max(high - low, SMALLEST)).clamp(0, 1)
     return Volume(torch.cat((values * inside, inside), dim=1), grid)
 
@@ -262,7 +261,7 @@ def _contrast(volume: Volume) -> Tensor:  # -> (D, H, W)
 
 
 def _center_of_mass(volume: Volume, mass: Tensor) -> np.ndarray:  # -> (3,) LPS mm
-    mass = mass.cpu().double()
+    mass = mass.double()
     total = float(mass.sum())
     if total < 1e-6:
         return volume.grid.center

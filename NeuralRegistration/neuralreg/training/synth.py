@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..feedforward import displacements
+from ..pyramid import softened
 from ..sampling import warp
 
 SQUARINGS = 6
@@ -33,7 +34,7 @@ def known_pair(image: Tensor, velocity: Tensor, mode: str = "bilinear") -> Tenso
     return warp(image, inverse, mode)
 
 
-def painted(labels: Tensor, generator: torch.Generator, smallest: float = 0.02) -> Tensor:
+def painted(labels: Tensor, generator: torch.Generator) -> Tensor:
     """An image in [0, 1] of random contrast from a label map (1, 1, D, H, W) of integers, as in SynthMorph.
 
     Each label draws a mean and a texture; the background (0) stays black in half of the draws.
@@ -42,7 +43,7 @@ def painted(labels: Tensor, generator: torch.Generator, smallest: float = 0.02) 
     table = labels.flatten().unique()
     position = torch.searchsorted(table, labels.flatten())
     mean = torch.rand(len(table), generator=generator)
-    noise = smallest + 0.08 * torch.rand(len(table), generator=generator)
+    noise = 0.02 + 0.08 * torch.rand(len(table), generator=generator)
     if table[0] == 0 and torch.rand(1, generator=generator) < 0.5:
         mean[0], noise[0] = 0.0, 0.0
     texture = torch.randn(labels.numel(), generator=generator)
@@ -50,14 +51,4 @@ def painted(labels: Tensor, generator: torch.Generator, smallest: float = 0.02) 
         labels.shape
     )
     width = float(torch.rand(1, generator=generator))
-    return blurred(image, width).clamp(0, 1)
-
-
-def blurred(image: Tensor, share: float) -> Tensor:
-    """A partial-volume blur: `share` of a [1 2 1]/4 filter along each axis."""
-    kernel = torch.tensor([0.25 * share, 1 - 0.5 * share, 0.25 * share], dtype=image.dtype, device=image.device)
-    for axis in range(3):
-        shape, padding = [1, 1, 1, 1, 1], [0, 0, 0]
-        shape[2 + axis], padding[axis] = 3, 1
-        image = F.conv3d(image, kernel.view(shape), padding=padding)
-    return image
+    return softened(image, 0.25 * width).clamp(0, 1)  # as partial volumes do
