@@ -18,6 +18,7 @@ Show = Callable[[Progress], None]
 
 SHOW_EVERY = 0.05  # seconds between two lines of one stage
 PREVIEW_EVERY = 0.5
+BAR = 30  # characters
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a log that finds no room is no reason to end a run
 
 
@@ -79,12 +80,12 @@ class FileMonitor(Monitor):
             return False
 
 
-def json_lines(stream: TextIO | None = None) -> Show:
+def json_lines() -> Show:
     """One JSON object a line, flushed: what the panel reads."""
 
     def show(progress: Progress) -> None:
         try:
-            print(progress.to_line(), file=stream or sys.stdout, flush=True)
+            print(progress.to_line(), flush=True)
         except OSError as error:
             if error.errno not in FULL:  # above all: whoever asked is gone
                 raise
@@ -92,7 +93,7 @@ def json_lines(stream: TextIO | None = None) -> Show:
     return show
 
 
-def bar(stream: TextIO | None = None, width: int = 30) -> Show:
+def bar(stream: TextIO | None = None) -> Show:
     """One line that is redrawn: stage, bar, loss, time left. Where nothing can be redrawn: one line for each stage."""
     out = stream or sys.stderr
     redraw = out.isatty() and os.environ.get("TERM") != "dumb"
@@ -106,7 +107,7 @@ def bar(stream: TextIO | None = None, width: int = 30) -> Show:
             stage = progress.stage
             return
         end = "\n" if progress.fraction >= 1 else ""
-        line = bar_line(progress, width)[: _columns(out) - 1]  # the rest would begin a new line each time
+        line = bar_line(progress)[: _columns(out) - 1]  # the rest would begin a new line each time
         print("\r\033[K" + line, end=end, file=out, flush=True)
 
     return show
@@ -118,10 +119,10 @@ def _columns(out: TextIO) -> int:
     return 80
 
 
-def bar_line(progress: Progress, width: int = 30) -> str:
+def bar_line(progress: Progress) -> str:
     """`affine  [#####.....]  50 %  loss -0.8123  12 s left`"""
-    done = round(min(max(progress.fraction, 0.0), 1.0) * width)
-    parts = [f"{progress.stage:<12.12}", f"[{'#' * done}{'.' * (width - done)}]", f"{progress.fraction:4.0%}"]
+    done = round(min(max(progress.fraction, 0.0), 1.0) * BAR)
+    parts = [f"{progress.stage:<12.12}", f"[{'#' * done}{'.' * (BAR - done)}]", f"{progress.fraction:4.0%}"]
     if progress.loss is not None:
         parts.append(f"loss {progress.loss:.4f}")
     if progress.seconds_left is not None:
