@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+LAST = 0.1  # of the first learning rate
+
 
 class Adam:
     """Adam (Kingma and Ba, ICLR 2015) in the order of operations of torch.optim.Adam, so that the numbers agree.
@@ -38,6 +40,6 @@ class Adam:
             parameter.grad = None
 
 
-def cosine(start: float, share: float, end: float = 0.1) -> float:
-    """A learning rate that falls from `start` (at share 0) along half a cosine to `end` times it (at share 1)."""
-    return start * (end + (1 - end) * (1 + math.cos(math.pi * share)) / 2)
+def cosine(start: float, share: float) -> float:
+    """A learning rate that falls from `start` (at share 0) along half a cosine to LAST times it (at share 1)."""
+    return start * (LAST + (1 - LAST) * (1 + math.cos(math.pi * share)) / 2)

@@ -49,10 +49,8 @@ def extreme_determinants(displacement: Tensor) -> tuple[Tensor, Tensor]:
     return smallest, largest
 
 
-def untangled(
-    displacement: Tensor, margin: float = MARGIN, check: Callable[[], object] = lambda: None
-) -> tuple[Tensor, int]:
-    """The displacement with all determinants between `margin` and 1 / margin, and how many voxels had to be mended.
+def untangled(displacement: Tensor, check: Callable[[], object] = lambda: None) -> tuple[Tensor, int]:
+    """The displacement with all determinants between MARGIN and 1 / MARGIN, and how many voxels had to be mended.
 
     Smoothing acts around bad cells only, wider and stronger the longer they last; far away nothing changes.
     `check` is called before every round; it may raise.
@@ -60,7 +58,7 @@ def untangled(
     """
     if not bool(torch.isfinite(displacement).all()):
         raise RegistrationError("The optimisation diverged; use a smaller rate, or one of the presets as it is.")
-    bad = _bad_voxels(displacement, margin)
+    bad = _bad_voxels(displacement)
     mended = int(bad.sum())
     for round_ in range(ROUNDS):
         if not bool(bad.any()):
@@ -68,11 +66,11 @@ def untangled(
         check()
         strength = GENTLE if round_ < GENTLE_ROUNDS else 1.0
         displacement, box = _smoothed_near(displacement, bad, 1 + round_ // 20, strength)
-        bad = _bad_again(displacement, bad, box, margin)
+        bad = _bad_again(displacement, bad, box)
     while bool(bad.any()):  # the last resort: towards the identity, which has no folds
         check()
         displacement = 0.9 * displacement
-        bad = _bad_voxels(displacement, margin)
+        bad = _bad_voxels(displacement)
     return displacement, mended
 
 
@@ -138,10 +136,10 @@ def _box_around(bad: Tensor, margin: int) -> Box:
     return (slice(None), slice(None), *(slice(max(first - margin, 0), last + margin) for first, last in ends))
 
 
-def _bad_again(displacement: Tensor, before: Tensor, box: Box, margin: float) -> Tensor:
+def _bad_again(displacement: Tensor, before: Tensor, box: Box) -> Tensor:
     """Which voxels are bad after a change within `box`, which has more around it than the change reaches."""
     bad = before.clone()
-    bad[box] = _bad_voxels(displacement[box], margin)
+    bad[box] = _bad_voxels(displacement[box])
     # Where the box ends within the lattice its outermost voxels lack their neighbours; nothing was bad there, or is.
     for dim, (ends, size) in enumerate(zip(box[2:], displacement.shape[2:], strict=True), 2):
         for plane, inside in ((ends.start, ends.start > 0), (ends.stop - 1, ends.stop < size)):
@@ -150,14 +148,14 @@ def _bad_again(displacement: Tensor, before: Tensor, box: Box, margin: float) ->
     return bad
 
 
-def _bad_voxels(displacement: Tensor, margin: float) -> Tensor:  # -> (1, 1, D, H, W) bool
+def _bad_voxels(displacement: Tensor) -> Tensor:  # -> (1, 1, D, H, W) bool
     folded, cells = [], []
     for first, last, low, high in slabs_with_neighbours(displacement):
         central = jacobian_determinant(displacement[:, :, low:high])[:, first - low : last - low]
-        folded.append(central <= margin)
+        folded.append(central <= MARGIN)
         if first + 1 < high:  # the cells behind this slab's voxels
             smallest, largest = extreme_determinants(displacement[:, :, first:high])
-            cells.append((smallest <= margin) | (largest >= 1 / margin))
+            cells.append((smallest <= MARGIN) | (largest >= 1 / MARGIN))
     at_corners = F.max_pool3d(F.pad(torch.cat(cells, dim=2).float(), [1] * 6), 2, 1) > 0
     return at_corners | torch.cat(folded, dim=1)[:, None]
 

@@ -11,7 +11,6 @@ from .level import Level, translation
 from .similarity import Cost
 
 SCALES = (0.6, 1.7)  # one organ is never that much smaller or larger in the other image: the search cannot collapse
-
 TOLERANCE = 0.005  # mm
 
 

@@ -65,7 +65,7 @@ _MIND_PAIRS = [
 ]
 
 
-def mind_descriptor(image: Tensor, dilation: int = 2, window: int = 3) -> Tensor:  # (B, 1, D, H, W) -> (B, 12, D, H, W)
+def mind_descriptor(image: Tensor, dilation: int = 2) -> Tensor:  # (B, 1, D, H, W) -> (B, 12, D, H, W)
     """MIND-SSC, the modality-independent self-similarity context of Heinrich et al. (MICCAI 2013)."""
     padded = F.pad(image, [dilation] * 6, mode="replicate")
     d, h, w = image.shape[2:]
@@ -75,8 +75,7 @@ def mind_descriptor(image: Tensor, dilation: int = 2, window: int = 3) -> Tensor
         return padded[:, :, z : z + d, y : y + h, x : x + w]
 
     distances = torch.cat([(shifted(a) - shifted(b)).square() for a, b in _MIND_PAIRS], dim=1)
-    half = window // 2
-    distances = F.avg_pool3d(F.pad(distances, [half] * 6, mode="replicate"), window, 1)
+    distances = F.avg_pool3d(F.pad(distances, [1] * 6, mode="replicate"), 3, 1)
     distances = distances - distances.min(dim=1, keepdim=True).values
     noise = distances.mean(dim=1, keepdim=True)
     typical = noise.mean().detach()

@@ -37,16 +37,16 @@ class Relation:
         return min(self.correlation**2 / self.explained, 1.0)
 
 
-def relation(fixed: Tensor, warped: Tensor, mask: Tensor, bins: int = HISTOGRAM_BINS) -> Relation | None:
+def relation(fixed: Tensor, warped: Tensor, mask: Tensor) -> Relation | None:
     """The relation over `mask`, all (D, H, W); None where the mask is empty or an image is constant in it."""
     if not bool(mask.any()):
         return None
-    counts = joint_histogram(fixed, warped, mask, bins)
+    counts = joint_histogram(fixed, warped, mask)
     joint, number = counts / counts.sum(), float(counts.sum())
     of_fixed, of_warped = joint.sum(1), joint.sum(0)
     if int((of_fixed > 0).sum()) < 2 or int((of_warped > 0).sum()) < 2:
         return None
-    level = torch.arange(bins, dtype=joint.dtype)
+    level = torch.arange(len(joint), dtype=joint.dtype)
     (mean_f, var_f), (mean_w, var_w) = (_moments(p, level) for p in (of_fixed, of_warped))
     covariance = float(level @ joint @ level) - mean_f * mean_w
     ratios = (_ratio(joint, mean_w, var_w, number), _ratio(joint.T, mean_f, var_f, number))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Shape = tuple[int, int, int]
+DIVISORS = 1, 2, 4  # of the resolution, for the learned features
 SLAB_POINTS, GPU_SLAB_POINTS = 1 << 17, 1 << 21  # of the encoded network; a GPU wants few and large operations
 
 
@@ -50,19 +51,19 @@ class Siren(nn.Module):
 
 
 class EncodedSiren(nn.Module):
-    """One sine layer over learned features, `features` channels each on lattices of 1, 1/2 and 1/4 of the resolution.
+    """One sine layer over learned features, `features` channels on a lattice for each of DIVISORS.
 
     With features and bias at zero the field starts at exactly zero, while the layers' random weights let gradients
     reach every feature in the first step. Coarse features move large regions at once: the optimisation is
     coarse-to-fine by itself.
     """
 
-    def __init__(self, shape: Shape, features: int = 4, hidden: int = 16, divisors: tuple[int, ...] = (1, 2, 4)):
+    def __init__(self, shape: Shape, features: int = 4, hidden: int = 16):
         super().__init__()
         self.grids = nn.ParameterList(
-            torch.zeros(1, features, *(max(math.ceil((n - 1) / divisor) + 1, 2) for n in shape)) for divisor in divisors
+            torch.zeros(1, features, *(max(math.ceil((n - 1) / divisor) + 1, 2) for n in shape)) for divisor in DIVISORS
         )
-        self.sine = nn.Linear(features * len(divisors), hidden)
+        self.sine = nn.Linear(features * len(DIVISORS), hidden)
         self.out = nn.Linear(hidden, 3, bias=False)
         with torch.no_grad():
             nn.init.zeros_(self.sine.bias)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+TONE_KNOTS = 7
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -58,14 +60,14 @@ def random_appearance(image: Tensor, options: Augmentation, generator: torch.Gen
     return image.clamp(0, 1) ** gamma * torch.exp(options.bias * bias + gain)
 
 
-def random_tone(image: Tensor, generator: torch.Generator, knots: int = 7) -> Tensor:
+def random_tone(image: Tensor, generator: torch.Generator) -> Tensor:
     """`image` in [0, 1] through a random, not monotonic, piecewise linear curve; what is black stays black.
 
     So a T1 image turns into something like T2, FLAIR or nothing known, while its anatomy stays.
     """
-    curve = torch.rand(knots + 1, generator=generator).to(image.device)
+    curve = torch.rand(TONE_KNOTS + 1, generator=generator).to(image.device)
     curve[-1] = curve[-2]
-    position = image * (knots - 1)
+    position = image * (TONE_KNOTS - 1)
     left = position.floor().long()
     toned = torch.lerp(curve[left], curve[left + 1], position - left)
     return toned * (image / 0.08).clamp(max=1)
