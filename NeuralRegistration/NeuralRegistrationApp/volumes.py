@@ -11,7 +11,16 @@ import tempfile
 from pathlib import Path
 
 import slicer
-from neuralreg.job import EVALUATION, EXIT_USER_ERROR, JOB, RESULT, RegistrationError, RegistrationJob, read_json
+from neuralreg.job import (
+    EVALUATION,
+    EXIT_USER_ERROR,
+    JOB,
+    OPTIONAL_PATHS,
+    RESULT,
+    RegistrationError,
+    RegistrationJob,
+    read_json,
+)
 from NeuralRegistrationLib import evidence
 from NeuralRegistrationLib.results import Run
 from NeuralRegistrationLib.scene import load_run, load_transform
@@ -20,7 +29,7 @@ from NeuralRegistrationLib.worker import Ending, Worker, python_executable
 from .formats import stem
 
 POLL_SECONDS = 0.05
-PATHS = ("fixed", "moving", "initial_transform", "fixed_mask", "moving_mask", "fixed_landmarks", "moving_landmarks")
+PATHS = ("fixed", "moving", *OPTIONAL_PATHS)
 
 
 class Reader:

@@ -23,6 +23,10 @@ TRANSFORM, INVERSE, WARPED, JACOBIAN = "transform.h5", "inverse.h5", "warped.nii
 RESULT, JOB, PREVIEW, CANCEL, STOP = "result.json", "job.json", "preview.nii.gz", "cancel", "stop"
 EVALUATION, REPORT = "evaluation.json", "report.html"  # written later about a finished run
 
+# The fields of a job that are paths.
+OPTIONAL_PATHS = ("initial_transform", "fixed_mask", "moving_mask", "fixed_landmarks", "moving_landmarks")
+PATHS = ("fixed", "moving", "output", *OPTIONAL_PATHS)
+
 EXIT_USER_ERROR, EXIT_CANCELLED = 2, 130  # exit codes of the command line; 2 comes with one sentence
 
 
@@ -86,7 +90,7 @@ class RegistrationJob:
         for name in ("fixed", "moving", "output", "method"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise RegistrationError(f'The job needs a text for "{name}"; got {getattr(self, name)!r}.')
-        for name in ("initial_transform", "fixed_mask", "moving_mask", "fixed_landmarks", "moving_landmarks"):
+        for name in OPTIONAL_PATHS:
             if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
                 raise RegistrationError(f'The job needs a path or nothing for "{name}"; got {getattr(self, name)!r}.')
         if (self.fixed_landmarks is None) != (self.moving_landmarks is None):

@@ -15,6 +15,7 @@ import torch
 from . import io, pipeline
 from .job import (
     JOB,
+    PATHS,
     RESULT,
     Cancelled,
     Monitor,
@@ -30,13 +31,11 @@ from .points import read_pairs
 from .usage import enough_memory, peak_memory_mb, versions
 from .workspace import publish, workspace
 
-PATHS = ("fixed", "moving", "output", "initial_transform", "fixed_mask", "moving_mask")
-PATHS += ("fixed_landmarks", "moving_landmarks")
 FILES = {**OUTPUTS, "job": JOB}
 
 
 def run(job: RegistrationJob, monitor: Monitor | None = None, *, overwrite: bool = False) -> Result:
-    """Do the job. The output gets transform.h5, inverse.h5, warped.nii.gz, jacobian.nii.gz, result.json and job.json
+    """Do the job. The output gets transform.h5, inverse.h5, warped.nii.gz, jacobian.nii.gz, result.json and job.json.
 
     Relative paths are relative to the current folder. The output is complete or untouched. Raises RegistrationError
     with one sentence that says what to do, or Cancelled.

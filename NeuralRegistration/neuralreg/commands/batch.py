@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..job import Cancelled, Progress, RegistrationError
-from ..monitor import bar, json_lines
 from ..workspace import claimed
-from .shared import add_command, add_settings, say, settings_of, writing
+from .shared import PROGRESS, add_command, add_settings, say, settings_of, shower, writing
 
 
 def add_batch(commands: Any) -> None:
@@ -38,7 +36,7 @@ def add_batch(commands: Any) -> None:
         "--dask", metavar="ADDRESS", help="run on the workers of this Dask scheduler (same files, neuralreg installed)"
     )
     parser.add_argument("--overwrite", action="store_true", help="do all pairs again")
-    parser.add_argument("--progress", choices=("json", "bar", "none"), default="bar", help="default: bar")
+    parser.add_argument("--progress", choices=PROGRESS, default="bar", help="default: bar")
 
 
 def _batch(options: argparse.Namespace) -> None:
@@ -100,7 +98,7 @@ class _Follower:
         self.errors: dict[str, str] = {}
         self.ended: set[str] = set()
         self.fractions: dict[str, float] = {}
-        self.show: Callable[[Progress], None] = {"json": json_lines, "bar": bar}.get(progress, lambda: lambda _: None)()
+        self.show = shower(progress)
 
     def __call__(self, event: Any) -> None:
         if event.finished:

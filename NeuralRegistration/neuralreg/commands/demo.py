@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import webbrowser
 from pathlib import Path
 from typing import Any
 
-from ..job import JOB, PRESETS, RESULT, Progress, RegistrationError, RegistrationJob
-from ..monitor import FileMonitor, Show, bar
+from ..job import JOB, PRESETS, RESULT, RegistrationError, RegistrationJob
+from ..monitor import FileMonitor, bar
 from .app import open_page
 from .shared import add_command, has_display
 
@@ -42,7 +41,7 @@ def _demo(options: argparse.Namespace) -> None:
     print(sample.note, flush=True)
     job = RegistrationJob(str(sample.fixed), str(sample.moving), str(folder / "result"), preset=options.preset)
     _check_result(Path(job.output), sample.fixed)
-    result = run(job, FileMonitor(Path(job.output), bar() if sys.stderr.isatty() else _stages()), overwrite=True)
+    result = run(job, FileMonitor(Path(job.output), bar()), overwrite=True)
     for warning in result.warnings:
         print(f"note: {warning}")
     evaluation = evaluate_run(Path(job.output), sample.fixed_labels, sample.moving_labels, sample.landmarks)
@@ -69,15 +68,3 @@ def _show(run: Path, report: Path) -> None:
         print(f"There is no page to look at it: {error}\nThe report has the same pictures and numbers:\n{report}")
         if has_display():
             webbrowser.open(report.as_uri())
-
-
-def _stages() -> Show:
-    """A line for each new stage, for logs."""
-    seen: set[str] = set()
-
-    def show(progress: Progress) -> None:
-        if progress.stage not in seen:
-            seen.add(progress.stage)
-            print(f"{progress.stage} …", flush=True)
-
-    return show

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from ..inbox import Inbox
-from ..job import EXIT_CANCELLED, Cancelled, Progress, RegistrationError, RegistrationJob, Result
-from ..monitor import FileMonitor, Show, bar, json_lines
+from ..job import EXIT_CANCELLED, PATHS, Cancelled, Progress, RegistrationError, RegistrationJob, Result
+from ..monitor import FileMonitor
 from ..workspace import check_output, written_since
-from .shared import add_command, add_settings, say, settings_of, writing
+from .shared import PROGRESS, add_command, add_settings, say, settings_of, shower, writing
 
 STARTED = time.time()  # a `cancel` file older than this process was not meant for it
 
@@ -88,18 +87,16 @@ def _add_run_options(parser: argparse.ArgumentParser, progress: str | None = Non
     )
     parser.add_argument(
         "--progress",
-        choices=("json", "bar", "none"),
+        choices=PROGRESS,
         default=progress,
         help="JSON lines on standard output, a bar, or nothing (default: a bar on a terminal)",
     )
 
 
 def _register(options: argparse.Namespace) -> None:
-    names = ("fixed", "moving", "output", "initial_transform", "fixed_mask", "moving_mask")
-    names += ("fixed_landmarks", "moving_landmarks")
     with writing():  # before torch is imported: this answer needs no waiting
         check_output(Path(options.output), options.overwrite)
-    job = RegistrationJob(**{name: getattr(options, name) for name in names}, **settings_of(options))
+    job = RegistrationJob(**{name: getattr(options, name) for name in PATHS}, **settings_of(options))
     _execute(job, options, STARTED)
 
 
@@ -119,7 +116,7 @@ def _serve(options: argparse.Namespace) -> None:
     from ..run import load_job
 
     _warm_up()
-    show = _shower(options.progress)
+    show = shower(options.progress)
     device = ": ".join(choose_device("auto"))  # the panel shows it before Apply, and estimates the time
     show(Progress("ready", 0.0, message=device, calibration=round(calibrate(), 5)))
     job = inbox.wait()
@@ -139,7 +136,7 @@ def _warm_up() -> None:
 def _execute(job: RegistrationJob, options: argparse.Namespace, since: float, inbox: Inbox | None = None) -> None:
     from ..run import run
 
-    monitor = _Monitor(Path(job.output), _shower(options.progress), since, previews=options.progress == "json")
+    monitor = _Monitor(Path(job.output), shower(options.progress), since, previews=options.progress == "json")
     monitor.inbox = inbox
     try:
         result = run(job, monitor, overwrite=options.overwrite)
@@ -163,14 +160,6 @@ class _Monitor(FileMonitor):
 
     def cancelled(self) -> bool:
         return (self.inbox is not None and self.inbox.abandoned()) or super().cancelled()
-
-
-def _shower(progress: str | None) -> Show:
-    if progress == "json":
-        return json_lines()
-    if progress == "bar" or (progress is None and sys.stderr.isatty()):
-        return bar()
-    return lambda _: None
 
 
 def _summary(job: RegistrationJob, result: Result) -> str:

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ..job import AFFINE_STAGES, DEVICES, PRESETS, SIMILARITIES, RegistrationError, choose
+from ..monitor import Show, bar, json_lines
 
+PROGRESS = ("json", "bar", "none")
 BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -37,6 +39,15 @@ def say(text: str) -> None:
     """Tell what was done. That nobody reads it any more, or that it finds no room, undoes nothing."""
     with contextlib.suppress(OSError):
         print(text, flush=True)
+
+
+def shower(progress: str | None) -> Show:
+    """What shows progress in one of the ways of PROGRESS; None: a bar on a terminal, else nothing."""
+    if progress == "json":
+        return json_lines()
+    if progress == "bar" or (progress is None and sys.stderr.isatty()):
+        return bar()
+    return lambda _: None
 
 
 def output_file(name: str) -> Path:
