@@ -28,7 +28,7 @@ class Manifest:
 
     diffeomorphic: the network's field is a velocity, to be integrated with `squarings` squarings. orientation: where
     the network's x, y and z axes point. licence: of the data that it was trained on. domain: what its images look
-    like, see feedforward.appearance. training: how long, how well.
+    like, see domain.appearance. training: how long, how well.
     """
 
     method: str
@@ -167,7 +167,7 @@ def _possible(manifest: Manifest) -> Manifest:
 
 
 def _check_domain(domain: dict[str, Any]) -> None:
-    """Raise ValueError or TypeError unless it is empty or as feedforward.domain makes it."""
+    """Raise ValueError or TypeError unless it is empty or as domain.domain_of makes it."""
     volumes, deciles = domain.get("volumes", ()), domain.get("deciles", ())
     stray = [domain["stray"]] if "stray" in domain else []
     if (len(volumes), len(deciles), len(stray)) not in ((0, 0, 0), (2, 0, 0), (2, 9, 1)):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from neuralreg import feedforward, weights
+from neuralreg.domain import appearance, domain_of, unlike
 from neuralreg.feedforward import Lens, displacements, predict
 from neuralreg.image import Grid, Image
 from neuralreg.job import Cancelled, Monitor, RegistrationError
@@ -162,34 +163,32 @@ def test_models_are_found_by_name_and_checked_for_their_method(models, tmp_path,
 
 
 def test_images_unlike_the_training_get_a_sentence_that_names_the_better_choice():
-    usual = [feedforward.appearance((0.8 + 0.02 * k) * bright_blob(), SPACING) for k in range(5)]
-    manifest = dataclasses.replace(MANIFEST, domain=feedforward.domain(usual), contrast="T1", anatomy="blobs")
-    assert feedforward.unlike(manifest, 0.85 * bright_blob(), SPACING, "fixed") is None
+    usual = [appearance((0.8 + 0.02 * k) * bright_blob(), SPACING) for k in range(5)]
+    manifest = dataclasses.replace(MANIFEST, domain=domain_of(usual), contrast="T1", anatomy="blobs")
+    assert unlike(manifest, 0.85 * bright_blob(), SPACING, "fixed") is None
     inverted = torch.where(bright_blob() > 0.05, 1.05 - bright_blob(), 0.0)
-    assert "contrast of the moving image" in feedforward.unlike(manifest, inverted, SPACING, "moving")
-    said = feedforward.unlike(manifest, inverted, SPACING, "moving")
+    assert "contrast of the moving image" in unlike(manifest, inverted, SPACING, "moving")
+    said = unlike(manifest, inverted, SPACING, "moving")
     assert "DNVF" in said and "anycontrast" not in said, "that one is for brains"
     brains = dataclasses.replace(manifest, anatomy="brain")
-    assert "voxelmorph_anycontrast, or DNVF" in feedforward.unlike(brains, inverted, SPACING, "moving")
+    assert "voxelmorph_anycontrast, or DNVF" in unlike(brains, inverted, SPACING, "moving")
     for which, skull in ((manifest, False), (brains, True)):
-        said = feedforward.unlike(which, bright_blob(), (2.0, 3.0, 4.0), "fixed")
+        said = unlike(which, bright_blob(), (2.0, 3.0, 4.0), "fixed")
         assert "ml of tissue" in said and ("skull" in said) is skull
-    assert feedforward.unlike(MANIFEST, inverted, SPACING, "moving") is None
-    alike = dataclasses.replace(
-        manifest, domain=feedforward.domain([feedforward.appearance(bright_blob(), SPACING)] * 4)
-    )
-    assert feedforward.unlike(alike, 0.94 * bright_blob(), SPACING, "fixed") is None
-    assert feedforward.unlike(alike, 1.15 * bright_blob(), SPACING, "fixed") is None
-    assert "contrast" in feedforward.unlike(alike, 1.25 * bright_blob(), SPACING, "fixed")
+    assert unlike(MANIFEST, inverted, SPACING, "moving") is None
+    alike = dataclasses.replace(manifest, domain=domain_of([appearance(bright_blob(), SPACING)] * 4))
+    assert unlike(alike, 0.94 * bright_blob(), SPACING, "fixed") is None
+    assert unlike(alike, 1.15 * bright_blob(), SPACING, "fixed") is None
+    assert "contrast" in unlike(alike, 1.25 * bright_blob(), SPACING, "fixed")
     for times, fits in ((0.65, False), (0.75, True), (1.4, True), (1.5, False)):
         stretched = (times * SPACING[0], *SPACING[1:])
-        assert (feedforward.unlike(alike, bright_blob(), stretched, "fixed") is None) is fits, "volume"
-    tiny = feedforward.appearance(bright_blob()[..., 8:16, 8:16, 8:16], SPACING)
-    assert feedforward.domain([tiny]) == {}, "a few hundred voxels are no domain"
-    assert feedforward.domain([tiny, *usual]) == feedforward.domain(usual)
-    blind = dataclasses.replace(manifest, domain=feedforward.domain(usual, any_contrast=True))
-    assert feedforward.unlike(blind, inverted, SPACING, "moving") is None
-    assert "ml of tissue" in feedforward.unlike(blind, inverted, (2.0, 3.0, 4.0), "moving")
+        assert (unlike(alike, bright_blob(), stretched, "fixed") is None) is fits, "volume"
+    tiny = appearance(bright_blob()[..., 8:16, 8:16, 8:16], SPACING)
+    assert domain_of([tiny]) == {}, "a few hundred voxels are no domain"
+    assert domain_of([tiny, *usual]) == domain_of(usual)
+    blind = dataclasses.replace(manifest, domain=domain_of(usual, any_contrast=True))
+    assert unlike(blind, inverted, SPACING, "moving") is None
+    assert "ml of tissue" in unlike(blind, inverted, (2.0, 3.0, 4.0), "moving")
 
 
 def test_a_network_on_self_similarities_does_not_notice_an_inverted_contrast():

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import sampling
-from ..feedforward import predict, unlike
+from ..domain import unlike
+from ..feedforward import predict
 from ..job import ACROSS_CONTRASTS, RegistrationError
 from ..optimise import Chain, Fit, Level, Stage
 from ..pyramid import Shape, border_window, coarser_shape, gaussian

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import weights
-from ..feedforward import appearance, domain
+from ..domain import appearance, domain_of
 from ..job import RegistrationError
 from .crew import Crew
 from .data import Subject
@@ -113,7 +113,7 @@ class Trainer:
     def domain(self) -> dict:
         """What the training images look like, for warnings at inference."""
         looks = [appearance(s.image / 255, tuple(s.grid.spacing)) for s in self.training]
-        return domain(looks, any_contrast=self.source.augmentation.tone > 0 or self.source.painted > 0)
+        return domain_of(looks, any_contrast=self.source.augmentation.tone > 0 or self.source.painted > 0)
 
     def step(self) -> dict[str, float]:
         """One iteration -> the values of the terms."""
