@@ -8,7 +8,6 @@ import dataclasses
 import os
 import sys
 import textwrap
-import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -107,30 +106,25 @@ def settings_of(options: argparse.Namespace) -> dict[str, Any]:
 
 def parse_options(pairs: Sequence[str], method: type) -> dict[str, Any]:
     """`key=value` texts typed by the fields of a method. Raises RegistrationError with the nearest valid name."""
-    fields = {f.name: f for f in dataclasses.fields(method) if f.init}
+    fields = [f.name for f in dataclasses.fields(method)]
     hints = typing.get_type_hints(method)
     options = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
             raise RegistrationError(f'The option "{pair}" has no value; write --option {pair}=VALUE.')
-        name = choose(f"option of {method.__name__}", name.strip().replace("-", "_"), list(fields))
+        name = choose(f"option of {method.__name__}", name.strip().replace("-", "_"), fields)
         options[name] = _typed(text.strip(), hints[name], f'The option "{name}" of {method.__name__}')
     return options
 
 
 def _typed(text: str, hint: Any, what: str) -> Any:
-    """`text` as a value of a type hint: bool, int, float, str, a tuple or list of them, or an optional one."""
+    """`text` as a value of a type hint, one of those that `methods.make_method` knows."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if text.lower() == "none" and type(None) in parts:
-            return None
-        return _typed(text, next(part for part in parts if part is not type(None)), what)
     if origin is typing.Literal:
         return choose(what.lower(), text, [str(part) for part in parts])
-    if origin in (tuple, list) or hint in (tuple, list):
-        inner = parts[0] if parts else float
-        return origin([_typed(item.strip(), inner, what) for item in text.strip("()[]").split(",") if item.strip()])
+    if origin is tuple:
+        return tuple(_typed(item.strip(), parts[0], what) for item in text.strip("()[]").split(",") if item.strip())
     if hint is bool:
         if text.lower() not in BOOLEANS:
             raise RegistrationError(f'{what} is true or false; got "{text}".')
