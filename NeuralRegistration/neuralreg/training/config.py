@@ -33,6 +33,8 @@ class TrainingConfig:
     method: name in feedforward.NETWORKS; network: its options. initial: model whose weights to start from.
     spacing (mm) and lattice (D, H, W) are those of the network's input. training_resolution "half": in training it sees
     every second voxel only, where an iteration costs an eighth; the model works at full resolution all the same.
+    known, painted: shares of the examples, see examples.Source. labels: those that "dice" compares. precision: float32
+    or bfloat16. about: what the model's card shall say of contrast, anatomy, data and licence.
     validation_subjects: how many, from the end of the list (of each group, where there are groups), are held out; where
     groups are small, pairs say, whole groups are, until there are so many.
     """

@@ -34,6 +34,7 @@ COUNTED = ("iteration", "seconds", "best", "since_best", "history", "terms", "se
 class Schedule:
     """iterations: end of the training. rate: Adam's, reached after `warmup` iterations; it ends at `last_rate` · rate
     along a half cosine. average: decay of the running mean of the weights, which is what validation and the result use.
+    clip: longest gradient. validate_every: in iterations. checkpoint_minutes: longest time between two checkpoints.
     patience: validations without a better similarity before the training stops, 0 for never.
     """
 
