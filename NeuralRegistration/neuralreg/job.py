@@ -40,6 +40,8 @@ class Cancelled(Exception):
 
 def nearest_name(name: str, valid: tuple[str, ...] | list[str]) -> str:
     """`did you mean "x"?` with the valid name closest to `name`, or `choose one of …`, the end of a sentence."""
+    if not valid:
+        return "there are none; leave it away."
     close = difflib.get_close_matches(name.lower(), [v.lower() for v in valid], n=1, cutoff=0.5)
     original = next((v for v in valid if close and v.lower() == close[0]), None)
     return f'did you mean "{original}"?' if original else f"choose one of {', '.join(valid)}."

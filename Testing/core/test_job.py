@@ -20,6 +20,7 @@ from neuralreg.job import (
     Result,
     choose,
 )
+from neuralreg.methods import make_method
 from neuralreg.run import load_job, portable
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
@@ -139,6 +140,10 @@ def test_nearest_name():
         choose("method", "FNO-Reg", ["DNVF", "FNOReg"])
     with pytest.raises(RegistrationError, match="choose one of DNVF, FNOReg"):
         choose("method", "something else", ["DNVF", "FNOReg"])
+    with pytest.raises(
+        RegistrationError, match=r'Unknown option of Linear "smoothness": there are none; leave it away\.$'
+    ):
+        make_method("Linear", "balanced", {"smoothness": 1.0})
 
 
 def test_stored_job_finds_its_files_from_any_folder(tmp_path, monkeypatch):
