@@ -96,7 +96,7 @@ def _image(volume: sitk.Image | Image, name: str) -> Image:
     image = io.from_sitk(volume) if isinstance(volume, sitk.Image) else volume
     if not isinstance(image, Image):
         raise RegistrationError(f"{name} must be a path, a SimpleITK image or an Image; got {type(volume).__name__}.")
-    return Image(image.data.detach(), image.grid)
+    return Image(image.data.detach().cpu(), image.grid)
 
 
 def _mask(mask: Volume, grid: Grid, name: str, notes: list[str]) -> Image:

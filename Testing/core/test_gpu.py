@@ -1,5 +1,6 @@
 """The way over a GPU, on a simulated one: the answer is the CPU's, and no operation mixes devices."""
 
+import neuralreg
 import pytest
 import torch
 from geometry import tilted_grid
@@ -129,3 +130,17 @@ def test_training_learns_what_it_learns_on_the_cpu(pack, tmp_path, monkeypatch, 
     assert values_there == pytest.approx(values, abs=1e-4)
     assert (gradient_there - gradient).norm() < 1e-3 * gradient.norm()
     assert gpu.calls > 100 and torch.float64 not in gpu.types
+
+
+def test_volumes_and_masks_may_lie_on_a_gpu(phantom):
+    """A caller's tensors may be anywhere; files, measurements and the affine stage want them on the processor."""
+    mask = Image((phantom.fixed_labels.data > 0).float(), phantom.fixed.grid)
+
+    def found(place):
+        fixed, moving, inside = (Image(place(i.data), i.grid) for i in (phantom.fixed, phantom.moving, mask))
+        return neuralreg.register(fixed, moving, fixed_mask=inside, device="cpu", threads=1, options=STAGES)
+
+    here = found(lambda data: data)
+    with SimulatedGpu():
+        there = found(lambda data: data.to(DEVICE))
+    assert torch.equal(there.warped.data, here.warped.data) and there.metrics == here.metrics
