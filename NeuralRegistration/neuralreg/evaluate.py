@@ -46,8 +46,12 @@ def evaluate_run(
     fixed_labels: str | Path | Sequence[str | Path] | None = None,
     moving_labels: str | Path | Sequence[str | Path] | None = None,
     landmarks: str | Path | None = None,
+    evidence_only: bool = False,
 ) -> dict[str, Any]:
     """Everything that can be measured with the files given; also written to `evaluation.json` in the run directory.
+
+    evidence_only: the figures of the images are those that the run has measured itself; of its files the transform
+    and the fixed volume suffice then.
 
     fixed_labels, moving_labels: a label map of each, or several with different numbers, so that structures may overlap.
     landmarks: a CSV file with the columns fixed_x, fixed_y, fixed_z, moving_x, moving_y, moving_z in LPS mm.
@@ -56,12 +60,15 @@ def evaluate_run(
     run_dir = Path(run_dir)
     pairs = _pairs(fixed_labels, moving_labels)
     job, result = RegistrationJob.load(run_dir / JOB), Result.load(run_dir / RESULT)
-    transform, inverse = io.read_transform(run_dir / TRANSFORM), io.read_transform(run_dir / INVERSE)
+    transform = io.read_transform(run_dir / TRANSFORM)
     fixed = io.read_image(run_dir / job.fixed)  # a job in its run directory counts relative paths from there
-    values = _image_measurements(run_dir, job, fixed, transform, inverse)
+    if evidence_only:
+        values = dict(result.metrics)
+    else:
+        values = _image_measurements(run_dir, job, fixed, transform, io.read_transform(run_dir / INVERSE))
     evaluation = {"run": str(run_dir), "method": result.method, "preset": job.preset, "measurements": values}
     if pairs:
-        labels = _labels_of(pairs, transform, inverse, fixed.grid)
+        labels = _labels_of(pairs, transform, _inverse(run_dir, transform), fixed.grid)
         values.update(labels.pop("means"))
         evaluation["labels"] = labels
         evaluation["label_files"] = [[str(name) for name in pair] for pair in pairs]
@@ -75,6 +82,11 @@ def evaluate_run(
     with replacing(run_dir / EVALUATION) as partial:
         partial.write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
     return evaluation
+
+
+def _inverse(run_dir: Path, transform: Transform) -> Transform:
+    """The run's own inverse, or where it is not there one that is near enough to find boxes with."""
+    return io.read_transform(run_dir / INVERSE) if (run_dir / INVERSE).exists() else transform.inverse()
 
 
 def _image_measurements(

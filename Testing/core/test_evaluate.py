@@ -9,7 +9,7 @@ import torch
 from neuralreg import evaluate, io, metrics, qa
 from neuralreg.cli import main
 from neuralreg.image import Grid, Image
-from neuralreg.job import INVERSE, JOB, TRANSFORM, RegistrationError, RegistrationJob
+from neuralreg.job import INVERSE, JACOBIAN, JOB, TRANSFORM, WARPED, RegistrationError, RegistrationJob
 from neuralreg.transform import Affine
 from run_folder import write_run
 
@@ -124,6 +124,21 @@ def test_missing_pieces_get_a_sentence(folder, tmp_path):
     (folder / "broken" / "jacobian.nii.gz").unlink()
     with pytest.raises(RegistrationError, match="lacks"):
         evaluated(folder, "broken")
+
+
+def test_evidence_needs_the_transform_only_and_measures_the_same(folder, tmp_path):
+    """As when a scene is opened again: transform and inputs are there, what follows from them is not."""
+    files = {f"{side}_labels": folder / f"{side}_labels.nii.gz" for side in ("fixed", "moving")}
+    files["landmarks"] = folder / "landmarks.csv"
+    expected = evaluated(folder, **files)
+    run = shutil.copytree(folder, tmp_path / "copy") / "run"
+    for name in (INVERSE, WARPED, JACOBIAN):
+        (run / name).unlink()
+    (run.parent / "moving.nii.gz").unlink()
+    found = evaluate.evaluate_run(run, **files, evidence_only=True)
+    assert found["labels"] == expected["labels"] and found["landmarks"] == expected["landmarks"]
+    measured = {name: expected["measurements"][name] for name in found["measurements"] if name != "folds_percent"}
+    assert found["measurements"] == {"folds_percent": 0.0, **measured}, "its own figure of folds, and the new ones"
 
 
 def test_green_without_evidence_says_what_it_does_not_know():

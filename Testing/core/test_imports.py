@@ -18,7 +18,8 @@ FLOORS = {
     2: {"image", "losses", "pyramid", "calibration", "workers", "domain"},
     3: {"transform", "feedforward", "preprocess", "optimise", "diffeomorphism", "body", "batch"},
     4: {"io", "affine", "metrics", "methods", "points", "phantom"},
-    5: {"pipeline", "overlap", "run", "api", "apply", "monitor", "samples", "evaluate", "report", "train", "training"},
+    5: {"pipeline", "overlap", "run", "api", "apply", "monitor", "samples", "evaluate", "report", "train", "training"}
+    | {"restore"},
     6: {"cli", "commands", "__main__", "__init__"},
 }
 # Front doors that stand on the same floor as what they open.

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from child import python
-from neuralreg import report
+from neuralreg import cli, report, restore
 from neuralreg.evaluate import evaluate_run
-from neuralreg.job import JOB, TRANSFORM, WARPED, RegistrationError, RegistrationJob
+from neuralreg.job import INVERSE, JACOBIAN, JOB, TRANSFORM, WARPED, RegistrationError, RegistrationJob
 from neuralreg.phantom import rotation
 from neuralreg.report import charts, pictures
 from run_folder import write_run
@@ -78,6 +78,22 @@ def test_missing_files_get_a_sentence(tmp_path):
         with pytest.raises(RegistrationError, match="needed for the report"):
             report.write_report(tmp_path / "run")
     assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_what_follows_from_the_transform_is_made_again(folder, tmp_path):
+    """A run whose large files were thrown away, or a scene that was opened again, gets the same report."""
+    run = shutil.copytree(folder, tmp_path / "copy") / "run"
+    for name in (INVERSE, WARPED, JACOBIAN):
+        (run / name).unlink()
+    assert cli.main(["report", str(run)]) == 2, "not unasked: a file may just be in another place"
+    assert cli.main(["report", str(run), "--restore"]) == 0
+    for name in (WARPED, JACOBIAN):
+        before, again = (sitk.ReadImage(str(place / name)) for place in (folder / "run", run))
+        values = [sitk.GetArrayFromImage(image)[2:-2, 2:-2, 2:-2] for image in (before, again)]
+        assert before.IsSameImageGeometryAs(again, 1e-4) and np.abs(values[0] - values[1]).max() < 1e-3 * np.ptp(values)
+    written = (run / WARPED).stat().st_mtime_ns
+    restore.restore(run)
+    assert (run / WARPED).stat().st_mtime_ns == written, "what is there stays"
 
 
 def test_a_damaged_transform_gets_a_sentence_and_no_crash(folder, tmp_path):

@@ -30,6 +30,11 @@ def add_evaluate(commands: Any) -> None:
         "--landmarks", metavar="F.csv", help="pairs of points: x, y, z on fixed, then on moving, LPS mm"
     )
     parser.add_argument(
+        "--evidence-only",
+        action="store_true",
+        help="measure labels and landmarks only; the rest as the run measured it, of which the transform suffices then",
+    )
+    parser.add_argument(
         "--json", metavar="F", help="write the numbers to this file too (- for standard output instead of the table)"
     )
 
@@ -38,7 +43,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     from ..evaluate import evaluate_run, format_table
 
     with writing():
-        numbers = evaluate_run(Path(options.run), options.fixed_labels, options.moving_labels, options.landmarks)
+        numbers = evaluate_run(
+            Path(options.run), options.fixed_labels, options.moving_labels, options.landmarks, options.evidence_only
+        )
         text = json.dumps(numbers, indent=2)
         if options.json and options.json != "-":
             Path(options.json).write_text(text + "\n", encoding="utf-8")
@@ -54,12 +61,21 @@ def add_report(commands: Any) -> None:
         examples="  neuralreg report result\n",
     )
     parser.add_argument("run", metavar="RUN_DIR", help="output folder of a registration")
+    parser.add_argument(
+        "--restore",
+        action="store_true",
+        help="first make the warped volume and the Jacobian again from the transform where they are gone",
+    )
 
 
 def _report(options: argparse.Namespace) -> None:
     from ..report import write_report
 
     with writing():
+        if options.restore:
+            from ..restore import restore
+
+            restore(Path(options.run))
         report = write_report(Path(options.run))
     say(str(report))
 
