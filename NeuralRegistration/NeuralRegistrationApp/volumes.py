@@ -74,13 +74,13 @@ class Reader:
         fixed, moving = await self.nodes(pair)
         copy = Path(tempfile.mkdtemp(dir=self._folder)) / "run"
         shutil.copytree(folder, copy)
+        given = {name: getattr(job, name) for name in PATHS if getattr(job, name)}
+        absolute = {name: str((folder / path).resolve()) for name, path in given.items()}
+        RegistrationJob(**{**vars(job), **absolute}).save(copy / JOB)  # the report looks for them from the copy
         title = f"{moving.GetName()} to {fixed.GetName()} ({job.method})"
         run = load_run(copy, fixed, moving, title)
         if (copy / EVALUATION).exists():
             evidence.take_over(run, copy, [])
-        given = {name: getattr(job, name) for name in PATHS if getattr(job, name)}
-        absolute = {name: str((folder / path).resolve()) for name, path in given.items()}
-        RegistrationJob(**{**vars(job), **absolute}).save(copy / JOB)  # the report looks for them from the copy
         return run, copy
 
     def close(self) -> None:

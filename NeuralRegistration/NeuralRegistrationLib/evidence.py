@@ -8,7 +8,7 @@ from typing import Any
 from neuralreg.job import EVALUATION, RegistrationError, read_json
 from slicer.i18n import tr as _
 
-from . import landmarks, moved, trust
+from . import landmarks, moved, run_files, trust
 from .results import Run, runs, write_measurements
 
 
@@ -18,7 +18,9 @@ def command(run: Run, folder: Path, structures: tuple, points: tuple) -> tuple[l
     structures and points: nodes of the fixed and of the moving volume, None where nothing is chosen. Raises
     RegistrationError where that is no pair, or nothing at all.
     """
-    arguments, names = ["evaluate", str(folder)], []
+    arguments, names = ["evaluate", str(folder), "--evidence-only"], []
+    if (structures, points) == ((None, None), (None, None)):
+        raise RegistrationError(_("Choose two segmentations or two point lists to evaluate with."))
     if any((pair[0] is None) != (pair[1] is None) for pair in (structures, points)):
         raise RegistrationError(_("Structures and landmarks are compared in pairs; choose those of both volumes."))
     for fixed, moving in (structures, points):
@@ -37,8 +39,6 @@ def command(run: Run, folder: Path, structures: tuple, points: tuple) -> tuple[l
             arguments += ["--fixed-labels", first, "--moving-labels", second]
     if None not in points:
         arguments += ["--landmarks", landmarks.write_table(*points, folder.parent / "landmarks.csv")]
-    if len(arguments) == 2:
-        raise RegistrationError(_("Choose two segmentations or two point lists to evaluate with."))
     return arguments, names
 
 
@@ -48,6 +48,7 @@ def take_over(run: Run, folder: Path, names: list[str]) -> None:
         raise RegistrationError(_("The files of this registration are gone; register again."))
     added = measurements(read_json(folder / EVALUATION, "evaluation"), names)
     write_measurements(run.table, {**run.measurements, **added})
+    run_files.keep(run.table, folder)
 
 
 def measurements(evaluation: dict[str, Any], names: list[str]) -> dict[str, Any]:

@@ -25,8 +25,13 @@ def local_geometry(volume) -> np.ndarray:
 
 
 def world_from_local(node) -> tuple[np.ndarray | None, vtk.vtkGeneralTransform | None]:
-    """(matrix, None) when the parent transforms are linear, (None, general transform) when they bend, RAS to RAS."""
-    parent = node.GetParentTransformNode()
+    """`world_from` the transform under which a node lies."""
+    return world_from(node.GetParentTransformNode())
+
+
+def world_from(parent) -> tuple[np.ndarray | None, vtk.vtkGeneralTransform | None]:
+    """(matrix, None) when a transform node and those above it are linear, (None, general transform) when they bend,
+    RAS to RAS; the unit matrix for None."""
     if parent is None:
         return np.eye(4), None
     if parent.IsTransformToWorldLinear():
@@ -44,12 +49,12 @@ def is_orthogonal(geometry: np.ndarray) -> bool:
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() < ORTHOGONAL_WITHIN)
 
 
-def in_world(image, geometry: np.ndarray, node, labels: bool, background: float = 0.0):
-    """(image, ijk → RAS) in world space of an image that lies under the parent transforms of `node`.
+def in_world(image, geometry: np.ndarray, parent, labels: bool, background: float = 0.0):
+    """(image, ijk → RAS) in world space of an image that lies under a transform node, or under none.
 
     Linear parents only change the matrix; where they bend or shear, the image is resampled (nearest for labels).
     """
-    matrix, general = world_from_local(node)
+    matrix, general = world_from(parent)
     if matrix is not None and is_orthogonal(matrix @ geometry):
         return image, matrix @ geometry
     general = general or _general(matrix)
@@ -117,6 +122,15 @@ def world_bounds(volume) -> tuple[np.ndarray, np.ndarray]:
     geometry = local_geometry(volume) if matrix is None else matrix @ local_geometry(volume)
     points = world_points(volume.GetImageData(), geometry, general)
     return points.min(axis=0), points.max(axis=0)
+
+
+def corners(volume, parent) -> np.ndarray:
+    """(8, 3) RAS mm: where the corner voxels of a volume lie in world space when it is put under a transform node."""
+    index = np.array(list(itertools.product(*[(0, n - 1) for n in volume.GetImageData().GetDimensions()])))
+    matrix, general = world_from(parent)
+    geometry = local_geometry(volume) if matrix is None else matrix @ local_geometry(volume)
+    points = index @ geometry[:3, :3].T + geometry[:3, 3]
+    return points if general is None else np.array([general.TransformPoint(point) for point in points])
 
 
 def _enclosing_lattice(image, geometry, general) -> tuple[np.ndarray, np.ndarray]:

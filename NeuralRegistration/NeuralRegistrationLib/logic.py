@@ -24,12 +24,15 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
 
+from . import run_files
+from .moved import FIXED, MOVING, Place, moved_by_hand, place
 from .parameters import NeuralRegistrationParameterNode, forget_unknown
 from .request import Request, in_words, write_job
 from .results import Run, run_of, write_measurements, write_notes
 from .scene_load import load_steps
 from .worker import Ending, Worker
 
+PREFIX = "NeuralRegistration-"  # of the temporary folders
 POLL_MS = 40
 LOAD_SECONDS = 0.03  # of loading after which the window has its turn; one step may take longer
 DONE, STOPPED, FAILED = "done", "cancelled", "failed"
@@ -57,6 +60,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self.keepBytes = 0  # of the files of runs before the last one, which stay as long as they are no more
         self._kept: dict = {}  # {table: folder} of these, the oldest first
         self._request: Request | None = None
+        self._places: dict[str, Place] = {}  # of its volumes, when it was handed over
         self._onProgress = self._onFinished = self._onReady = None
         self._events: list[Progress | Ending] = []  # heard from the worker, not told yet
         self._loading = None  # the step after the worker has ended
@@ -94,6 +98,40 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         if run.table in self._kept:
             return self._kept[run.table] / "run"
         return self.runFolder if run.table is self._table else None
+
+    def filesProblem(self, run: Run, sides: tuple[str, ...]) -> str:
+        """Why the directory of a run is not to be had with the volumes of some sides; empty where it is."""
+        return "" if run_files.has(self.filesOf(run), sides) else run_files.problem(run, sides)
+
+    def filesFor(self, run: Run, sides: tuple[str, ...]) -> Path:
+        """The directory of a run; where it is gone, as in a scene that was opened again, it is made from the nodes.
+
+        Raises RegistrationError where that cannot be done.
+        """
+        if not run_files.has(self.filesOf(run), sides):
+            self._restore(run, sides)
+        return self.filesOf(run)
+
+    def _restore(self, run: Run, sides: tuple[str, ...]) -> None:
+        folder = None
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=slicer.app.temporaryPath))
+            run_files.restore(run, folder, sides)
+        except (OSError, RegistrationError) as error:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, RegistrationError):
+                raise
+            raise RegistrationError(
+                _("The files of this registration cannot be made again ({reason}); check the free space of the "
+                  "temporary folder.").format(reason=error.strerror or error)
+            ) from error  # fmt: skip
+        if run.table is self._table and not self.running:
+            self._removeFolder()
+            self.folder = folder
+        else:
+            shutil.rmtree(self._kept.get(run.table, folder / "none"), ignore_errors=True)
+            self._kept[run.table] = folder
 
     def warm(self, onReady: Callable[[], None] | None = None) -> None:
         """Start the worker ahead of time; `onReady` is called once it has imported torch and knows its device, or
@@ -152,7 +190,8 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             raise RegistrationError(_("A registration is running; wait for it or cancel it."))
         self._setAside()
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix="NeuralRegistration-", dir=slicer.app.temporaryPath))
+            self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=slicer.app.temporaryPath))
+            places = {FIXED: place(request.fixed), MOVING: place(request.moving)}
             self.worker.start(write_job(request, self.folder))
         except RegistrationError:
             self._removeFolder()
@@ -164,7 +203,8 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
                     "The registration cannot be started ({reason}); check the free space of the temporary folder."
                 ).format(reason=error.strerror or error)
             ) from error
-        self._request, self._onProgress, self._onFinished, self._events = request, onProgress, onFinished, []
+        self._request, self._places = request, places
+        self._onProgress, self._onFinished, self._events = onProgress, onFinished, []
         self._observe()
         self._timer.start()
 
@@ -220,7 +260,9 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self._finish(Outcome(status, ending.message))
         else:
             request, folder = self._request, self.folder / "run"
-            self._loading = load_steps(folder, request.fixed, request.moving, request.title(), request.outputs)
+            self._loading = load_steps(
+                folder, request.fixed, request.moving, request.title(), request.outputs, self._places
+            )
 
     def _load(self) -> None:
         """Load the result for a moment; the last step gives the run."""
@@ -244,6 +286,13 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         result = Result.load(self.folder / "run" / RESULT)
         kept = _(" (stopped early)") if result.stopped_early else ""
         said = [in_words(warning, self._request, self.folder) for warning in result.warnings]
+        said += [
+            _('"{name}" was moved while it was registered; the result belongs to where it lay at the start.').format(
+                name=getattr(run, side).GetName()
+            )
+            for side in (FIXED, MOVING)
+            if moved_by_hand(run, side)
+        ]
         notes = "".join(f" {one}" for one in said)
         if result.stopped_early:
             said.append(_("The optimisation was stopped by the user; the result is the best one until then."))

@@ -1,13 +1,35 @@
-"""What earlier results have moved ("Apply to more"): it must not be taken for what lies where it was registered."""
+"""What was moved since, by "Apply to more" or by hand: it must not be taken for what lies where it was registered."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
+
+import numpy as np
 from neuralreg.job import RegistrationError
 from slicer.i18n import tr as _
 
-from .results import Run, runs
+from .lattice import corners
+from .results import Run, in_scene, runs
 
 FIXED, MOVING = "fixed", "moving"
+PLACES = "NeuralRegistration.Places"
+SAME_PLACE = 0.1  # of the smallest voxel side: saving rounds, and Slicer bends a volume a little otherwise than ITK
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a volume lies: the transforms above it, the nearest first, and its corners in world space, RAS mm."""
+
+    parents: tuple = ()
+    corners: list[list[float]] | None = None
+
+
+def place(volume) -> Place:
+    """Where a volume lies now; not known where there is none, or an item of a sequence, which is in no scene."""
+    if in_scene(volume) is None or volume.GetImageData() is None:
+        return Place()
+    return Place(tuple(above(volume)), corners(volume, volume.GetParentTransformNode()).round(4).tolist())
 
 
 def above(node) -> list:
@@ -30,11 +52,37 @@ def parents_at_start(run: Run, side: str) -> list:
     return [run.table.GetNthNodeReference(role, i) for i in range(run.table.GetNumberOfNodeReferences(role))]
 
 
-def note_parents(table, **volumes) -> None:
-    """Note on the table of a new run under which transforms its volumes lie, given by side; None has none."""
-    for side, volume in volumes.items():
-        for transform in above(volume) if volume is not None else []:
-            table.AddNodeReferenceID(_role(side), transform.GetID())
+def note_places(table, places: dict[str, Place]) -> None:
+    """Note on the table of a new run where its volumes lay when it was registered, by side."""
+    table.SetAttribute(PLACES, json.dumps({side: one.corners for side, one in places.items()}))
+    for side, one in places.items():
+        for transform in one.parents:
+            if in_scene(transform) is not None:
+                table.AddNodeReferenceID(_role(side), transform.GetID())
+
+
+def as_registered(run: Run, side: str) -> bool:
+    """Whether a volume of a run is as it was, when only the transforms count under which it lay then: what a result
+    has moved since counts as unmoved, what was cropped, resampled or bent for good does not."""
+    parents = parents_at_start(run, side)
+    return _same_place(run, side, parents[0] if parents else None)
+
+
+def moved_by_hand(run: Run, side: str) -> bool:
+    """Whether a volume of a run lies elsewhere than when it was registered, and no result has brought it there."""
+    volume = getattr(run, side)
+    if volume is None or mover(volume, volume, parents_at_start(run, side)) is not None:
+        return False
+    return not _same_place(run, side, volume.GetParentTransformNode())
+
+
+def _same_place(run: Run, side: str, parent) -> bool:
+    """Whether a volume of a run, put under a transform, lies where it was registered, as far as that was noted."""
+    volume, noted = getattr(run, side), json.loads(run.table.GetAttribute(PLACES) or "{}").get(side)
+    if volume.GetImageData() is None or volume.GetImageData().GetNumberOfPoints() == 0:
+        return False
+    allowed = SAME_PLACE * min(volume.GetSpacing())
+    return noted is None or bool(np.abs(corners(volume, parent) - noted).max() <= allowed)
 
 
 def _role(side: str) -> str:

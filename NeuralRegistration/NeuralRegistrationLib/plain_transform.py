@@ -36,6 +36,14 @@ def plain(transform, reference):
     return whole
 
 
+def parts_of(transform) -> list:
+    """The simple transforms of which a transform is made."""
+    if not transform.IsA("vtkGeneralTransform"):
+        return [transform]
+    every = [transform.GetConcatenatedTransform(i) for i in range(transform.GetNumberOfConcatenatedTransforms())]
+    return [part for one in every for part in parts_of(one)]
+
+
 def _is_plain(part) -> bool:
     searched = slicer.vtkMRMLTransformNode.IsAbstractTransformComputedFromInverse(part)
     return part.IsA("vtkHomogeneousTransform") or (part.IsA("vtkOrientedGridTransform") and not searched)

@@ -16,14 +16,19 @@ from .plain_transform import plain
 
 
 def export_volume(volume, path: Path) -> str:
-    """Write a scalar volume with its parent transforms applied; returns the path as text.
+    """`export_volume_under` the transforms under which it lies."""
+    return export_volume_under(volume.GetParentTransformNode(), volume, path)
+
+
+def export_volume_under(parent, volume, path: Path) -> str:
+    """Write a scalar volume as it lies when it is put under a transform node, or under none (None).
 
     Raises RegistrationError for an empty, vector or 4D volume, and when the file cannot be written.
     """
     image = _image_of(volume)
     labels = volume.IsA("vtkMRMLLabelMapVolumeNode")
     background = 0.0 if labels else volume.GetImageBackgroundScalarComponentAsDouble(0)
-    return _write(*in_world(image, local_geometry(volume), volume, labels, background), path)
+    return _write(*in_world(image, local_geometry(volume), parent, labels, background), path)
 
 
 def export_mask(mask, reference, path: Path) -> str:
@@ -45,7 +50,7 @@ def export_mask(mask, reference, path: Path) -> str:
     inside.Update()
     if inside.GetOutput().GetScalarRange()[1] == 0:
         raise RegistrationError(f'The mask "{mask.GetName()}" is empty; draw something in it or choose none.')
-    image, geometry = in_world(inside.GetOutput(), geometry, mask, labels=True)
+    image, geometry = in_world(inside.GetOutput(), geometry, mask.GetParentTransformNode(), labels=True)
     if mask.IsA("vtkMRMLSegmentationNode"):
         image, geometry = on_whole_lattice_of(image, geometry, reference)
     return _write(image, geometry, path)
@@ -57,10 +62,15 @@ def export_transform(node, path: Path, reference) -> str:
     `reference` is the fixed volume: around it a transform that other programs cannot read is sampled on a lattice.
     Raises RegistrationError when the file cannot be written.
     """
-    from_parent = vtk.vtkGeneralTransform()
-    node.GetTransformFromWorld(from_parent)
+    from_world = vtk.vtkGeneralTransform()
+    node.GetTransformFromWorld(from_world)
+    return write_transform(node, from_world, path, reference)
+
+
+def write_transform(node, transform, path: Path, reference) -> str:
+    """`export_transform` of what a node holds, or of that with what lies above it."""
     whole = slicer.vtkMRMLTransformNode()  # in no scene: nobody else needs to hear of it
-    whole.SetAndObserveTransformFromParent(plain(from_parent, reference))
+    whole.SetAndObserveTransformFromParent(plain(transform, reference))
     storage = slicer.vtkMRMLTransformStorageNode()
     storage.SetFileName(str(path))
     if not storage.WriteData(whole):
@@ -95,7 +105,7 @@ def _image_of(volume):
 def export_segments(segmentation, numbers: dict[str, int], reference, path: Path) -> str:
     """Write some segments, {id: number}, as one label map, where the last one counts; returns the path as text."""
     image, geometry = _merged(segmentation, reference, numbers)
-    return _write(*in_world(image, geometry, segmentation, labels=True), path)
+    return _write(*in_world(image, geometry, segmentation.GetParentTransformNode(), labels=True), path)
 
 
 def layers_of(segmentation, reference) -> dict[str, int]:

@@ -13,9 +13,10 @@ import slicer
 import vtk
 from neuralreg.job import INVERSE, JACOBIAN, RESULT, TRANSFORM, WARPED, RegistrationError, Result
 
-from . import results
+from . import results, run_files
 from .colours import show_jacobian
-from .moved import note_parents
+from .moved import Place, note_places, place
+from .plain_transform import parts_of
 from .results import Run
 from .transform_file import read_transform
 
@@ -65,9 +66,12 @@ def load_transform(path: Path, name: str):
     return node
 
 
-def load_steps(run_dir: Path, fixed, moving, name: str, outputs: Outputs) -> Iterator[Run | None]:
+def load_steps(
+    run_dir: Path, fixed, moving, name: str, outputs: Outputs, places: dict[str, Place] | None = None
+) -> Iterator[Run | None]:
     """`load_run` in short steps, so that the window stays alive between them: None after each, at last the run.
 
+    places: where the two volumes lay when they were registered, by side, if that was noted.
     When a step raises, or the steps are given up (`close`), everything that was added is taken away again.
     """
     run_dir, undo, new = Path(run_dir), _Undo(), {}
@@ -90,6 +94,9 @@ def load_steps(run_dir: Path, fixed, moving, name: str, outputs: Outputs) -> Ite
                 yield None
         with undo.watch():
             run = _join(new, result, fixed, moving, name, outputs)
+            note_places(run.table, places or {"fixed": place(fixed), "moving": place(moving)})
+            run_files.note_transform(run)
+            run_files.keep(run.table, run_dir)
     except BaseException:
         undo.restore()
         raise
@@ -106,7 +113,6 @@ def _join(new: dict, result: Result, fixed, moving, name: str, outputs: Outputs)
     if kept["jacobian"] is not None:
         show_jacobian(kept["jacobian"])
     table = results.add_table(name, result, fixed=fixed, moving=moving, **kept)
-    note_parents(table, fixed=results.in_scene(fixed), moving=results.in_scene(moving))
     run = results.run_of(table)
     results.add_folder(run)
     return run
@@ -201,19 +207,11 @@ def _transform_node(from_parent: vtk.vtkGeneralTransform):
 
 def interpolate_like_itk(transform) -> None:
     """Set displacement grids to linear, as in ITK, and the inverse to 1e-5 mm."""
-    for part in _parts(transform):
+    for part in parts_of(transform):
         if part.IsA("vtkOrientedGridTransform"):
             part.SetInterpolationModeToLinear()
         if hasattr(part, "SetInverseTolerance"):
             part.SetInverseTolerance(INVERSE_TOLERANCE_MM)
-
-
-def _parts(transform) -> list:
-    """The simple transforms of which a transform is made."""
-    if not transform.IsA("vtkGeneralTransform"):
-        return [transform]
-    every = [transform.GetConcatenatedTransform(i) for i in range(transform.GetNumberOfConcatenatedTransforms())]
-    return [part for one in every for part in _parts(one)]
 
 
 def _into_existing(node, output):

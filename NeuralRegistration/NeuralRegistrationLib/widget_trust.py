@@ -11,9 +11,11 @@ from neuralreg.job import REPORT, RegistrationError
 from slicer.i18n import tr as _
 
 from . import evidence, theme, trust
+from .moved import FIXED, MOVING, moved_by_hand
 from .section import Section, fit_height, prepare_table, told
 from .task import Task
 
+NEEDS = {"evaluateButton": (FIXED,), "reportButton": (FIXED, MOVING)}  # the volumes beside a run's own files
 COLUMNS = (_("Check"), _("Value"))
 
 
@@ -50,11 +52,11 @@ class TrustSection(Section):
             self._add_row(check)
         fit_height(self.ui.trustTable)
         self.ui.csvButton.enabled = run is not None
-        latest = self.logic.filesOf(run) is not None
         for name, tip in self._tips.items():
             button = getattr(self.ui, name)
-            button.enabled = latest and not self.task.running
-            button.toolTip = tip if latest else _("Its files are gone: only the latest registrations can be measured.")
+            problem = self.logic.filesProblem(run, NEEDS[name]) if run is not None else _("There is no result yet.")
+            button.enabled = not problem and not self.task.running
+            button.toolTip = problem or tip
 
     def onOpened(self, collapsed=False) -> None:
         """Rows find their height only once the table has its width."""
@@ -74,17 +76,17 @@ class TrustSection(Section):
             item.setToolTip(check.rule)
             table.setItem(row, column, item)
 
-    def _files(self) -> Path:
-        """The directory of the chosen run. Raises RegistrationError when it is gone."""
-        folder = self.logic.filesOf(self.panel.run())
-        if folder is None:
-            raise RegistrationError(_("The files of this registration are gone; register again."))
-        return folder
+    def _files(self, button: str) -> Path:
+        """The directory of the chosen run, with what a button needs. Raises RegistrationError when it is gone."""
+        run = self.panel.run()
+        if run is None:
+            raise RegistrationError(_("There is no result yet; register first."))
+        return self.logic.filesFor(run, NEEDS[button])
 
     @told
     def onEvaluate(self) -> None:
         run, ui = self.panel.run(), self.ui
-        folder = self._files()
+        folder = self._files("evaluateButton")
         structures = ui.fixedStructuresSelector.currentNode(), ui.movingStructuresSelector.currentNode()
         points = ui.fixedLandmarksSelector.currentNode(), ui.movingLandmarksSelector.currentNode()
         arguments, names = evidence.command(run, folder, structures, points)
@@ -104,9 +106,9 @@ class TrustSection(Section):
             except RegistrationError as error:
                 self.panel.say(str(error), "error")
             else:
-                left_out = trust.left_out(run, asked)
+                doubts = f"{trust.left_out(run, asked)} {_elsewhere(run)}".strip()
                 said = _("Measured; every figure is in the table of the run.")
-                self.panel.say(f"{said} {left_out}".rstrip(), "warning" if left_out else "good")
+                self.panel.say(f"{said} {doubts}".rstrip(), "warning" if doubts else "good")
         self.panel.refresh()
 
     @told
@@ -119,11 +121,13 @@ class TrustSection(Section):
 
     @told
     def onReport(self) -> None:
-        folder = self._files()
+        folder = self._files("reportButton")
         path = self.chooseFile(_("Save the report"), REPORT, "HTML (*.html)")
         if not path:
             return
-        self.task.start(["report", str(folder)], lambda problem: self.onReported(folder, Path(path), problem))
+        self.task.start(
+            ["report", str(folder), "--restore"], lambda problem: self.onReported(folder, Path(path), problem)
+        )
         self.panel.say(_("Writing the report…"))
         self.refresh()
 
@@ -142,6 +146,17 @@ class TrustSection(Section):
 
     def close(self) -> None:
         self.task.close()
+
+
+def _elsewhere(run) -> str:
+    """What to say where somebody has moved a volume: what was drawn on it may have gone along."""
+    names = [getattr(run, side).GetName() for side in (FIXED, MOVING) if moved_by_hand(run, side)]
+    return " ".join(
+        _('"{name}" was moved since it was registered: the figures hold for what still lies where it lay then.').format(
+            name=name
+        )
+        for name in names
+    )
 
 
 def _of_files(folder: Path, problem: str) -> str:

@@ -94,6 +94,9 @@ def _make_scene():
     remote.GetCacheManager().SetRemoteCacheDirectory(tempfile.mkdtemp(prefix="harness-cache-"))
     data.SetAndObserveDataIOManager(remote.GetDataIOManager())
     remote.AddDataIOToScene()
+    # What the logic of Slicer's subject-hierarchy plugins does: an imported hierarchy comes as a second node.
+    resolve = slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy
+    scene.AddObserver(scene.EndImportEvent, lambda *_: resolve(scene), 1.0)
     _kept_alive.extend((scene, logic, remote, data))
     return scene, logic
 

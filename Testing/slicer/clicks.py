@@ -72,6 +72,14 @@ def temporary_files():
     return sorted(p.name for p in Path(slicer.app.temporaryPath).glob("NeuralRegistration-*"))
 
 
+def reopen(path, clear=True):
+    """Save the scene as one file (.mrb), close it, and open it again; or open it beside what is there."""
+    assert slicer.util.saveScene(str(path))
+    if clear:
+        slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(path), {"clear": clear})
+
+
 def scene_as_ids():
     scene = slicer.mrmlScene
     return {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}

@@ -1,0 +1,207 @@
+"""A scene that was saved, closed and opened again: everything that could be done after the run can be done then."""
+
+import json
+
+import numpy as np
+import pytest
+import slicer
+from clicks import register, reopen, temporary_files
+from NeuralRegistrationLib import results
+from NeuralRegistrationLib.results import runs
+from NeuralRegistrationLib.widget_trust import TrustSection
+from realrun import geometry, point_list, segmentation
+
+SHIFT = np.array([0.5, 0.0, 0.0])  # of the fake child's transform, fixed to moving; LPS mm
+POINTS = np.array([[3.0, -4.0, 5.0], [-3.0, 2.0, 8.0]])  # RAS mm
+
+
+def measure(panel, wait):
+    """Click Evaluate; returns what the panel says."""
+    assert panel.ui.evaluateButton.enabled, panel.ui.evaluateButton.toolTip
+    panel.ui.evaluateButton.click()
+    wait(lambda: not panel.section(TrustSection).task.running)
+    return panel.ui.statusLabel.text
+
+
+def landmarks(panel, off=1.0):
+    """Two lists chosen as evidence, that miss each other by `off` mm after the registration."""
+    moving = POINTS + np.array([-1, -1, 1]) * SHIFT + np.array([0.0, off, 0.0])
+    panel.ui.fixedLandmarksSelector.setCurrentNode(point_list("f", POINTS))
+    panel.ui.movingLandmarksSelector.setCurrentNode(point_list("m", moving))
+
+
+def report(panel, wait, path):
+    """Click Report; returns the page."""
+    section = panel.section(TrustSection)
+    section.chooseFile = lambda *_texts: str(path)
+    assert panel.ui.reportButton.enabled, panel.ui.reportButton.toolTip
+    panel.ui.reportButton.click()
+    wait(lambda: not section.task.running)
+    assert "Saved" in panel.ui.statusLabel.text, panel.ui.statusLabel.text
+    return path.read_text(encoding="utf-8")
+
+
+def named(name):
+    return slicer.util.getNode(name)
+
+
+@pytest.fixture
+def opened(panel, wait, tmp_path):
+    """The panel after a run whose scene was saved, closed and opened again."""
+    register(panel, wait)
+    reopen(tmp_path / "scene.mrb")
+    assert not temporary_files() and panel.run().table is runs()[0].table
+    return panel
+
+
+def test_evidence_and_report_as_if_the_run_had_just_ended(panel, wait, tmp_path):
+    register(panel, wait)
+    landmarks(panel, off=2.0)
+    measure(panel, wait)
+    reopen(tmp_path / "scene.mrb")
+    assert runs()[0].measurements["tre_mean_mm"] == pytest.approx(2.0, abs=1e-3), "saved with the scene"
+    before = report(panel, wait, tmp_path / "first.html")
+    assert "2.000 mm" in before and "Fast" not in before and "balanced" in before
+    figures = dict(runs()[0].measurements)
+    landmarks(panel, off=1.0)
+    assert "Measured" in measure(panel, wait)
+    measured = runs()[0].measurements
+    assert measured["tre_mean_mm"] == pytest.approx(1.0, abs=1e-3)
+    others = {name: value for name, value in measured.items() if "tre" not in name}
+    assert others == {name: value for name, value in figures.items() if "tre" not in name}
+    assert "1.000 mm" in report(panel, wait, tmp_path / "second.html")
+    assert len(temporary_files()) == 1
+    slicer.mrmlScene.Clear(0)
+    assert not temporary_files()
+
+
+def test_structures_without_inverse_warped_and_jacobian(panel, wait, tmp_path):
+    for name in ("Inverse", "Warped", "Jacobian"):
+        getattr(panel.ui, f"want{name}CheckBox").click()
+    register(panel, wait)
+    reopen(tmp_path / "scene.mrb")
+    bodies = [segmentation(name, named(name), body=30) for name in ("fixed", "moving")]
+    for name, node in zip(("fixed", "moving"), bodies, strict=True):
+        node.SetName(f"{name} body")
+        getattr(panel.ui, f"{name}StructuresSelector").setCurrentNode(node)
+    assert "Measured" in measure(panel, wait)
+    assert 0.7 < runs()[0].measurements["dice"]["body"] <= 1
+    assert report(panel, wait, tmp_path / "report.html").count("<img") == 27
+
+
+def test_landmarks_that_guided_the_run_are_still_no_evidence(panel, wait, tmp_path):
+    lists = [point_list(name, POINTS) for name in ("f guide", "m guide")]
+    for side, node in zip(("fixed", "moving"), lists, strict=True):
+        setattr(panel.parameters, f"{side}Landmarks", node)
+    register(panel, wait)
+    reopen(tmp_path / "scene.mrb")
+    for side, name in (("fixed", "f guide"), ("moving", "m guide")):
+        getattr(panel.ui, f"{side}LandmarksSelector").setCurrentNode(named(name))
+    measure(panel, wait)
+    assert runs()[0].measurements["landmarks_guiding"] == len(POINTS)
+
+
+def test_look_and_apply_as_before(opened):
+    ui, run = opened.ui, opened.run()
+    enabled = ("before", "flicker", "checker", "side", "grid", "jacobian", "displacement", "reset", "move", "csv")
+    assert all(getattr(ui, f"{name}Button").enabled for name in enabled)
+    tree = results.hierarchy()
+    inside = {tree.GetItemName(tree.GetItemParent(tree.GetItemByDataNode(node))) for node in run.outputs()}
+    assert inside == {run.name}
+    assert "Settings" in {ui.trustTable.item(row, 0).text() for row in range(ui.trustTable.rowCount)}
+
+
+def test_two_results_and_the_same_scene_twice(panel, wait, tmp_path):
+    """Each result is measured by its own transform, also where names are the same."""
+    register(panel, wait)
+    register(panel, wait)
+    reopen(tmp_path / "scene.mrb")
+    reopen(tmp_path / "again.mrb", clear=False)
+    wait(lambda: len(runs()) == panel.ui.runComboBox.count == 4)
+    assert len({run.transform.GetID() for run in runs()}) == 4 == len({run.fixed.GetID() for run in runs()}) * 2
+    landmarks(panel)
+    for index in range(4):
+        panel.ui.runComboBox.setCurrentIndex(index)
+        measure(panel, wait)
+    assert [run.measurements["tre_mean_mm"] for run in runs()] == pytest.approx([1.0] * 4, abs=1e-3)
+    assert len(temporary_files()) == 4
+    slicer.mrmlScene.RemoveNode(runs()[2].transform)
+    panel.ui.runComboBox.setCurrentIndex(2)
+    assert panel.ui.evaluateButton.enabled, "its files are there"
+
+
+def test_names_and_parents_do_not_count(opened, wait):
+    """Volumes may be renamed, and the moving one may lie under its result: it is not taken for what was registered."""
+    run = opened.run()
+    run.fixed.SetName("before & after / Größe")
+    run.moving.SetAndObserveTransformNodeID(run.transform.GetID())
+    landmarks(opened)
+    assert measure(opened, wait).endswith("in the table of the run.")
+    assert runs()[0].measurements["tre_mean_mm"] == pytest.approx(1.0, abs=1e-3)
+    moving = opened.logic.filesFor(run, ("fixed", "moving")).parent / "inputs" / "moving.nrrd"
+    volume = slicer.util.loadVolume(str(moving))
+    assert np.array_equal(slicer.util.arrayFromVolume(volume), slicer.util.arrayFromVolume(run.moving))
+    assert np.abs(geometry(volume) - geometry(run.moving)).max() < 1e-6
+
+
+def refused(panel, button):
+    panel.refresh()
+    assert not getattr(panel.ui, button).enabled
+    return getattr(panel.ui, button).toolTip
+
+
+def test_a_hardened_moving_volume_can_be_measured_on_but_not_pictured(opened, wait):
+    run = opened.run()
+    run.moving.SetAndObserveTransformNodeID(run.transform.GetID())
+    run.moving.HardenTransform()
+    assert '"moving" was moved or changed since' in refused(opened, "reportButton")
+    landmarks(opened)
+    assert 'moving" was moved since it was registered' in measure(opened, wait)
+    assert runs()[0].measurements["tre_mean_mm"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_what_cannot_be_done_says_why(opened):
+    """Nothing is measured with a transform, or on a volume, that is not that of the registration any more."""
+    run, away = opened.run(), slicer.vtkMRMLLinearTransformNode()
+    matrix = slicer.util.arrayFromVTKMatrix(away.GetMatrixTransformToParent())
+    matrix[0, 3] = 3.0
+    run.fixed.ApplyTransformMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    assert '"fixed" was moved or changed since; put it back' in refused(opened, "evaluateButton")
+    run.fixed.ApplyTransformMatrix(slicer.util.vtkMatrixFromArray(np.linalg.inv(matrix)))
+    opened.refresh()
+    assert opened.ui.evaluateButton.enabled and opened.ui.reportButton.enabled
+    run.transform.Inverse()
+    assert f'"{run.transform.GetName()}" was changed since' in refused(opened, "evaluateButton")
+    run.transform.Inverse()
+    slicer.mrmlScene.RemoveNode(run.moving)
+    assert "moving volume is no longer in the scene" in refused(opened, "reportButton")
+    assert opened.ui.evaluateButton.enabled
+    slicer.mrmlScene.RemoveNode(run.transform)
+    assert "transform is no longer in the scene; register again" in refused(opened, "evaluateButton")
+    assert opened.ui.csvButton.enabled
+
+
+def test_what_has_changed_since_the_last_look_is_noticed_at_the_click(opened):
+    run = opened.run()
+    landmarks(opened)
+    opened.refresh()
+    run.fixed.SetSpacing(1.0, 1.0, 1.0)
+    opened.ui.evaluateButton.click()
+    assert '"fixed" was moved or changed since' in opened.ui.statusLabel.text and not temporary_files()
+
+
+def test_no_path_of_this_computer_is_saved(opened):
+    kept = opened.run().table.GetAttribute("NeuralRegistration.Files")
+    assert slicer.app.temporaryPath not in kept
+    assert json.loads(kept)["job.json"]["names"] == {"fixed": "fixed", "moving": "moving"}
+
+
+def test_the_disk_may_be_full(opened, monkeypatch):
+    landmarks(opened)
+
+    class Full:
+        free = -1
+
+    monkeypatch.setattr("NeuralRegistrationLib.run_files.shutil.disk_usage", lambda _: Full)
+    opened.ui.evaluateButton.click()
+    assert "is full; make room" in opened.ui.statusLabel.text and not temporary_files()
