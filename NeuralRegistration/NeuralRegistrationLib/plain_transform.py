@@ -40,6 +40,7 @@ def parts_of(transform) -> list:
     """The simple transforms of which a transform is made."""
     if not transform.IsA("vtkGeneralTransform"):
         return [transform]
+    transform.Update()  # one that is the inverse of another knows its parts only then
     every = [transform.GetConcatenatedTransform(i) for i in range(transform.GetNumberOfConcatenatedTransforms())]
     return [part for one in every for part in parts_of(one)]
 

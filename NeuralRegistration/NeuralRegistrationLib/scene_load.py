@@ -214,6 +214,15 @@ def interpolate_like_itk(transform) -> None:
             part.SetInverseTolerance(INVERSE_TOLERANCE_MM)
 
 
+def interpolate_all_like_itk() -> None:
+    """`interpolate_like_itk` for every result in the scene: from a scene file Slicer reads grids as cubic again."""
+    for run in results.runs():
+        for node in (run.transform, run.inverse):
+            if node is not None:  # the one that it holds, and the one that is derived from it
+                interpolate_like_itk(node.GetTransformToParent())
+                interpolate_like_itk(node.GetTransformFromParent())
+
+
 def _into_existing(node, output):
     """Move what was loaded into the node that the user chose; keep the new one without it, or where it was deleted."""
     if node is None or output in (CREATE, SKIP) or results.in_scene(output) is None:

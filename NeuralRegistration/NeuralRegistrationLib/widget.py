@@ -18,7 +18,7 @@ from .logic import NeuralRegistrationLogic
 from .parameters import OUTPUTS
 from .request import Request, check
 from .results import Run
-from .scene_load import CREATE, SKIP, Outputs
+from .scene_load import CREATE, SKIP, Outputs, interpolate_all_like_itk
 from .theme import paint_text
 from .widget_apply import ApplySection
 from .widget_batch import BatchSection
@@ -92,6 +92,7 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
         self.addObserver(scene, scene.NodeRemovedEvent, self.onSceneChanged)
+        interpolate_all_like_itk()  # the scene may have been opened before the panel
         self.initializeParameterNode()
 
     def cleanup(self) -> None:
@@ -142,6 +143,7 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
         self.setParameterNode(None)
 
     def onSceneEndImport(self, caller, event) -> None:
+        interpolate_all_like_itk()
         if self._shown:
             self.initializeParameterNode()
             self._later.start()  # for what comes behind the parameters

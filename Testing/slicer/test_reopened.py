@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import slicer
 from clicks import register, reopen, temporary_files
+from fakerun import GRIDS, add_volume, write_run
 from NeuralRegistrationLib import results
 from NeuralRegistrationLib.results import runs
+from NeuralRegistrationLib.scene import load_run
 from NeuralRegistrationLib.widget_trust import TrustSection
 from realrun import geometry, point_list, segmentation
 
@@ -109,6 +111,22 @@ def test_look_and_apply_as_before(opened):
     inside = {tree.GetItemName(tree.GetItemParent(tree.GetItemByDataNode(node))) for node in run.outputs()}
     assert inside == {run.name}
     assert "Settings" in {ui.trustTable.item(row, 0).text() for row in range(ui.trustTable.rowCount)}
+
+
+def test_the_transform_bends_as_before(panel, tmp_path):
+    """From a file Slicer reads a grid as cubic; the registration, its figures and ITK are linear."""
+    volumes = add_volume("fixed", GRIDS["oblique"]), add_volume("moving", GRIDS["axial"])
+    write_run(tmp_path, *volumes)
+    before = taken(load_run(tmp_path, *volumes, "bent"))
+    reopen(tmp_path / "scene.mrb")
+    assert np.abs(taken(runs()[0]) - before).max() < 1e-4
+
+
+def taken(run):
+    """Where transform and inverse of a run take some points."""
+    points = np.random.default_rng(0).uniform(-12, 12, (50, 3)) + POINTS[0]
+    nodes = run.transform, run.inverse
+    return np.array([[node.GetTransformFromParent().TransformPoint(point) for point in points] for node in nodes])
 
 
 def test_two_results_and_the_same_scene_twice(panel, wait, tmp_path):
