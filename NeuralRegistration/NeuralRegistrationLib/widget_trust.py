@@ -16,6 +16,7 @@ from .section import Section, fit_height, prepare_table, told
 from .task import Task
 
 NEEDS = {"evaluateButton": (FIXED,), "reportButton": (FIXED, MOVING)}  # the volumes beside a run's own files
+GONE = _("The registration is no longer in the scene.")
 COLUMNS = (_("Check"), _("Value"))
 
 
@@ -97,9 +98,9 @@ class TrustSection(Section):
 
     def onEvaluated(self, run, folder: Path, names: list[str], asked: list[str], problem: str) -> None:
         if problem:
-            self.panel.say(_of_files(folder, problem), "error")
+            self.panel.say(_of_files(run, folder, problem), "error")
         elif run.table.GetScene() is None:
-            self.panel.say(_("The registration that was measured is no longer in the scene."), "warning")
+            self.panel.say(GONE, "warning")
         else:
             try:
                 evidence.take_over(run, folder, names)
@@ -121,20 +122,19 @@ class TrustSection(Section):
 
     @told
     def onReport(self) -> None:
-        folder = self._files("reportButton")
+        run, folder = self.panel.run(), self._files("reportButton")
         path = self.chooseFile(_("Save the report"), REPORT, "HTML (*.html)")
         if not path:
             return
-        self.task.start(
-            ["report", str(folder), "--restore"], lambda problem: self.onReported(folder, Path(path), problem)
-        )
+        command = ["report", str(folder), "--restore"]
+        self.task.start(command, lambda problem: self.onReported(run, folder, Path(path), problem))
         self.panel.say(_("Writing the report…"))
         self.refresh()
 
-    def onReported(self, folder: Path, path: Path, problem: str) -> None:
+    def onReported(self, run, folder: Path, path: Path, problem: str) -> None:
         try:
             if problem:
-                problem = _of_files(folder, problem)
+                problem = _of_files(run, folder, problem)
             else:
                 shutil.copyfile(folder / REPORT, path)
         except OSError as error:
@@ -159,8 +159,11 @@ def _elsewhere(run) -> str:
     )
 
 
-def _of_files(folder: Path, problem: str) -> str:
-    """The sentence of a command that failed; another one where its files were taken away by the next registration."""
+def _of_files(run, folder: Path, problem: str) -> str:
+    """The sentence of a command that failed; another one where its files were taken away, with the scene or by the
+    next registration."""
+    if run.table.GetScene() is None:
+        return GONE
     if folder.exists():
         return problem
     return _("That was not finished: a new registration has taken the place of the files. Try again when it is done.")

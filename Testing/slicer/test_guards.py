@@ -7,12 +7,12 @@ import slicer
 from clicks import finish, idle, play, register, scene_as_ids, temporary_files
 from fakerun import GRIDS, add_volume, write_run
 from neuralreg.job import RESULT, RegistrationError
-from NeuralRegistrationLib import look, results
+from NeuralRegistrationLib import look, moved, results
 from NeuralRegistrationLib.results import runs
 from NeuralRegistrationLib.scene import load_run
 from NeuralRegistrationLib.widget_batch import BatchSection
 from NeuralRegistrationLib.widget_trust import TrustSection
-from realrun import point_list
+from realrun import linear, point_list
 
 
 def refused(panel):
@@ -180,6 +180,31 @@ def test_measuring_gives_way_to_a_new_registration_with_a_sentence(panel, wait):
     assert "new registration has taken the place" in panel.ui.statusLabel.text
     assert slicer.app.temporaryPath not in panel.ui.statusLabel.text
     panel.ui.cancelButton.click()
+
+
+def test_measuring_ends_with_the_scene_and_a_sentence(panel, wait, tmp_path):
+    register(panel, wait)
+    section = panel.section(TrustSection)
+    section.chooseFile = lambda *_texts: str(tmp_path / "report.html")
+    panel.ui.reportButton.click()
+    slicer.mrmlScene.Clear(0)
+    wait(lambda: not section.task.running)
+    assert panel.ui.statusLabel.text == "The registration is no longer in the scene."
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_volume_that_was_moved_meanwhile_is_named(panel, wait):
+    """The result belongs to where the volume lay when Register was clicked, and so do the parents that it keeps."""
+    moving = panel.parameters.movingVolume
+    play(panel, "endless")
+    panel.ui.applyButton.click()
+    wait(lambda: panel.logic.running and panel.ui.progressBar.value > 200)
+    moving.SetAndObserveTransformNodeID(linear("away", np.diag([1.0, 1.0, 1.2, 1.0])).GetID())
+    panel.ui.stopButton.click()
+    finish(panel, wait)
+    assert '"moving" was moved while it was registered' in panel.ui.statusLabel.text
+    assert '"moving" was moved while it was registered' in panel.ui.runNotesLabel.text
+    assert moved.parents_at_start(runs()[0], moved.MOVING) == []
 
 
 def test_the_chosen_result_stays_chosen_while_others_come_and_go(panel, wait, tmp_path):
