@@ -131,7 +131,7 @@ def checkerboard(run: Run):
     """Squares of fixed and warped in turn, a volume made when it is first asked for; None without both images."""
     if any(volume is None or volume.GetImageData() is None for volume in (run.fixed, run.warped)):
         return None
-    known = _derived(run, "checkerboard")
+    known = derived(run, "checkerboard")
     if known is not None:
         return known
     fixed, warped = _as_shown(run.fixed, run.warped), _as_shown(run.warped, run.warped)
@@ -149,7 +149,7 @@ def displacement_map(run: Run):
     """How far each point of the fixed grid moves, in mm, as a volume made when it is first asked for."""
     if run.transform is None or run.warped is None:
         return None
-    known = _derived(run, "displacement")
+    known = derived(run, "displacement")
     if known is not None:
         return known
     # Slicer measures the way from moving to fixed; points of the fixed grid go the other way, which needs no inversion.
@@ -168,10 +168,11 @@ def displacement_map(run: Run):
 
 def maps(run: Run) -> list:
     """The volumes that were made to look at a run, so far."""
-    return [node for node in (_derived(run, role) for role in ("checkerboard", "displacement")) if node is not None]
+    return [node for node in (derived(run, role) for role in ("checkerboard", "displacement")) if node is not None]
 
 
-def _derived(run: Run, role: str):
+def derived(run: Run, role: str):
+    """The volume that was made to look at a run, "checkerboard" or "displacement"; None before and when deleted."""
     return run.table.GetNodeReference(f"NeuralRegistration.{role}")
 
 

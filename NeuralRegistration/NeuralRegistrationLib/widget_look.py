@@ -48,6 +48,8 @@ class LookSection(Section):
         if run is None:
             self.ui.flickerButton.checked = False  # nobody could stop it any more
         else:
+            self._drop_deleted(run)
+            self._name_slider()
             self._refresh_before(run)
             self.ui.jacobianButton.enabled = run.jacobian is not None
             self.ui.gridButton.enabled = run.transform is not None
@@ -58,6 +60,18 @@ class LookSection(Section):
 
     def leave(self) -> None:
         self.ui.flickerButton.checked = False  # nobody could stop it any more
+
+    def _drop_deleted(self, run: Run) -> None:
+        """The warped volume again where what a button shows was deleted; the button could not be clicked any more."""
+        shown = {
+            "beforeButton": run.moving,
+            "jacobianButton": run.jacobian,
+            "displacementButton": look.derived(run, "displacement"),
+            "gridButton": run.transform,
+        }
+        for name, node in shown.items():
+            button = getattr(self.ui, name)
+            button.checked = button.checked and node is not None
 
     def _refresh_before(self, run: Run) -> None:
         """No picture of before where the moving volume lies elsewhere now: it would look as if nothing had changed."""
@@ -96,9 +110,8 @@ class LookSection(Section):
             box.setCurrentIndex(0)
             box.blockSignals(False)
             self.onReset()
-        elif lost:  # what was laid over the fixed volume was of a run that is gone
-            self._only(None)
-            self.ui.gridButton.checked = False
+        elif lost:  # what was shown was of a run that is gone
+            self.onReset()
 
     def _name_slider(self) -> None:
         """Say what the slider fades to, which the buttons decide."""

@@ -207,6 +207,34 @@ def test_a_volume_that_was_moved_meanwhile_is_named(panel, wait):
     assert moved.parents_at_start(runs()[0], moved.MOVING) == []
 
 
+@pytest.mark.parametrize(
+    ("button", "role"), [("before", "moving"), ("jacobian", "jacobian"), ("displacement", None), ("grid", "transform")]
+)
+def test_what_is_deleted_while_it_is_shown_gives_way_to_the_warped_volume(panel, wait, button, role):
+    """Its button could not be clicked any more, and the views would stay empty."""
+    register(panel, wait)
+    run, pressed = runs()[0], getattr(panel.ui, f"{button}Button")
+    pressed.click()
+    slicer.mrmlScene.RemoveNode(getattr(run, role) if role else look.derived(run, "displacement"))
+    wait(lambda: not pressed.checked)
+    view = look.slice_views()[0]
+    assert (view.GetBackgroundVolumeID(), view.GetForegroundVolumeID()) == (run.fixed.GetID(), run.warped.GetID())
+    assert panel.ui.blendLabel.text == "Fixed – warped:" and panel.ui.blendSlider.enabled
+
+
+def test_after_a_deleted_result_the_views_show_the_one_that_is_chosen_then(panel, wait):
+    register(panel, wait)
+    register(panel, wait)
+    second, first = runs()
+    panel.ui.checkerButton.click()
+    for node in (*second.outputs(), look.derived(second, "checkerboard")):
+        slicer.mrmlScene.RemoveNode(node)
+    wait(lambda: panel.run() is not None and panel.run().table is first.table)
+    views = {(view.GetBackgroundVolumeID(), view.GetForegroundVolumeID()) for view in look.slice_views()}
+    wait(lambda: panel.ui.runComboBox.count == 1)
+    assert views == {(first.fixed.GetID(), first.warped.GetID())} and panel.ui.blendSlider.enabled
+
+
 def test_the_chosen_result_stays_chosen_while_others_come_and_go(panel, wait, tmp_path):
     """A batch goes on, or a script adds results, while somebody reads the table of an earlier one."""
     register(panel, wait)
