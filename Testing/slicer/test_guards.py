@@ -235,6 +235,24 @@ def test_after_a_deleted_result_the_views_show_the_one_that_is_chosen_then(panel
     assert views == {(first.fixed.GetID(), first.warped.GetID())} and panel.ui.blendSlider.enabled
 
 
+def test_names_are_text(panel, wait, tmp_path):
+    """Series are called "<MPR> T1 & T2 / a": nothing of that is markup, a shortcut or a folder."""
+    name = 'A & B/C: <b>T1</b> Größe 脳 "q"'
+    panel.parameters.fixedVolume.SetName(name)
+    panel.parameters.movingVolume.SetName("../<MPR Tra>")
+    register(panel, wait)
+    ui, run = panel.ui, runs()[0]
+    assert run.name == f"../<MPR Tra> to {name} (DNVF)" and ui.runComboBox.currentText == run.name
+    assert f'"{run.name}"' in ui.applyHintLabel.text
+    labels = (ui.statusLabel, ui.hintLabel, ui.overlapLabel, ui.applyHintLabel, ui.runNotesLabel)
+    assert all(label.textFormat == qt.Qt.PlainText for label in labels)
+    section = panel.section(TrustSection)
+    section.chooseFile = lambda *_texts: str(tmp_path / "report.html")
+    ui.reportButton.click()
+    wait(lambda: not section.task.running)
+    assert "A &amp; B/C: &lt;b&gt;T1&lt;/b&gt; Größe 脳" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_the_chosen_result_stays_chosen_while_others_come_and_go(panel, wait, tmp_path):
     """A batch goes on, or a script adds results, while somebody reads the table of an earlier one."""
     register(panel, wait)
