@@ -63,7 +63,7 @@ def evaluate_run(
     transform = io.read_transform(run_dir / TRANSFORM)
     fixed = io.read_image(run_dir / job.fixed)  # a job in its run directory counts relative paths from there
     if evidence_only:
-        values = dict(result.metrics)
+        values = {name: value for name, value in result.metrics.items() if isinstance(value, int | float)}
     else:
         values = _image_measurements(run_dir, job, fixed, transform, io.read_transform(run_dir / INVERSE))
     evaluation = {"run": str(run_dir), "method": result.method, "preset": job.preset, "measurements": values}

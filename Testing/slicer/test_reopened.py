@@ -1,15 +1,18 @@
 """A scene that was saved, closed and opened again: everything that could be done after the run can be done then."""
 
 import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
 import slicer
 from clicks import register, reopen, temporary_files
 from fakerun import GRIDS, add_volume, write_run
+from neuralreg.job import JOB, RegistrationJob
 from NeuralRegistrationLib import results
 from NeuralRegistrationLib.results import runs
-from NeuralRegistrationLib.scene import load_run
+from NeuralRegistrationLib.scene import export_volume, load_run
 from NeuralRegistrationLib.widget_trust import TrustSection
 from realrun import geometry, point_list, segmentation
 
@@ -101,6 +104,44 @@ def test_landmarks_that_guided_the_run_are_still_no_evidence(panel, wait, tmp_pa
         getattr(panel.ui, f"{side}LandmarksSelector").setCurrentNode(named(name))
     measure(panel, wait)
     assert runs()[0].measurements["landmarks_guiding"] == len(POINTS)
+
+
+def test_a_result_of_the_command_line_is_kept_with_all_that_belongs_to_it(panel, wait, tmp_path):
+    """As the page and scripts load it; its folder, with paths relative to it, may be gone the next day."""
+    folder, volumes = tmp_path / "work" / "run", [named(name) for name in ("fixed", "moving")]
+    folder.mkdir(parents=True)
+    write_run(folder, *volumes)
+    for volume in volumes:
+        export_volume(volume, folder.parent / f"{volume.GetName()} scan.nrrd")
+    guides = {f"{side}_landmarks": f"../{side}.points.csv" for side in ("fixed", "moving")}
+    lps = np.array([-1, -1, 1])
+    for name in guides.values():
+        np.savetxt(folder / name, lps * POINTS, delimiter=",", header="x,y,z", comments="")
+    RegistrationJob("../fixed scan.nrrd", "../moving scan.nrrd", ".", preset="best", **guides).save(folder / JOB)
+    load_run(folder, *volumes, "by command line")
+    reopen(tmp_path / "scene.mrb")
+    shutil.rmtree(folder.parent)
+    for side in ("fixed", "moving"):
+        getattr(panel.ui, f"{side}LandmarksSelector").setCurrentNode(point_list(side, POINTS))
+    assert "Measured" in measure(panel, wait), panel.ui.statusLabel.text
+    assert runs()[0].measurements["landmarks_guiding"] == len(POINTS)
+    page = report(panel, wait, tmp_path / "report.html")
+    assert "fixed scan.nrrd" in page and "best" in page and str(tmp_path) not in page
+
+
+@pytest.mark.harness_only
+def test_a_reloaded_module_can_measure_what_the_old_one_made(panel, wait):
+    register(panel, wait)
+    ours = [name for name in sys.modules if name.split(".")[0] in ("NeuralRegistrationLib", "neuralreg")]
+    known = {name: sys.modules[name] for name in ours}
+    try:
+        panel.onReload()
+        assert not temporary_files() and slicer.modules.NeuralRegistrationWidget is not panel
+        slicer.modules.NeuralRegistrationWidget.enter()
+        ui = slicer.modules.NeuralRegistrationWidget.ui
+        assert ui.runComboBox.count == 1 and ui.evaluateButton.enabled and ui.reportButton.enabled
+    finally:
+        sys.modules.update(known)  # what the other tests have imported
 
 
 def test_look_and_apply_as_before(opened):
