@@ -6,7 +6,7 @@ import qt
 from slicer.i18n import tr as _
 
 from . import look
-from .moved import MOVING, mover, parents_at_start
+from .moved import FIXED, MOVING, moved_by_hand, mover, parents_at_start
 from .results import Run, in_scene, run_of, runs
 from .section import Section
 
@@ -74,17 +74,10 @@ class LookSection(Section):
             button.checked = button.checked and node is not None
 
     def _refresh_before(self, run: Run) -> None:
-        """No picture of before where the moving volume lies elsewhere now: it would look as if nothing had changed."""
-        button, known = self.ui.beforeButton, parents_at_start(run, MOVING)
-        moved_by = mover(run.moving, run.moving, known) if run.moving is not None else None
-        button.enabled = run.moving is not None and moved_by is None
-        button.toolTip = (
-            self._before_tip
-            if moved_by is None
-            else _('"{name}" was moved by "{run}" since; move it back to see it as it was.').format(
-                name=run.moving.GetName(), run=moved_by.name
-            )
-        )
+        """No picture of before where a volume lies elsewhere now: it would look as if nothing had changed, or worse."""
+        button, moved = self.ui.beforeButton, _moved_since(run)
+        button.enabled = run.moving is not None and not moved
+        button.toolTip = moved or self._before_tip
 
     def chosen(self) -> Run | None:
         """The run chosen in the box, whatever others have come into the scene or gone since it was filled."""
@@ -132,6 +125,11 @@ class LookSection(Section):
     def onBefore(self, on) -> None:
         run = self.panel.run()
         if run is None:
+            return
+        if on and _moved_since(run):  # nobody tells the panel when a volume is moved
+            self.panel.say(_moved_since(run), "warning")
+            self.ui.beforeButton.checked = False
+            self.panel.refresh()
             return
         self._only("beforeButton" if on else None)
         (look.show_before if on else look.show_after)(run, self.ui.blendSlider.value)
@@ -208,3 +206,19 @@ class LookSection(Section):
     def close(self) -> None:
         self._flicker.stop()
         self._flicker.disconnect("timeout()", self.onFlicker)
+
+
+def _moved_since(run: Run) -> str:
+    """What to say where a volume of a run does not lie any more where it was registered; empty where both do."""
+    known = parents_at_start(run, MOVING)
+    moved_by = mover(run.moving, run.moving, known) if run.moving is not None else None
+    if moved_by is not None:
+        return _('"{name}" was moved by "{run}" since; move it back to see it as it was.').format(
+            name=run.moving.GetName(), run=moved_by.name
+        )
+    for side in (FIXED, MOVING):
+        if moved_by_hand(run, side):
+            return _('"{name}" was moved since it was registered; move it back to see it as it was.').format(
+                name=getattr(run, side).GetName()
+            )
+    return ""

@@ -207,6 +207,31 @@ def test_a_volume_that_was_moved_meanwhile_is_named(panel, wait):
     assert moved.parents_at_start(runs()[0], moved.MOVING) == []
 
 
+def test_before_is_not_shown_with_volumes_that_were_moved_since(panel, wait):
+    """As when the transform is undone under which a volume was registered; and evidence comes with a doubt."""
+    moving, ui = panel.parameters.movingVolume, panel.ui
+    turn = linear("turn", np.array([[1, 0, 0, 4], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]))
+    moving.SetAndObserveTransformNodeID(turn.GetID())
+    register(panel, wait)
+    ui.beforeButton.click()
+    ui.beforeButton.click()
+    moving.SetAndObserveTransformNodeID(None)
+    view = look.slice_views()[0]
+    ui.beforeButton.click()
+    assert '"moving" was moved since it was registered; move it back' in ui.statusLabel.text
+    assert not ui.beforeButton.enabled and not ui.beforeButton.checked
+    assert view.GetForegroundVolumeID() == runs()[0].warped.GetID()
+    ui.fixedLandmarksSelector.setCurrentNode(point_list("f", [(1, 2, 3)]))
+    ui.movingLandmarksSelector.setCurrentNode(point_list("m", [(1, 2, 4)]))
+    ui.evaluateButton.click()
+    wait(lambda: not panel.section(TrustSection).task.running)
+    assert "hold for what still lies where it lay then" in ui.statusLabel.text
+    moving.SetAndObserveTransformNodeID(turn.GetID())
+    moving.HardenTransform()
+    panel.refresh()
+    assert ui.beforeButton.enabled, "it lies there again"
+
+
 @pytest.mark.parametrize(
     ("button", "role"), [("before", "moving"), ("jacobian", "jacobian"), ("displacement", None), ("grid", "transform")]
 )
