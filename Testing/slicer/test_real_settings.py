@@ -8,6 +8,7 @@ import pytest
 import qt
 import SimpleITK as sitk
 import slicer
+from clicks import reopen
 from fakerun import as_sitk
 from neuralreg.job import JOB, RESULT, Result
 from NeuralRegistrationLib import models, results, samples
@@ -15,6 +16,7 @@ from NeuralRegistrationLib.dependencies import torch_problem
 from NeuralRegistrationLib.results import runs
 from NeuralRegistrationLib.widget_batch import BatchSection
 from NeuralRegistrationLib.widget_method import MethodSection
+from NeuralRegistrationLib.widget_trust import TrustSection
 from realrun import (
     STRUCTURES,
     TURN,
@@ -22,6 +24,7 @@ from realrun import (
     labels_of,
     linear,
     place,
+    point_list,
     register,
     run_file,
     segmentation,
@@ -212,6 +215,39 @@ def test_a_list_and_a_sequence_with_one_failure(panel, wait):
     after, before = float(cells[0][6]), float(cells[0][5])
     assert after > before and float(cells[0][4]) == 0
     assert panel.ui.batchTable.item(1, 1).text() == "failed"
+
+
+def test_a_reopened_scene_is_measured_and_reported_to_the_last_digit(panel, wait, tmp_path):
+    """The files of the run are made again from its nodes; nothing says that they are not the first ones."""
+    fixed, moving = choose_pair(panel)
+    moving.SetAndObserveTransformNodeID(linear("turn", TURN).GetID())
+    register(panel)
+    for name, volume in (("f parts", fixed), ("m parts", moving)):
+        segmentation(name, volume, body=60, bright=118)
+    point_list("f points", STRUCTURES)
+    point_list("m points", place(TURN, truth(STRUCTURES)))
+    figures, pages = [], []
+    for name in ("first.html", "second.html"):
+        measured, page = evidence_and_report(panel, wait, tmp_path / name)
+        figures.append(measured)
+        pages.append(page)
+        reopen(tmp_path / "scene.mrb")
+    assert figures[0] == figures[1] and figures[0]["dice"]["body"] > 0.9
+    assert pages[0] == pages[1]
+
+
+def evidence_and_report(panel, wait, path):
+    """Click Evaluate and Report; returns figures and page."""
+    section = panel.section(TrustSection)
+    section.chooseFile = lambda *_texts: str(path)
+    for side in ("fixed", "moving"):
+        for kind, name in (("Structures", "parts"), ("Landmarks", "points")):
+            getattr(panel.ui, f"{side}{kind}Selector").setCurrentNode(slicer.util.getNode(f"{side[0]} {name}"))
+    for button in (panel.ui.evaluateButton, panel.ui.reportButton):
+        assert button.enabled, button.toolTip
+        button.click()
+        wait(lambda: not section.task.running)
+    return runs()[0].measurements, path.read_text(encoding="utf-8")
 
 
 def test_a_model_from_a_file_is_listed_and_used(panel, monkeypatch, tmp_path):
