@@ -127,9 +127,14 @@ def show_map(run: Run, volume, opacity: float = MAP_OPACITY) -> None:
     overlay(run.fixed, volume or run.warped or run.moving, opacity)
 
 
+def holds_image(volume) -> bool:
+    """Whether there is a volume with voxels; a scene may have been saved without the file of one."""
+    return volume is not None and volume.GetImageData() is not None
+
+
 def checkerboard(run: Run):
     """Squares of fixed and warped in turn, a volume made when it is first asked for; None without both images."""
-    if any(volume is None or volume.GetImageData() is None for volume in (run.fixed, run.warped)):
+    if not (holds_image(run.fixed) and holds_image(run.warped)):
         return None
     known = derived(run, "checkerboard")
     if known is not None:
@@ -147,7 +152,7 @@ def checkerboard(run: Run):
 
 def displacement_map(run: Run):
     """How far each point of the fixed grid moves, in mm, as a volume made when it is first asked for."""
-    if run.transform is None or run.warped is None:
+    if run.transform is None or not holds_image(run.warped):
         return None
     known = derived(run, "displacement")
     if known is not None:

@@ -51,9 +51,9 @@ class LookSection(Section):
             self._drop_deleted(run)
             self._name_slider()
             self._refresh_before(run)
-            self.ui.jacobianButton.enabled = run.jacobian is not None
+            self.ui.jacobianButton.enabled = look.holds_image(run.jacobian)
             self.ui.gridButton.enabled = run.transform is not None
-            both = run.warped is not None and run.fixed is not None
+            both = look.holds_image(run.warped) and look.holds_image(run.fixed)
             self.ui.checkerButton.enabled = self.ui.sideButton.enabled = both
             self.ui.displacementButton.enabled = both and run.transform is not None
             self.ui.blendSlider.enabled = self.ui.flickerButton.enabled = not self._alone

@@ -219,6 +219,20 @@ def test_a_hardened_moving_volume_can_be_measured_on_but_not_pictured(opened, wa
     assert runs()[0].measurements["tre_mean_mm"] == pytest.approx(1.0, abs=1e-3)
 
 
+def test_nodes_without_their_files_are_not_shown(panel, wait, tmp_path):
+    """Each file can be left out in the dialog that saves a scene; its node is there the next day, and empty."""
+    register(panel, wait)
+    run = runs()[0]
+    for node in (run.warped, run.jacobian):
+        node.SetAndObserveImageData(None)
+    reopen(tmp_path / "scene.mrb")
+    for name in ("checker", "side", "displacement", "jacobian"):
+        assert not getattr(panel.ui, f"{name}Button").enabled, name
+    landmarks(panel)
+    measure(panel, wait)
+    assert runs()[0].measurements["tre_mean_mm"] == pytest.approx(1.0, abs=1e-3)
+
+
 def test_what_cannot_be_done_says_why(opened):
     """Nothing is measured with a transform, or on a volume, that is not that of the registration any more."""
     run, away = opened.run(), slicer.vtkMRMLLinearTransformNode()
