@@ -11,7 +11,7 @@ from neuralreg.sampling import warp
 from neuralreg.training import data
 from neuralreg.training.augment import Augmentation, random_appearance, random_poses, random_tone
 from neuralreg.training.examples import Source
-from neuralreg.training.objective import Objective
+from neuralreg.training.objective import Objective, measure
 from neuralreg.training.synth import known_pair, painted, random_velocity
 from training_setup import STILL, blob
 
@@ -81,6 +81,21 @@ def test_examples_depend_on_their_generator_alone(pack):
     assert torch.equal(first.moving, again.moving)
     assert not torch.equal(first.fixed, other.fixed)
     assert set(first.fixed_labels.unique().tolist()) <= {0.0, 1.0}
+
+
+def test_labels_count_where_both_images_have_some(pack):
+    """Label maps are optional for every subject: a pair of one with and one without is compared by its images."""
+    loaded, objective = data.Pack.load(pack), Objective({"lncc": 1.0, "dice": 1.0}, scales=1, squarings=2)
+    some = tuple(dataclasses.replace(s, labels=None) if n % 2 else s for n, s in enumerate(loaded.subjects))
+    source, seen = Source(loaded, (17, 17, 17), 2.0, STILL, label_values=(1,)), set()
+    for seed in range(20):
+        example = source.example(some, torch.Generator().manual_seed(seed))
+        assert (example.fixed_labels is None) == (example.moving_labels is None)
+        terms = objective(example, torch.zeros(1, 3, 9, 9, 9))[1]
+        measured = measure(objective, example, torch.zeros(1, 3, 9, 9, 9))
+        assert ("dice" in terms) == ("dice" in measured) == (example.fixed_labels is not None)
+        seen.add("dice" in terms)
+    assert seen == {True, False}
 
 
 def test_painted_images_change_contrast_but_not_anatomy():

@@ -15,7 +15,8 @@ from .synth import known_pair, painted, random_velocity
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """What the network sees and what the losses compare; labels one-hot; `velocity` is the answer where it is known."""
+    """What the network sees and what the losses compare; labels one-hot, of both images or of none; `velocity` is the
+    answer where it is known."""
 
     fixed_seen: Tensor
     moving_seen: Tensor
@@ -52,7 +53,8 @@ class Source:
             image, labels = views[0]
             views[1] = known_pair(image, velocity), None if labels is None else known_pair(labels, velocity, "nearest")
         seen = [self._appearance(image, labels, paint, generator) for image, labels in views]
-        onehot = [None if labels is None or not self.label_values else self._one_hot(labels) for _, labels in views]
+        compared = self.label_values and all(labels is not None for _, labels in views)
+        onehot = [self._one_hot(labels) if compared else None for _, labels in views]
         return Example(*seen, views[0][0], views[1][0], *onehot, velocity)
 
     def plain(self) -> Source:
