@@ -35,10 +35,11 @@ def build(method: str, options: dict[str, Any]) -> nn.Module:
 
     Raises RegistrationError for unknown options.
     """
-    options = dict(options)
-    features = choose("features", options.pop("features", "intensity"), FEATURES)
     kind = NETWORKS[choose("network", method, list(NETWORKS))]
-    switches = {p.name for p in inspect.signature(kind).parameters.values() if isinstance(p.default, bool)}
+    known = inspect.signature(kind).parameters
+    options = {choose(f"option of a {method} network", o, [*known, "features"]): v for o, v in options.items()}
+    features = choose("features", options.pop("features", "intensity"), FEATURES)
+    switches = {p.name for p in known.values() if isinstance(p.default, bool)}
     try:
         for name, value in options.items():  # any text would count as true
             if (name in switches) != isinstance(value, bool):

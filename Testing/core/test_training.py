@@ -283,6 +283,8 @@ def test_a_start_that_cannot_be_gets_a_sentence(pack, tmp_path, monkeypatch):
         ({"network": {"width": -1.0}}, "no network with"),
         ({"network": {"half_resolution": "no"}}, "half_resolution is true or false"),
         ({"network": {"width": True}}, "width is no switch"),
+        ({"network": {"half_res": True}}, 'did you mean "half_resolution"'),
+        ({"network": {"feature": "mind"}}, 'did you mean "features"'),
         ({"network": {"dimensions": 2}}, "do not fit together"),
         ({"objective": Objective({"lncc": 1.0}, {"lncc": {"window": 0}}, scales=1)}, "do not fit together"),
         ({"labels": (1, 77)}, r"No label map of the training data holds \[77\]"),
