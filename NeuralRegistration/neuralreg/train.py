@@ -175,7 +175,8 @@ def _split(subjects: Sequence[Any], held_out: int) -> tuple[tuple[Any, ...], ...
     if held_out < 2 or not training or any(len(group) < 2 for group in training + validation):
         sizes, how = ", ".join(str(len(group)) for group in groups), "in whole groups" if whole else "of each group"
         raise RegistrationError(
-            f"{sizes} subjects, {held_out} {how} held out: training, validation and every group need two each."
+            f"{sizes} subjects, {held_out} {how} held out: training, validation and every group need two each; add "
+            'subjects, or change "validation_subjects".'
         )
     return tuple(s for g in training for s in g), tuple(s for g in validation for s in g)
 

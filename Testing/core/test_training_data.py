@@ -22,7 +22,7 @@ def grouped(tmp_path, subjects, groups: list[tuple[int, str]]) -> list[data.Subj
 
 
 def test_wrong_data_get_a_sentence(tmp_path, pack):
-    with pytest.raises(RegistrationError, match="at least two"):
+    with pytest.raises(RegistrationError, match="at least four"):
         find_subjects(tmp_path)
     with pytest.raises(RegistrationError, match="no training data"):
         find_subjects(tmp_path / "nowhere")
@@ -40,7 +40,9 @@ def test_wrong_data_get_a_sentence(tmp_path, pack):
         with pytest.raises(RegistrationError, match="not a training pack"):
             data.Pack.load(tmp_path / name)
     assert not (tmp_path / "trap").exists()
-    with pytest.raises(RegistrationError, match="need two each"):
+    with pytest.raises(RegistrationError, match="no training pack at"):
+        data.Pack.load(tmp_path / "missing.npz")
+    with pytest.raises(RegistrationError, match='need two each; add subjects, or change "validation_subjects"'):
         train.train(config(pack, tmp_path / "out", validation_subjects=4))
 
 

@@ -54,6 +54,10 @@ class Pack:
                 names = sorted(key.split("/", 1)[1] for key in file.files if key.startswith("image/"))
                 subjects = tuple(_subject(file, name, spacing) for name in names)
                 centre = file["centre"]
+        except FileNotFoundError as error:
+            raise RegistrationError(
+                f"There is no training pack at {path}; check the path, or make one with `neuralreg pack`."
+            ) from error
         except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise RegistrationError(
                 f"{path} is not a training pack ({error}); make one with `neuralreg pack`."

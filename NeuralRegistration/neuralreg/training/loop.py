@@ -49,8 +49,9 @@ class Schedule:
     patience: int = 0
 
     def __post_init__(self):
-        if self.validate_every < 1:
-            raise RegistrationError("validate_every must be 1 or more: the best model is chosen by validation.")
+        for name in ("iterations", "validate_every"):
+            if getattr(self, name) < 1:
+                raise RegistrationError(f"{name} must be 1 or more: the best model is chosen by validation.")
         if not (0 <= self.rate < math.inf and self.clip > 0 and 0 <= self.average < 1 and 0 <= self.last_rate <= 1):
             raise RegistrationError(
                 "rate must be 0 or larger, clip above 0, average and last_rate between 0 and 1; correct [schedule]."

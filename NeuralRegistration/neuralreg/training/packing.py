@@ -67,7 +67,7 @@ def find_subjects(source: Path) -> list[Files]:
     else:
         raise RegistrationError(f"There is no training data at {source}; give a folder, a CSV file or a pack (.npz).")
     if len(found) < 2:
-        raise RegistrationError(f"{source} holds {len(found)} image(s); training needs at least two subjects.")
+        raise RegistrationError(f"{source} holds {len(found)} image(s); training needs at least four; add some.")
     return found
 
 
