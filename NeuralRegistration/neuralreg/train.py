@@ -46,11 +46,12 @@ def train(
     except OSError as error:
         raise RegistrationError(f"The output {output} cannot be a folder ({error.strerror}); name another.") from error
     pack = data.Pack.load(_pack_of(config, output, report), config.seen[1])
-    _check_same_training(config, output)
+    settings = json.loads(json.dumps(asdict(config) | {"images": pack.digest()}))
+    _check_same_training(settings, output)
     trainer = trainer_of(config, pack)
     if trainer.crew.leads:
         with replacing(output / CONFIG) as partial:
-            partial.write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def note(row: dict) -> None:
         # Whole, not appended: what is done again after an interruption would stand in it twice.
@@ -67,12 +68,14 @@ def train(
     return output / MODEL
 
 
-def _check_same_training(config: TrainingConfig, output: Path) -> None:
-    """Raise RegistrationError when the output holds the checkpoint of a training with other settings."""
+def _check_same_training(wanted: dict[str, Any], output: Path) -> None:
+    """Raise RegistrationError when the output holds the checkpoint of a training with other settings or images."""
     if not (output / CONFIG).exists() or not (output / CHECKPOINT).exists():
         return
-    there, wanted = read_json(output / CONFIG, "configuration"), json.loads(json.dumps(asdict(config)))
-    for name in sorted(wanted.keys() - set(CHANGEABLE)):
+    there = read_json(output / CONFIG, "configuration")
+    if there.get("images", wanted["images"]) != wanted["images"]:
+        raise RegistrationError(f"{output} holds a training on other images; give those, or choose another output.")
+    for name in sorted(wanted.keys() - {*CHANGEABLE, "images"}):
         if there.get(name) != wanted[name]:
             raise RegistrationError(
                 f'{output} holds a training with another {name}; choose another output, or set "{name}" back.'

@@ -12,7 +12,7 @@ from neuralreg import train
 from neuralreg.cli import main
 from neuralreg.job import RegistrationError
 from neuralreg.training.packing import Packing
-from training_setup import config, write_subjects
+from training_setup import config, pack_of, write_subjects
 
 
 @pytest.fixture
@@ -62,6 +62,22 @@ def test_a_training_goes_on_with_the_images_that_it_began_with(folder, tmp_path)
     end = settings.schedule.iterations + 2
     train.train(replace(settings, schedule=replace(settings.schedule, iterations=end)), rows.append)
     assert rows[-1]["iteration"] == end
+
+
+def test_a_training_does_not_go_on_with_other_images(folder, pack, tmp_path):
+    """Those held out might be among those that it was trained on; where the pack lies may change."""
+    settings = config(pack, tmp_path / "model")
+    trained = train.train(settings).read_bytes()
+    longer = replace(settings.schedule, iterations=settings.schedule.iterations + 1)
+    for path in folder.glob("s0_*"):
+        path.unlink()
+    other = pack_of(folder, tmp_path / "other.npz")
+    with pytest.raises(RegistrationError, match="holds a training on other images"):
+        train.train(replace(settings, data=str(other), schedule=longer))
+    assert (tmp_path / "model" / train.MODEL).read_bytes() == trained
+    rows = []
+    train.train(replace(settings, data=str(shutil.copy(pack, tmp_path / "moved.npz")), schedule=longer), rows.append)
+    assert rows[-1]["iteration"] == longer.iterations
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on the size of files")

@@ -6,6 +6,7 @@ and labels and the name of its group where there are any.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,17 @@ class Pack:
 
     subjects: tuple[Subject, ...]
     centre: np.ndarray
+
+    def digest(self) -> str:
+        """Changes when a training would see other images, labels, poses or groups."""
+        found = hashlib.sha256(self.centre.tobytes())
+        for s in self.subjects:
+            arrays = [s.image.numpy(), s.grid.world_from_index, s.subject_from_reference]
+            arrays += [] if s.labels is None else [s.labels.numpy()]
+            found.update(repr((s.name, s.group, [a.shape for a in arrays])).encode())
+            for values in arrays:
+                found.update(np.ascontiguousarray(values).tobytes())
+        return found.hexdigest()
 
     @classmethod
     def load(cls, path: Path, spacing: float = 0.0) -> Pack:
