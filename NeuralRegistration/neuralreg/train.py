@@ -64,6 +64,8 @@ def train(
         weights.save(output / MODEL, trainer.average, _manifest(config, trainer, row, domain))
 
     loop.run(trainer, output / CHECKPOINT, note, keep, tick, started + 3600 * hours)
+    if trainer.crew.leads and (output / MODEL).exists():
+        weights.describe(output / MODEL, **config.about)  # corrected since the model was saved, perhaps
     trainer.crew.leave()
     return output / MODEL
 

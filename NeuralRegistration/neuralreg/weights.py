@@ -61,15 +61,24 @@ def save(path: str | Path, network: nn.Module, manifest: Manifest) -> None:
 
     The manifest is also written beside the file as JSON: a card for whoever cannot read torch files, the panel first.
     """
-    state = {
-        k: v.detach().cpu().half() if v.is_floating_point() else v.detach().cpu()
-        for k, v in network.state_dict().items()
-    }
+    _save(Path(path), network.state_dict(), manifest)
+
+
+def describe(path: str | Path, **words: str) -> None:
+    """Correct what a model and its card say of it (contrast, licence, …); its weights stay."""
+    there = load(path)
+    corrected = replace(there.manifest, **words)
+    if corrected != there.manifest:
+        _save(Path(path), there.state, corrected)
+
+
+def _save(path: Path, state: dict[str, Tensor], manifest: Manifest) -> None:
+    state = {k: v.detach().cpu().half() if v.is_floating_point() else v.detach().cpu() for k, v in state.items()}
     state = {name: value.contiguous().clone() for name, value in state.items()}
     manifest = replace(manifest, sha256=checksum(state))
-    write({"manifest": json.dumps(asdict(manifest), sort_keys=True), "state": state}, Path(path))
-    card = json.dumps({"name": Path(path).stem, **asdict(manifest)}, indent=2)
-    Path(path).with_suffix(".json").write_text(card + "\n", encoding="utf-8")
+    write({"manifest": json.dumps(asdict(manifest), sort_keys=True), "state": state}, path)
+    card = json.dumps({"name": path.stem, **asdict(manifest)}, indent=2)
+    path.with_suffix(".json").write_text(card + "\n", encoding="utf-8")
 
 
 def write(content: dict[str, Any], path: Path) -> None:

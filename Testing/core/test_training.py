@@ -270,6 +270,18 @@ def test_a_folder_holds_one_training(pack, tmp_path):
     assert state_of(tmp_path)["iteration"] == 7
 
 
+def test_what_is_said_of_a_model_can_be_corrected_when_it_is_trained(pack, tmp_path):
+    """Nobody trains for days again because of a licence; the weights stay what they are."""
+    settings = config(pack, tmp_path, about={"contrast": "say which", "licence": "say which"})
+    before = weights.load(train.train(settings))
+    train.train(dataclasses.replace(settings, about={"contrast": "T1", "licence": "CC0"}))
+    after, card = weights.load(tmp_path / train.MODEL), json.loads((tmp_path / "model.json").read_text())
+    assert after.manifest == dataclasses.replace(before.manifest, contrast="T1", licence="CC0")
+    assert card["name"] == "model" and (card["contrast"], card["licence"]) == ("T1", "CC0")
+    for name, value in before.state.items():
+        assert torch.equal(after.state[name], value)
+
+
 def test_a_start_that_cannot_be_gets_a_sentence(pack, tmp_path, monkeypatch):
     trained = train.train(config(pack, tmp_path / "first"))
     train.train(config(pack, tmp_path / "second", initial=str(trained)), hours=0.0)
