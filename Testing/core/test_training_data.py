@@ -95,6 +95,15 @@ def test_labels_belong_to_the_image_whose_whole_name_they_begin_with(tmp_path):
     assert found == {"s1_T1w": "s1_labels.nii.gz", "s10_T1w": None, "s2": "s2_label.nii.gz"}
 
 
+@pytest.mark.parametrize("name", ["s3_labels", "labels_s1", "s1_T1w_other_label"])
+def test_labels_of_nobody_are_refused(tmp_path, name):
+    """A name that differs by a letter would lose them without a word."""
+    for other in ("s1_T1w", "s2_T1w", name):
+        (tmp_path / f"{other}.nii.gz").touch()
+    with pytest.raises(RegistrationError, match=rf"{name}\.nii\.gz is of no image beside it; name it NAME_labels"):
+        find_subjects(tmp_path)
+
+
 def test_what_cannot_be_packed_gets_a_sentence(tmp_path, subjects):
     found = find_subjects(subjects)
     with pytest.raises(RegistrationError, match="empty where it counts"):

@@ -58,7 +58,7 @@ def find_subjects(source: Path) -> list[Files]:
 
     In a folder, labels are files with "label" in their names; NAME_labels belongs to the image whose name starts alike,
     and where there are no images the labels are subjects themselves. Paths in a table are relative to it. Raises
-    RegistrationError when there are fewer than two subjects.
+    RegistrationError when there are fewer than two subjects, or labels of nobody.
     """
     if source.is_dir():
         found = _in_folder(source)
@@ -83,6 +83,9 @@ def _in_folder(folder: Path) -> list[Files]:
         return [Files(name, None, p) for name, p in zip(names, labels, strict=True)]
     of_name = {_stem(p).lower().split("_label")[0]: p for p in labels}
     found = [of_name.get(_longest_start(name.lower(), of_name)) for name in names]
+    for path in labels:
+        if path not in found:  # and would silently not count
+            raise RegistrationError(f"{path} is of no image beside it; name it NAME_labels beside NAME, or remove it.")
     return [Files(*files) for files in zip(names, images, found, strict=True)]
 
 
