@@ -138,7 +138,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise RegistrationError(f"You may not read {path}; ask its owner for the permission, or for a copy.") from error
     except pickle.UnpicklingError as error:
         raise RegistrationError(
-            f"{path} contains more than weights, so it was not opened; only use models from a source that you trust."
+            f"{path} is no model, or contains more than weights, so it was not opened; choose a file written by "
+            "`neuralreg train`, from a source that you trust."
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise RegistrationError(f"{path} is not a model; choose a file written by `neuralreg train`.") from error

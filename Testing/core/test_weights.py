@@ -75,11 +75,11 @@ def test_swapped_names_change_the_checksum(saved):
     assert weights.checksum(swapped) != weights.checksum(state)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 broken", json.dumps({"a": 1}).encode()])
+@pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 broken", b'{"a": 1}', b"\x1f\x8b"])
 def test_other_files_are_refused_with_a_sentence(tmp_path, content):
     path = tmp_path / "file.pt"
     path.write_bytes(content)
-    with pytest.raises(RegistrationError, match=r"\.$"):
+    with pytest.raises(RegistrationError, match=r"is no(t a)? model.*; choose a file written by .*\.$"):
         weights.load(path)
 
 
