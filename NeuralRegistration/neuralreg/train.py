@@ -197,6 +197,7 @@ def _manifest(config: TrainingConfig, trainer: loop.Trainer, row: dict, domain: 
         **config.about,
         domain=domain,
         training={
+            "subjects": len(trainer.training),
             "iterations": trainer.iteration,
             "seconds": round(trainer.seconds),
             "spacing": config.seen[1],

@@ -131,6 +131,7 @@ def test_training_writes_a_model_that_says_what_it_is(pack, tmp_path):
     manifest = weights.load(path).manifest
     assert (manifest.method, manifest.contrast, manifest.licence) == ("VoxelMorph", "T1", "CC0")
     assert manifest.training["validation"]["folds %"] == 0.0
+    assert manifest.training["subjects"] == len(data.Pack.load(pack).subjects) - 2, "those held out taught it nothing"
     rows = [json.loads(line) for line in (tmp_path / train.LOG).read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [3, 6]
 

@@ -98,6 +98,18 @@ def test_labels_count_where_both_images_have_some(pack):
     assert seen == {True, False}
 
 
+def test_validation_says_how_well_the_images_and_labels_matched_before(pack):
+    """A field of nothing changes neither: what a Dice is worth shows beside the one before."""
+    loaded, objective = data.Pack.load(pack), Objective({"lncc": 1.0}, scales=1, squarings=2)
+    source = Source(loaded, (17, 17, 17), 2.0, STILL, label_values=(1,))
+    example = source.example(loaded.subjects, torch.Generator().manual_seed(0))
+    measured = measure(objective, example, torch.zeros(1, 3, 9, 9, 9))
+    assert measured["dice before"] == measured["dice"] < 1.0
+    assert measured["lncc before"] == measured["lncc"] < 1.0
+    moved = measure(objective, example, torch.full((1, 3, 9, 9, 9), 3.0))
+    assert moved["dice before"] == measured["dice"] and moved["dice"] < measured["dice"]
+
+
 def test_painted_images_change_contrast_but_not_anatomy():
     labels = torch.zeros(1, 1, 12, 12, 12)
     labels[..., 2:10, 2:10, 2:10] = 7

@@ -104,7 +104,7 @@ def distance(found: Tensor, true: Tensor, fixed: Tensor) -> Tensor:
 
 @torch.no_grad()
 def measure(objective: Objective, example: Example, network_field: Tensor) -> dict[str, float]:
-    """What validation reports of one example: similarity of the finest lattice before and after, folds, Dice."""
+    """What validation reports of one example: similarity of the finest lattice and Dice before and after, folds."""
     shape = tuple(example.fixed.shape[2:])
     there, _ = displacements(network_field, shape, objective.squarings, objective.diffeomorphic)
     mask = example.fixed[:, 0] > 0.05
@@ -117,5 +117,6 @@ def measure(objective: Objective, example: Example, network_field: Tensor) -> di
         "folds %": 100 * (determinant <= 0).float().mean(),
     }
     if example.fixed_labels is not None:
+        values["dice before"] = 1 - losses.dice(example.fixed_labels, example.moving_labels)
         values["dice"] = 1 - losses.dice(example.fixed_labels, warp(example.moving_labels, there, "nearest"))
     return {name: float(value) for name, value in values.items()}
