@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 from torch import Tensor
 
 from .weights import Manifest
@@ -51,17 +52,18 @@ def unlike(manifest: Manifest, image: Tensor, spacing: tuple[float, ...], name: 
     known = manifest.domain
     if not known:
         return None
-    found, brain = appearance(image, spacing), "brain" in manifest.anatomy.lower()
+    volume, brain = appearance(image, spacing)["volume"], "brain" in manifest.anatomy.lower()
     low, high = known["volumes"]
-    if not VOLUME_SLACK * low <= found["volume"] <= high / VOLUME_SLACK:
+    if not VOLUME_SLACK * low <= volume <= high / VOLUME_SLACK:
         crop = "strip the skull, crop, or" if brain else "crop it, or"
-        advice = crop if found["volume"] > high else "it may be a part only, or another organ:"
+        advice = crop if volume > high else "it may be a part only, or another organ:"
         return (
-            f"The {name} image shows {found['volume']:.0f} ml of tissue, but the model was trained on "
+            f"The {name} image shows {volume:.0f} ml of tissue, but the model was trained on "
             f"{manifest.anatomy} ({manifest.contrast}) of {low:.0f} to {high:.0f} ml: {advice} use DNVF, "
             "which needs no training."
         )
-    if "deciles" not in known:
+    found = appearance(*averaged(image, spacing, manifest.training.get("spacing", manifest.spacing)))
+    if "deciles" not in known or not found["volume"]:
         return None
     if np.abs(np.array(found["deciles"]) - np.array(known["deciles"])).max() > CONTRAST_SLACK * known["stray"]:
         other = "the model voxelmorph_anycontrast, or " if brain else ""
@@ -70,3 +72,10 @@ def unlike(manifest: Manifest, image: Tensor, spacing: tuple[float, ...], name: 
             f"result, or use {other}DNVF, which fits every pair by itself."
         )
     return None
+
+
+def averaged(image: Tensor, spacing: tuple[float, ...], seen: float) -> tuple[Tensor, tuple[float, ...]]:
+    """An image as sharp as those of a training that saw `seen` mm, and its spacing: T1 brains at 1 mm differ from the
+    same ones at 4 mm, where half of the voxels hold two tissues, as much as from those of another scanner."""
+    factors = np.clip(np.floor(seen / np.array(spacing) + 0.3), 1, image.shape[:1:-1]).astype(int)
+    return F.avg_pool3d(image, tuple(factors[::-1].tolist())), tuple(factors * np.array(spacing))
