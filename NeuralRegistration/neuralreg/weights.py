@@ -110,7 +110,12 @@ def load(path: str | Path) -> Checkpoint:
         raise RegistrationError(
             f"The weights in {path} are not those of its manifest; get the file again from its source."
         )
-    return Checkpoint(manifest, {k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    if not all(bool(v.isfinite().all()) for v in state.values()):
+        raise RegistrationError(
+            f"The weights in {path} hold NaN or infinity; choose another model, or train it again with a smaller rate."
+        )
+    return Checkpoint(manifest, state)
 
 
 def _are_weights(state: Any) -> bool:

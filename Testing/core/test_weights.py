@@ -67,6 +67,18 @@ def test_changed_weights_are_refused(saved):
         weights.load(path)
 
 
+@pytest.mark.parametrize("value", [float("nan"), 1e6])
+def test_weights_that_are_no_numbers_are_refused(saved, value):
+    """Also those that are too large for half precision: the pair would be said to diverge, which is not to blame."""
+    path, network = saved
+    manifest = weights.load(path).manifest
+    with torch.no_grad():
+        network.field.bias.fill_(value)
+    weights.save(path, network, manifest)
+    with pytest.raises(RegistrationError, match="hold NaN or infinity; choose another model"):
+        weights.load(path)
+
+
 def test_swapped_names_change_the_checksum(saved):
     _, network = saved
     state = network.state_dict()
