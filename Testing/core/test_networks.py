@@ -181,6 +181,18 @@ def test_spectral_layers_stay_in_float32_under_autocast():
     assert (rough - exact).norm() < 0.25 * exact.norm()  # of 8 bits, and an untrained network on noise
 
 
+def test_the_field_of_fnoreg_is_not_rounded_in_mixed_precision():
+    """bfloat16 knows no number between 15 and 15.0625, in periods of the highest mode: here two voxels each."""
+    network = FNOReg((6, 6, 6), width=4, layers=1, body=None)
+    inner, last = network.project[0], network.project[-1]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        inner.weight.zero_()
+        inner.bias.fill_(1.0)
+        last.weight.zero_()[:, 0] = 15.03
+        field = network(*torch.rand(2, 1, 1, 12, 12, 12))
+    assert (field - 30.06).abs().max() < 1e-3
+
+
 @pytest.mark.parametrize("shape", [(17, 17, 17), (17, 33, 33), (33, 17, 17), (9, 9, 9)])
 def test_mixed_precision_gives_the_gradients_of_full_precision(shape):
     """Down to lattices of one and two voxels, where kernels for bfloat16 may leave them unset: hence the NaNs."""

@@ -69,7 +69,9 @@ class FNOReg(nn.Module):
         x = self.first(self.lift(x))
         for layer in self.layers:
             x = layer(x)
-        field = self.project(self.last(x)).float()
+        x = self.last(x)
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 has 8 bits: a quarter of a voxel at 30 voxels
+            field = self.project(x.float())
         step = 2 if self.half_resolution else 1
         if self.body or step > 1:
             positions = [torch.arange(0, n, step, device=x.device) / n for n in shape]
