@@ -195,13 +195,13 @@ def test_an_image_sharper_than_those_of_the_training_is_not_unlike_them():
     """What averages away at the sampling of the training is no other contrast; one that stays is."""
     middle, coarse, fine = (24.0, 24.0, 24.0), (2.0, 2.0, 2.0), (1.0, 1.0, 1.0)
     blob = bright_blob((24, 24, 24), coarse, middle, 8.0)
-    seen = [feedforward.appearance((0.7 + 0.01 * k) * blob, coarse) for k in range(5)]
-    manifest = dataclasses.replace(MANIFEST, domain=feedforward.domain(seen), training={"spacing": 2.0})
+    seen = [appearance((0.7 + 0.01 * k) * blob, coarse) for k in range(5)]
+    manifest = dataclasses.replace(MANIFEST, domain=domain_of(seen), training={"spacing": 2.0})
     sharp = bright_blob((48, 48, 48), fine, middle, 8.0) * torch.tensor([0.2, 1.8]).repeat(24)
-    assert feedforward.unlike(manifest, 0.72 * sharp, fine, "fixed") is None
-    assert "contrast" in feedforward.unlike(manifest, 1.3 * sharp, fine, "fixed")
+    assert unlike(manifest, 0.72 * sharp, fine, "fixed") is None
+    assert "contrast" in unlike(manifest, 1.3 * sharp, fine, "fixed")
     sharper = dataclasses.replace(manifest, training={"spacing": 1.0})
-    assert "contrast" in feedforward.unlike(sharper, 0.72 * sharp, fine, "fixed")
+    assert "contrast" in unlike(sharper, 0.72 * sharp, fine, "fixed")
 
 
 def test_a_network_on_self_similarities_does_not_notice_an_inverted_contrast():
