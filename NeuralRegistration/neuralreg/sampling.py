@@ -6,6 +6,7 @@ Images are (B, C, D, H, W). Coordinates and displacements are (B, 3, D, H, W) in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
@@ -18,6 +19,8 @@ SLAB_VOXELS, GPU_SLAB_VOXELS = 100_000, 2_000_000
 STUCK_VOXELS = 0.05  # residual of an inverse above which single voxels are looked after
 NEWTON_STEPS, NEWTON_REACH, NEWTON_LONGEST = 40, 0.05, 2.0  # voxels, for slopes and for a step
 NEWTON_PARTS = 1.0, 0.5, 0.25, 0.1, 0.03  # of a step
+FINER_STEPS, FINER_SHARE = 3, 0.01  # of iterations on a finer lattice; of the longest displacement, between its voxels
+FINEST_VOXELS = 2_000_000  # 24 MB
 
 
 def identity(shape: tuple[int, int, int], like: Tensor) -> Tensor:  # -> (1, 3, D, H, W)
@@ -212,6 +215,27 @@ def invert(
     places, found = (values.flatten(2)[:, :, stuck, None, None] for values in (points, inverse))
     settled = _newton(lambda w: residual_at(places, w), found, check)
     return inverse.flatten(2).index_copy(2, stuck, settled.flatten(2)).view_as(inverse)
+
+
+def invert_between(displacement: Tensor) -> Tensor:
+    """`invert` for a lattice that may be too coarse for the inverse: interpolation between its voxels would go wrong.
+
+    The lattice is halved, its corners kept, until that costs a hundredth of the longest displacement at most, or
+    FINEST_VOXELS are reached. (1, 3, d, h, w) in voxels -> (1, 3, D, H, W) in voxels of a lattice with the same
+    corners. A displacement that folds has no inverse to be refined, and keeps its lattice.
+    """
+    inverse = invert(displacement, -displacement)
+    if float(length(compose(displacement, inverse)).max()) > 2 * STUCK_VOXELS or min(inverse.shape[2:]) < 2:
+        return inverse
+    finer = tuple(2 * n - 1 for n in inverse.shape[2:])
+    while math.prod(finer) <= FINEST_VOXELS:
+        guess = resize_displacement(inverse, finer)
+        off = length(compose(resize_displacement(displacement, finer), guess)).max()
+        if float(off) <= FINER_SHARE * float(length(guess).max()):
+            break
+        inverse = invert(displacement, guess, FINER_STEPS)
+        finer = tuple(2 * n - 1 for n in finer)
+    return inverse
 
 
 def _newton(residual_of: Callable[[Tensor], Tensor], start: Tensor, check: Callable[[], object]) -> Tensor:

@@ -92,9 +92,14 @@ class DisplacementField(Transform):
         return moved.reshape(shape)
 
     def inverse(self) -> DisplacementField:
-        """The inverse on the same grid, found numerically; exact at its voxels, interpolated between them."""
-        forward = self.to_voxels()
-        return DisplacementField.from_voxels(sampling.invert(forward, -forward), self.grid)
+        """The inverse, found numerically, on this grid or, where that is too coarse, on a finer one of the same extent:
+        exact at its voxels, interpolated between them."""
+        found = sampling.invert_between(self.to_voxels())
+        grid = self.grid.with_shape(tuple(found.shape[2:]))
+        # A field ends half a voxel beyond its outermost ones: as many of the finer voxels are added at each end.
+        margin = (grid.size[0] - 1) // max(self.grid.size[0] - 1, 1) // 2
+        found = torch.nn.functional.pad(found, [margin] * 6, mode="replicate")
+        return DisplacementField.from_voxels(found, grid.cropped([-margin] * 3, np.array(grid.size) + margin))
 
 
 @dataclass(frozen=True, eq=False)
