@@ -9,6 +9,7 @@ Behind the end that the file states follows a checksum of it, because the HDF5 l
 
 from __future__ import annotations
 
+import mmap
 import struct
 import zlib
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from .image import Watch
 
 SUPERBLOCK, NOWHERE, LEAF_K, NODE_K = 96, 2**64 - 1, 32, 16
+MOST_MEMBERS = 2 * LEAF_K  # of a group, which is one node here
+TYPE, COMPOSITE = b"TransformType", b"CompositeTransform_"
 SIGNATURE, CHECKSUM = b"\x89HDF\r\n\x1a\n", b"crc32:nr"
 CHUNK = 1 << 22
 DATASPACE, DATATYPE, LAYOUT, SYMBOL_TABLE = 0x1, 0x3, 0x8, 0x11
@@ -39,7 +42,7 @@ class ItkTransform:
 
 
 def write_itk_transforms(path: Path, transforms: list[ItkTransform], watch: Watch | None = None) -> None:
-    """Write /TransformGroup/0, 1, … as ITK's HDF5TransformIO does. Raises OSError."""
+    """Write /TransformGroup/0, 1, … as ITK's HDF5TransformIO does, MOST_MEMBERS at most. Raises OSError."""
     with Path(path).open("wb") as file:
         out = _Writer(file, watch, sum(t.fixed.nbytes + t.parameters.nbytes for t in transforms))
         texts = out.texts([t.kind for t in transforms])
@@ -52,6 +55,15 @@ def write_itk_transforms(path: Path, transforms: list[ItkTransform], watch: Watc
             groups[str(number)] = out.group(members)[0]
         root = out.group({"TransformGroup": out.group(groups)[0]})
         out.superblock(*root)
+
+
+def uncomposed(path: Path) -> bool:
+    """Whether a file holds several transforms side by side, of which ITK would use the first: a composite comes first
+    in its file, and each transform names its type in an entry of its own."""
+    with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        first = data.find(TYPE)
+        several = first >= 0 and data.find(TYPE, first + 1) >= 0
+        return several and data.find(COMPOSITE) < 0
 
 
 def damaged(path: Path) -> bool:
@@ -125,16 +137,14 @@ class _Writer:
         return self._object([(DATASPACE, space), (DATATYPE, kind), (LAYOUT, struct.pack("<BBQQ", 3, 1, data, size))])
 
     def group(self, members: dict[str, int]) -> tuple[int, int, int]:
-        """A group of named objects -> addresses of its header, B-tree and heap."""
-        if len(members) > 2 * LEAF_K:
-            raise ValueError(f"a transform file holds at most {2 * LEAF_K - 1} transforms")
+        """A group of named objects, MOST_MEMBERS at most -> addresses of its header, B-tree and heap."""
         names, entries = bytes(8), b""
         for name, address in sorted(members.items()):
             entries += struct.pack("<QQII16x", len(names), address, 0, 0)
             last, encoded = len(names), name.encode("ascii") + b"\0"
             names += encoded + bytes(-len(encoded) % 8)
         node = b"SNOD" + struct.pack("<BBH", 1, 0, len(members)) + entries
-        node_address = self.put(node.ljust(8 + 40 * 2 * LEAF_K, b"\0"))
+        node_address = self.put(node.ljust(8 + 40 * MOST_MEMBERS, b"\0"))
         tree = b"TREE" + struct.pack("<BBHQQQQQ", 0, 0, 1, NOWHERE, NOWHERE, 0, node_address, last)
         tree_address = self.put(tree.ljust(24 + 16 * 2 * NODE_K + 8, b"\0"))
         name_address = self.put(names)

@@ -10,6 +10,7 @@ import torch
 from child import python
 from geometry import DIRECTIONS, TURN, affine, field_on, grid_of, image_on, points_in, transform_on
 from neuralreg import io
+from neuralreg.hdf5 import ItkTransform, write_itk_transforms
 from neuralreg.image import Grid, Image
 from neuralreg.job import RegistrationError
 from neuralreg.phantom import demo_phantom
@@ -214,6 +215,23 @@ def test_long_chain_keeps_its_order(tmp_path):
     np.testing.assert_allclose(itk_points(sitk.ReadTransform(str(tmp_path / "t.h5")), points), chain(points), rtol=1e-9)
 
 
+@pytest.mark.parametrize("parts", [63, 64])
+def test_a_chain_that_no_file_can_hold_is_a_sentence(tmp_path, parts):
+    chain = Composite((affine(),) * parts)
+    if parts == 63:
+        io.write_transform(chain, tmp_path / "t.h5")
+        assert close_to(io.read_transform(tmp_path / "t.h5"), chain)
+        return
+    with pytest.raises(RegistrationError, match="64 parts has no room in one file, which takes 63"):
+        io.write_transform(chain, tmp_path / "t.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def close_to(found, expected):
+    points = points_in(grid_of("LPS"))
+    return np.allclose(found(points), expected(points), rtol=1e-9)
+
+
 def test_fields_are_stored_as_float32(tmp_path):
     grid = grid_of("LPS", (40, 40, 40))
     io.write_transform(transform_on(grid), tmp_path / "t.h5")
@@ -284,6 +302,16 @@ def test_of_several_transforms_in_a_file_not_only_the_first_is_used(tmp_path, en
     (tmp_path / f"two.{ending}").write_bytes(one + one.replace(b"#Insight Transform File V1.0\n", b""))
     with pytest.raises(RegistrationError, match="several transforms"):
         io.read_transform(tmp_path / f"two.{ending}")
+
+
+def test_of_several_transforms_in_an_hdf5_file_not_only_the_first_is_used(tmp_path):
+    """ITK can write such files, SimpleITK only reads them."""
+    one, other = (ItkTransform("TranslationTransform_double_3_3", np.zeros(0), np.eye(3)[axis]) for axis in (0, 1))
+    write_itk_transforms(tmp_path / "two.h5", [one, other])
+    with pytest.raises(RegistrationError, match="several transforms, and does not say that they are composed"):
+        io.read_transform(tmp_path / "two.h5")
+    write_itk_transforms(tmp_path / "one.h5", [one])
+    assert io.read_transform(tmp_path / "one.h5")(torch.zeros(3, 1)).flatten().tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize(

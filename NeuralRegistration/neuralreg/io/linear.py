@@ -11,6 +11,7 @@ from pathlib import Path
 
 BYTES = (8, 4, 4, 2, 2, 1)  # of a number, by the tens digit of a variable's type
 COMPOSITE = "CompositeTransform"
+SEVERAL = "it holds several transforms, and does not say that they are composed"
 
 
 def check_linear(path: Path) -> None:
@@ -22,7 +23,7 @@ def check_linear(path: Path) -> None:
     if not transforms:
         raise ValueError("it holds no transform as ITK writes them")
     if transforms > 1 and not composed:
-        raise ValueError("it holds several transforms, and does not say that they are composed")
+        raise ValueError(SEVERAL)
 
 
 def _in_text(text: str) -> tuple[int, bool]:

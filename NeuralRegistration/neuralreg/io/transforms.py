@@ -11,13 +11,13 @@ import SimpleITK as sitk
 import torch
 
 from ..files import alone, check_encoding, reading, replacing
-from ..hdf5 import ItkTransform, damaged, write_itk_transforms
+from ..hdf5 import MOST_MEMBERS, ItkTransform, damaged, uncomposed, write_itk_transforms
 from ..image import Grid, Image, Watch
 from ..job import TRANSFORM, RegistrationError
 from ..transform import Affine, Composite, DisplacementField, Transform, VelocityField
 from .headers import check_complete, check_header
 from .images import write_image
-from .linear import check_linear
+from .linear import SEVERAL, check_linear
 from .volumes import reason
 
 FIELD_FILES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
@@ -46,6 +46,8 @@ def read_transform(path: str | Path) -> Transform:
             raise ValueError("its type is not known")
         elif damaged(path):
             raise ValueError("the file is damaged or no HDF5 file")
+        elif uncomposed(path):
+            raise ValueError(SEVERAL)
         return from_sitk_transform(sitk.ReadTransform(str(path)))
     except (RuntimeError, ValueError, OSError) as error:
         raise RegistrationError(
@@ -62,6 +64,11 @@ def write_transform(transform: Transform, path: str | Path, watch: Watch | None 
     check_encoding(path)
     name, parts = path.name.lower(), _leaves(transform)
     if name.endswith(HDF5_FILES):
+        if len(parts) >= MOST_MEMBERS:
+            raise RegistrationError(
+                f"A transform of {len(parts)} parts has no room in one file, which takes {MOST_MEMBERS - 1}; write its "
+                "displacement(grid) instead."
+            )
         with replacing(path) as partial:
             write_itk_transforms(partial, _itk_list(parts), watch)
     elif name.endswith(LINEAR_FILES) and len(parts) == 1 and isinstance(parts[0], Affine):
