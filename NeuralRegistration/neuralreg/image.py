@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .job import RegistrationError, choose
 from .sampling import sample
 
 SMALLEST = torch.finfo(torch.float32).tiny  # range of intensities that is divided by; in SI units some are tiny
@@ -29,13 +31,10 @@ class Grid:
     world_from_index: np.ndarray
 
     def __post_init__(self):
-        matrix = np.asarray(self.world_from_index, dtype=np.float64)
-        if len(self.shape) != 3 or min(self.shape) < 1:
-            raise ValueError(f"Grid: shape must be three positive sizes (D, H, W), got {tuple(self.shape)}")
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
-            raise ValueError("Grid: world_from_index must be an invertible 4×4 matrix")
+        if not _is_shape(self.shape):
+            raise ValueError(f"Grid: shape must be three positive sizes (D, H, W), got {self.shape!r}")
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        object.__setattr__(self, "world_from_index", matrix)
+        object.__setattr__(self, "world_from_index", invertible(self.world_from_index, "Grid: world_from_index"))
 
     @classmethod
     def from_parts(cls, size, origin=(0, 0, 0), spacing=(1, 1, 1), direction=None) -> Grid:
@@ -130,9 +129,11 @@ class Image:
 
     def __post_init__(self):
         if not isinstance(self.data, Tensor):
-            raise ValueError(
-                f"Image: data must be a tensor (torch.from_numpy makes one), got {type(self.data).__name__}"
-            )
+            raise ValueError(f"Image: data must be a tensor (torch.from_numpy makes one), got {_kind(self.data)}")
+        if not isinstance(self.grid, Grid):
+            raise ValueError(f"Image: grid must be a Grid, got {_kind(self.grid)}")
+        if self.data.is_complex():
+            raise ValueError("Image: data must be real numbers, got complex ones")
         if self.data.ndim != 4 or tuple(self.data.shape[1:]) != self.grid.shape:
             raise ValueError(
                 f"Image: data must be (C, {', '.join(map(str, self.grid.shape))}), got {tuple(self.data.shape)}"
@@ -149,6 +150,50 @@ class Image:
             index = torch.floor(index + 0.5)  # ITK rounds halves up, torch rounds them to even
         values = sample(self.data[None].float(), index.float()[None].to(self.data.device), mode, "border")[0]
         return values.masked_fill_(~inside.to(values.device), default)
+
+
+def _is_shape(shape: Any) -> bool:
+    try:
+        return len(shape) == 3 and all(n >= 1 and n == int(n) for n in shape)
+    except (TypeError, ValueError):
+        return False
+
+
+def invertible(matrix: Any, name: str) -> np.ndarray:  # -> (4, 4) float64
+    """A matrix that maps points and has an inverse. Raises ValueError with its name."""
+    try:
+        matrix = np.asarray(matrix, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):  # the last: a tensor that wants its gradient
+        matrix = np.zeros(0)
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
+        raise ValueError(f"{name} must be an invertible 4×4 matrix")
+    if not np.allclose(matrix[3], (0, 0, 0, 1)):
+        raise ValueError(f"{name} must have 0 0 0 1 in its last row")
+    return matrix
+
+
+def checked_grid(grid: Any, what: str) -> Grid:
+    """`grid`, unless it is none: RegistrationError with what asked for it."""
+    if not isinstance(grid, Grid):
+        raise RegistrationError(f"{what} needs a Grid, such as image.grid; got {_kind(grid)}.")
+    return grid
+
+
+def as_points(points: Any) -> Tensor:  # -> (3, …) float32 or float64
+    """Points as a tensor: float32 if they are one, else float64, whether they come as an array, as lists, as whole
+    numbers or in half precision. Raises RegistrationError."""
+    try:
+        found = points if isinstance(points, Tensor) else torch.from_numpy(np.array(points, dtype=np.float64))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RegistrationError(f"Points are a tensor or an array (3, n) in LPS mm; got {_kind(points)}.") from error
+    if found.ndim < 1 or found.shape[0] != 3:
+        turned = ", so turn it round with .T" if found.ndim == 2 and found.shape[1] == 3 else ""
+        raise RegistrationError(f"Points are (3, n): x, y and z in LPS mm in rows; got {tuple(found.shape)}{turned}.")
+    return found if found.dtype == torch.float32 else found.double()
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
 
 
 def slabs(shape: tuple[int, ...], watch: Watch | None = None) -> Iterator[tuple[int, int]]:
@@ -178,7 +223,7 @@ def bounding_box(mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 def apply_matrix(matrix: np.ndarray, points: Tensor) -> Tensor:
     """A 4×4 matrix applied to points (3, …); whole numbers become float64, or the matrix would lose its fractions."""
-    points = points if points.is_floating_point() else points.double()
+    points = as_points(points)
     m = torch.from_numpy(np.ascontiguousarray(matrix)).to(points)
     return torch.einsum("ab,b...->a...", m[:3, :3], points) + m[:3, 3].view(3, *[1] * (points.ndim - 1))
 
@@ -194,8 +239,13 @@ def resample(
     """`image ∘ target_from_grid` on `grid`: each point of the grid is mapped and the image is read there, once.
 
     mode: "bilinear" for intensities, "nearest" for labels, whose whole numbers come back as they are, however large.
-    `default` is the value outside the image.
+    `default` is the value outside the image. Raises RegistrationError for an argument of another kind.
     """
+    if not isinstance(image, Image) or not callable(target_from_grid):
+        given = f"{_kind(image)} and {_kind(target_from_grid)}"
+        raise RegistrationError(f"resample needs an Image, then a Transform; got {given}.")
+    checked_grid(grid, "resample")
+    mode = choose("mode", mode, ("bilinear", "nearest"))
     if mode == "nearest" and not image.data.is_floating_point() and image.data.dtype != torch.bool:
         return resample_labels(image, target_from_grid, grid, int(default), watch)
     image = Image(image.data.float(), image.grid)

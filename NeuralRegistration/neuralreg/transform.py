@@ -1,22 +1,26 @@
 """Transforms are functions of points: fixed → moving, LPS millimetres. `a @ b` applies b first.
 
-Composition is lazy; `displacement(grid)` is the one explicit resampling. Points are (3, …) float64.
+Composition is lazy; `displacement(grid)` is the one explicit resampling. Points are (3, …), float64 where it matters;
+arrays and lists are taken, too, and come back as tensors.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from . import sampling
-from .image import Grid, Image, Watch, apply_matrix
+from .image import Grid, Image, Watch, apply_matrix, as_points, checked_grid, invertible
 
 
 class Transform:
     """A map of points (3, …) in LPS mm to points (3, …)."""
+
+    __array_ufunc__ = None  # `array @ transform` is as wrong as `transform @ array`, and ends as that does
 
     def __call__(self, points: Tensor) -> Tensor:
         raise TypeError(f"{type(self).__name__} must define how it maps points")
@@ -25,12 +29,15 @@ class Transform:
         raise TypeError(f"{type(self).__name__} must define its inverse")
 
     def __matmul__(self, first: Transform) -> Transform:
+        if not isinstance(first, Transform):
+            return NotImplemented
         if isinstance(self, Affine) and isinstance(first, Affine):
             return Affine(self.matrix @ first.matrix)
         return Composite((*parts_of(self), *parts_of(first)))
 
     def displacement(self, grid: Grid, watch: Watch | None = None) -> DisplacementField:
         """This transform as a displacement field on `grid`; outside the grid the field is zero."""
+        checked_grid(grid, "displacement")
         mm = torch.empty(*grid.shape, 3).movedim(-1, 0)  # as files want it: a field of a whole CT is not copied twice
         for first, last in grid.slabs(watch):
             points = grid.points(first, last)
@@ -45,10 +52,7 @@ class Affine(Transform):
     matrix: np.ndarray
 
     def __post_init__(self):
-        matrix = np.asarray(self.matrix, dtype=np.float64)
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
-            raise ValueError("Affine: matrix must be an invertible 4×4 matrix")
-        object.__setattr__(self, "matrix", matrix)
+        object.__setattr__(self, "matrix", invertible(self.matrix, "Affine: matrix"))
 
     @classmethod
     def identity(cls) -> Affine:
@@ -72,9 +76,7 @@ class DisplacementField(Transform):
     grid: Grid
 
     def __post_init__(self):
-        if tuple(self.mm.shape) != (3, *self.grid.shape):
-            expected = (3, *self.grid.shape)
-            raise ValueError(f"DisplacementField: mm must be {expected} for this grid, got {tuple(self.mm.shape)}")
+        _check_field(self)
 
     @classmethod
     def from_voxels(cls, displacement_vox: Tensor, grid: Grid) -> DisplacementField:
@@ -85,8 +87,8 @@ class DisplacementField(Transform):
         return _rotate(self.grid.index_from_world, self.mm)[None]
 
     def __call__(self, points: Tensor) -> Tensor:
+        points = as_points(points)
         shape = points.shape
-        points = points if points.is_floating_point() else points.double()
         volume = points if points.ndim == 4 else points.reshape(3, 1, 1, -1)
         moved = volume + Image(self.mm, self.grid).at(volume).to(volume)
         return moved.reshape(shape)
@@ -110,6 +112,11 @@ class VelocityField(Transform):
     grid: Grid
     steps: int = 7
 
+    def __post_init__(self):
+        _check_field(self)
+        if not isinstance(self.steps, int) or self.steps < 0:
+            raise ValueError(f"VelocityField: steps must be a whole number, 0 or larger, got {self.steps!r}")
+
     def exp(self) -> DisplacementField:
         velocity_vox = _rotate(self.grid.index_from_world, self.mm)[None]
         return DisplacementField.from_voxels(sampling.integrate(velocity_vox, self.steps), self.grid)
@@ -127,7 +134,15 @@ class Composite(Transform):
 
     transforms: tuple[Transform, ...]
 
+    def __post_init__(self):
+        parts = tuple(self.transforms) if isinstance(self.transforms, list | tuple) else (self.transforms,)
+        wrong = [type(part).__name__ for part in parts if not isinstance(part, Transform)]
+        if wrong:
+            raise ValueError(f"Composite: transforms must be transforms, got {', '.join(wrong)}")
+        object.__setattr__(self, "transforms", parts)
+
     def __call__(self, points: Tensor) -> Tensor:
+        points = as_points(points)
         for transform in reversed(self.transforms):
             points = transform(points)
         return points
@@ -149,6 +164,19 @@ def jacobian_determinant(transform: Transform, grid: Grid, watch: Watch | None =
         displacement = _rotate(grid.index_from_world, (transform(points) - points).float())[None]
         determinant[:, first:last] = sampling.jacobian_determinant(displacement)[:, first - low : last - low]
     return Image(determinant, grid)
+
+
+def _check_field(field: Any) -> None:
+    """Raise ValueError unless its vectors `mm` are floating-point (3, D, H, W) on its `grid`."""
+    name = type(field).__name__
+    if not isinstance(field.mm, Tensor) or not field.mm.is_floating_point():
+        found = getattr(field.mm, "dtype", type(field.mm).__name__)
+        raise ValueError(f"{name}: mm must be a tensor of floating point (torch.from_numpy makes one), got {found}")
+    if not isinstance(field.grid, Grid):
+        raise ValueError(f"{name}: grid must be a Grid, got {type(field.grid).__name__}")
+    expected = (3, *field.grid.shape)
+    if tuple(field.mm.shape) != expected:
+        raise ValueError(f"{name}: mm must be {expected} for this grid, got {tuple(field.mm.shape)}")
 
 
 def _rotate(matrix: np.ndarray, vectors: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from geometry import DIRECTIONS, TURN, grid_of, image_on, points_in, transform_on
 from neuralreg import io
 from neuralreg.image import Grid, Image, bounding_box, canonical, resample
+from neuralreg.job import RegistrationError
 from neuralreg.transform import Affine
 
 
@@ -155,6 +156,35 @@ def test_an_image_must_fit_its_grid():
         Image(torch.zeros(1, 4, 4, 5), Grid.from_parts((4, 4, 4)))
     with pytest.raises(ValueError, match="data must be a tensor"):
         Image(np.zeros((1, 4, 4, 4)), Grid.from_parts((4, 4, 4)))
+    with pytest.raises(ValueError, match="got complex ones"):
+        Image(torch.zeros(1, 4, 4, 4, dtype=torch.complex64), Grid.from_parts((4, 4, 4)))
+    with pytest.raises(ValueError, match="grid must be a Grid, got tuple"):
+        Image(torch.zeros(1, 4, 4, 4), (4, 4, 4))
+
+
+@pytest.mark.parametrize("bad", [4, "4×4×4", (4, 4), (4.5, 4, 4), (0, 4, 4), np.eye(4)])
+def test_a_shape_that_is_none_is_refused(bad):
+    with pytest.raises(ValueError, match="Grid: shape must be"):
+        Grid(bad, np.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("words", "arguments"),
+    [
+        ("resample needs an Image, then a Transform; got Tensor", lambda i: (i.data, Affine.identity(), i.grid)),
+        ("got Image and str", lambda i: (i, "transform.h5", i.grid)),
+        ("resample needs a Grid, such as image.grid; got Image", lambda i: (i, Affine.identity(), i)),
+        ('Unknown mode "linear"', lambda i: (i, Affine.identity(), i.grid, "linear")),
+    ],
+)
+def test_a_wrong_argument_of_resample_is_a_sentence(words, arguments):
+    with pytest.raises(RegistrationError, match=words):
+        resample(*arguments(image_on(grid_of("LPS"))))
+
+
+def test_a_displacement_lies_on_a_grid():
+    with pytest.raises(RegistrationError, match="displacement needs a Grid, such"):
+        Affine.identity().displacement(image_on(grid_of("LPS")))
 
 
 def test_the_box_of_a_mask_holds_all_of_it_and_no_plane_more():

@@ -7,7 +7,7 @@ import torch
 from geometry import DIRECTIONS, TURN, affine, field_on, grid_of, image_on, points_in, transform_on
 from neuralreg import io, sampling
 from neuralreg.apply import inverse_points
-from neuralreg.image import Grid
+from neuralreg.image import Grid, Image
 from neuralreg.job import RegistrationError
 from neuralreg.transform import Affine, Composite, DisplacementField, VelocityField, jacobian_determinant
 
@@ -100,6 +100,62 @@ def test_points_of_whole_numbers_are_points_like_others(kind):
     whole = points_in(grid_of(kind)).round().long()
     for transform in (affine(), field_on(grid_of(kind)), affine() @ field_on(grid_of(kind))):
         assert torch.equal(transform(whole), transform(whole.double()))
+
+
+@pytest.mark.parametrize("transform", [affine(), field_on(grid_of("LPS")), transform_on(grid_of("LPS"))])
+def test_points_may_be_arrays_or_lists(transform):
+    points = points_in(grid_of("LPS")).half()
+    expected = transform(points.double())
+    for same in (points, points.numpy(), points.tolist()):
+        assert torch.equal(transform(same), expected)
+    assert torch.equal(transform(points[:, 0].tolist()), expected[:, 0])
+
+
+@pytest.mark.parametrize("make", [affine, lambda: field_on(grid_of("LPS")), lambda: transform_on(grid_of("LPS"))])
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        (torch.zeros(5, 3), r"got \(5, 3\), so turn it round"),
+        (np.zeros((5, 3)), "turn it round"),
+        (torch.zeros(1, 3, 4), r"got \(1, 3, 4\)"),
+        (7, r"got \(\)"),
+        (None, r"got \(\)"),
+        ("points.csv", "got str"),
+        (image_on(grid_of("LPS")), "got Image"),
+    ],
+)
+def test_what_is_no_points_is_a_sentence(make, points, words):
+    """A field would take any numbers in groups of three, in the wrong order."""
+    with pytest.raises(RegistrationError, match=words):
+        make()(points)
+
+
+@pytest.mark.parametrize("other", [np.eye(4), sitk.AffineTransform(3), None])
+def test_a_transform_is_composed_with_transforms_only(other):
+    for wrong in (lambda: affine() @ other, lambda: other @ affine()):
+        with pytest.raises(TypeError):
+            wrong()
+
+
+@pytest.mark.parametrize(
+    ("words", "make"),
+    [
+        ("last row", lambda grid, mm: Affine([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]])),
+        ("invertible", lambda grid, mm: Affine("identity")),
+        ("got Grid", lambda grid, mm: DisplacementField(grid, mm)),
+        ("grid must be a Grid, got Image", lambda grid, mm: DisplacementField(mm, Image(mm, grid))),
+        ("floating point", lambda grid, mm: DisplacementField(mm.int(), grid)),
+        ("floating point", lambda grid, mm: VelocityField(mm.numpy(), grid)),
+        ("must be \\(3, 10, 12, 14\\)", lambda grid, mm: VelocityField(mm.movedim(0, -1), grid)),
+        ("steps must be", lambda grid, mm: VelocityField(mm, grid, 1.5)),
+        ("must be transforms, got str", lambda grid, mm: Composite((affine(), "transform.h5"))),
+        ("must be transforms, got ndarray", lambda grid, mm: Composite(np.eye(4))),
+    ],
+)
+def test_a_transform_of_wrong_parts_is_a_sentence(words, make):
+    field = field_on(grid_of("LPS"))
+    with pytest.raises(ValueError, match=words):
+        make(field.grid, field.mm)
 
 
 def test_a_field_moves_nothing_outside_its_grid():
