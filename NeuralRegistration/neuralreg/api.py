@@ -15,7 +15,7 @@ import torch
 
 from . import io, pipeline
 from .image import Grid, Image
-from .job import RegistrationError, whole_number
+from .job import Monitor, RegistrationError, whole_number
 from .points import read_pairs
 from .transform import Transform
 from .usage import enough_memory
@@ -60,6 +60,8 @@ def register(fixed: Volume, moving: Volume, method: str = "DNVF", **settings: An
     for name in ("seed", "threads"):
         value = settings.get(name, 0)
         whole_number(name, value.item() if isinstance(value, np.integer) else value)
+    if not isinstance(settings.get("monitor") or Monitor(), Monitor):
+        raise RegistrationError(f'"monitor" must be a neuralreg.Monitor; got {settings["monitor"]!r}.')
     if not isinstance(settings.get("options") or {}, Mapping):
         raise RegistrationError(f'"options" must be a table of names and values; got {settings["options"]!r}.')
     notes: list[str] = []
@@ -105,7 +107,7 @@ def _mask(mask: Volume, grid: Grid, name: str, notes: list[str]) -> Image:
     image = _image(mask, f"The {name}")
     if len(image.data) != 1:
         raise RegistrationError(f"The {name} has {len(image.data)} values per voxel; give a mask with one.")
-    return io.resampled_mask(Image((image.data > 0).float(), image.grid), grid, name, notes.append)
+    return io.resampled_mask(Image((image.data > 0).float(), image.grid), grid, f"The {name}", notes.append)
 
 
 def _landmarks(pair: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,7 +119,7 @@ def _landmarks(pair: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
         if not all(torch.isfinite(points).all() for points in found):
             raise ValueError("a coordinate is no number")
         return found
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # the last: a tensor that wants its gradient
         raise RegistrationError(
             f"Landmarks are two point files or two arrays (n, 3) in LPS mm, fixed and moving ({error})."
         ) from error
@@ -126,7 +128,10 @@ def _landmarks(pair: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
 def _transform(transform: str | Path | sitk.Transform | Transform) -> Transform:
     if isinstance(transform, str | Path):
         return io.read_transform(transform)
-    found = io.from_sitk_transform(transform) if isinstance(transform, sitk.Transform) else transform
+    try:
+        found = io.from_sitk_transform(transform) if isinstance(transform, sitk.Transform) else transform
+    except ValueError as error:
+        raise RegistrationError(f"The initial transform cannot be used: {error}.") from error
     if not isinstance(found, Transform):
         raise RegistrationError(
             f"The initial transform must be a path, a SimpleITK transform or a Transform; got {type(found).__name__}."

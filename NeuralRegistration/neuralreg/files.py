@@ -8,7 +8,7 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .job import RegistrationError
@@ -23,10 +23,22 @@ def reading() -> Iterator[None]:
         raise RegistrationError(
             f"You may not read {error.filename}; ask its owner for the permission, or for a copy."
         ) from error
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise RegistrationError(too_long(error)) from error
 
 
-def check_encoding(path: str | Path) -> None:
-    """Raise RegistrationError for a name that is no UTF-8, as old archives bring: ITK would end the whole process."""
+def too_long(error: OSError) -> str:
+    """The sentence for a name that the system does not take."""
+    return f"The name {str(error.filename)[:40]}… is too long for this computer; choose a shorter one."
+
+
+def check_name(path: str | Path) -> None:
+    """Raise RegistrationError for what names no file, and for a name that is no UTF-8, as old archives bring: ITK would
+    end the whole process."""
+    if not isinstance(path, str | Path):
+        raise RegistrationError(f"A file is named by a text or a pathlib.Path; got {type(path).__name__}.")
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
@@ -34,10 +46,20 @@ def check_encoding(path: str | Path) -> None:
         raise RegistrationError(f"{shown} has characters that are not in UTF-8 in its name; rename it.") from error
 
 
+def check_folder(path: Path) -> None:
+    """Raise RegistrationError when the folder of a file to write is not there."""
+    if not path.parent.is_dir():
+        raise RegistrationError(f"There is no folder {path.parent} to write to; make it or choose another one.")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it replaces `path` when the block succeeds and vanishes when it fails."""
+    """A name beside `path` to write to; it replaces `path` when the block succeeds and vanishes when it fails.
+
+    Raises RegistrationError where there is no such folder, OSError when the disk is full.
+    """
     path = Path(path)
+    check_folder(path)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         yield partial
@@ -47,7 +69,8 @@ def replacing(path: Path) -> Iterator[Path]:
             error.filename, error.filename2 = str(path), None
         raise
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # the reason of the failure is what the user must hear
+            partial.unlink(missing_ok=True)
 
 
 def check_written(path: Path, needed: int) -> None:

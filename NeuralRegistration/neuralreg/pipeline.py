@@ -203,6 +203,8 @@ def _check_initial(initial: Transform, warnings: list[str]) -> None:
     """The result is the initial transform with a diffeomorphism behind it: it folds where that one folds, which is
     said, and mirrors if that one mirrors, which is refused with a RegistrationError."""
     parts = parts_of(initial)
+    if any(isinstance(part, DisplacementField) and not part.mm.isfinite().all() for part in parts):
+        raise RegistrationError("The initial transform holds NaN or infinity; make it again.")
     if math.prod(np.linalg.det(part.matrix[:3, :3]) for part in parts if isinstance(part, Affine)) < 0:
         raise RegistrationError(
             "The initial transform mirrors the moving volume, so left would become right; take the mirroring out of it."

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from . import io, pipeline
+from .files import too_long
 from .job import (
     JOB,
     PATHS,
@@ -144,8 +145,7 @@ def _sentences(output: Path) -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            name = f"{str(error.filename)[:40]}…"
-            raise RegistrationError(f"The name {name} is too long for this computer; choose a shorter one.") from error
+            raise RegistrationError(too_long(error)) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise RegistrationError(
                 f"The disk of {output} is full; free some space or choose another output folder (nothing was written)."

@@ -13,11 +13,11 @@ import pytest
 import SimpleITK as sitk
 import torch
 from child import python
-from geometry import grid_of, image_on
+from geometry import affine, grid_of, image_on
 from neuralreg import io
 from neuralreg.image import Grid, Image
 from neuralreg.job import RegistrationError, RegistrationJob
-from neuralreg.transform import Affine
+from neuralreg.transform import Affine, DisplacementField
 
 
 def fails(path, *words: str, read=io.read_image) -> None:
@@ -133,18 +133,77 @@ def rewritten(path: Path, name: str, old: bytes, new: bytes) -> Path:
         ("fixed mask must be a path", {"fixed_mask": np.ones((10, 12, 14))}),
         ("fixed mask has 2 values", {"fixed_mask": sitk.Image([14, 12, 10], sitk.sitkVectorUInt8, 2)}),
         ("initial transform must be a path", {"initial_transform": np.eye(4)}),
+        ("initial transform cannot be used", {"initial_transform": sitk.DisplacementFieldTransform(3)}),
+        (
+            "initial transform holds NaN or infinity",
+            {"initial_transform": DisplacementField(torch.full((3, 10, 12, 14), torch.nan), grid_of("LPS"))},
+        ),
         ("two point files or two arrays", {"landmarks": ("points.csv",)}),
         ("two point files or two arrays", {"landmarks": ("points.csv", np.zeros((3, 3)))}),
         ("a coordinate is no number", {"landmarks": ([[1, 2, np.nan], [0, 0, 0]], [[1, 2, 3], [0, 0, 0]])}),
         ('"options" must be a table', {"options": ["iterations"]}),
         ('"seed" must be a whole number', {"seed": "first"}),
         ('"threads" must be a whole number', {"threads": -1}),
+        ('"monitor" must be a neuralreg.Monitor', {"monitor": print}),
+        ("The fixed mask is empty", {"fixed_mask": Image(torch.zeros(1, 10, 12, 14), grid_of("LPS"))}),
+        ("two point files or two arrays", {"landmarks": (torch.zeros(4, 3, requires_grad=True),) * 2}),
     ],
 )
 def test_a_wrong_argument_from_python_is_a_sentence(words, wrong):
     image = image_on(grid_of("LPS"))
     with pytest.raises(RegistrationError, match=words):
         neuralreg.register(image, image, **wrong)
+
+
+@pytest.mark.parametrize("write", [neuralreg.write_image, neuralreg.write_transform])
+@pytest.mark.parametrize("ending", ["nii.gz", "nrrd", "h5", "tfm"])
+def test_a_folder_that_is_not_there_is_a_sentence(tmp_path, write, ending):
+    if write is neuralreg.write_image and ending in ("h5", "tfm"):
+        ending = "mha"
+    field = DisplacementField(torch.zeros(3, 10, 12, 14), grid_of("LPS"))
+    thing = {"mha": image_on(grid_of("LPS")), "tfm": affine(), "h5": affine()}.get(ending, field)
+    thing = image_on(grid_of("LPS")) if write is neuralreg.write_image else thing
+    with pytest.raises(RegistrationError, match=r"There is no folder .*missing to write to; make it"):
+        write(thing, tmp_path / "missing" / f"a.{ending}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (
+            "write_image needs an Image, then its file; got ndarray",
+            lambda i: io.write_image(np.ones((4, 4, 4)), "a.nii"),
+        ),
+        ("named by a text or a pathlib.Path; got Image", lambda i: io.write_image("a.nii", i)),
+        ("write_transform needs a Transform, then its file", lambda i: io.write_transform(np.eye(4), "a.h5")),
+        ("named by a text or a pathlib.Path; got Image", lambda i: io.read_image(i)),
+        ("named by a text or a pathlib.Path; got ndarray", lambda i: io.read_labels(i.data.numpy())),
+        ("named by a text or a pathlib.Path; got NoneType", lambda i: io.read_transform(None)),
+        ("read_mask needs a Grid, such as image.grid; got Image", lambda i: io.read_mask("a.nii", i)),
+        ("The name xxx", lambda i: io.read_image("x" * 300 + ".nii")),
+    ],
+)
+def test_a_wrong_argument_of_reading_and_writing_is_a_sentence(words, wrong):
+    with pytest.raises(RegistrationError, match=words):
+        wrong(image_on(grid_of("LPS")))
+
+
+@pytest.mark.parametrize("kind", ["float16", complex, str, "banana", torch.uint8])
+def test_a_type_of_number_that_no_file_has_is_a_sentence(tmp_path, kind):
+    with pytest.raises(RegistrationError, match="Voxels cannot be written as"):
+        io.write_image(image_on(grid_of("LPS")), tmp_path / "a.nii.gz", kind)
+
+
+@pytest.mark.parametrize("value", [256.0, -1.0, float("nan")])
+def test_values_that_a_type_of_number_cannot_hold_are_not_wrapped(tmp_path, value):
+    """300 would become 44."""
+    image = Image(torch.full((1, 10, 12, 14), 7.6), grid_of("LPS"))
+    io.write_image(image, tmp_path / "a.nii", np.uint8)
+    assert set(io.read_labels(tmp_path / "a.nii").data.unique().tolist()) == {8}
+    image.data[0, 0, 0, 0] = value
+    with pytest.raises(RegistrationError, match="do not fit into uint8; choose a larger type"):
+        io.write_image(image, tmp_path / "b.nii", np.uint8)
 
 
 def test_sheared_axes_outside_nifti(tmp_path):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import check_folder
 from ..job import AFFINE_STAGES, DEVICES, PRESETS, SIMILARITIES, RegistrationError, choose
 from ..monitor import Show, bar, json_lines
 
@@ -52,8 +53,7 @@ def shower(progress: str | None) -> Show:
 def output_file(name: str) -> Path:
     """The path of a file to write. Raises RegistrationError when its folder is not there, before any work is done."""
     path = Path(name)
-    if not path.parent.is_dir():
-        raise RegistrationError(f"There is no folder {path.parent} to write to; make it or choose another one.")
+    check_folder(path)
     return path
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..files import check_encoding, check_written, replacing
-from ..image import Grid, Image, Watch, resample, slabs
+from ..files import check_name, check_written, replacing
+from ..image import Grid, Image, Watch, checked_grid, resample, slabs
 from ..job import RegistrationError
 from .nifti_write import write_nifti
 from .segments import placed
@@ -79,20 +79,23 @@ def pixel_type(path: str | Path) -> type:
 
 def read_mask(path: str | Path, grid: Grid, warn: Warn = warnings.warn) -> Image:
     """A mask (every value above 0 counts) as float32 0/1 on `grid`. Raises RegistrationError when it is empty."""
+    checked_grid(grid, "read_mask")
     volume = _image(load_volume(path, warn), np.float32, str(path))
-    return resampled_mask(Image((torch.nan_to_num(volume.data) > 0).float(), volume.grid), grid, str(path), warn)
+    mask = Image((torch.nan_to_num(volume.data) > 0).float(), volume.grid)
+    return resampled_mask(mask, grid, f"The mask {path}", warn)
 
 
 def resampled_mask(mask: Image, grid: Grid, name: str, warn: Warn = warnings.warn) -> Image:
-    """A mask brought to `grid` (nearest neighbour) if it lies on another one. Raises RegistrationError when empty."""
+    """A mask brought to `grid` (nearest neighbour) if it lies on another one; `name` begins a sentence. Raises
+    RegistrationError when empty."""
     if not mask.data.any():
-        raise RegistrationError(f"The mask {name} is empty; draw the region to use, or leave the mask out.")
+        raise RegistrationError(f"{name} is empty; draw the region to use, or leave the mask out.")
     if mask.grid.same_as(grid, tolerance_mm=1e-2):
         return Image((mask.data > 0).float(), grid)
-    warn(f"The mask {name} lies on another grid than its image; it was resampled (nearest neighbour).")
+    warn(f"{name} lies on another grid than its image; it was resampled (nearest neighbour).")
     moved = resample(mask, lambda points: points, grid, "nearest")
     if not moved.data.any():
-        raise RegistrationError(f"The mask {name} does not overlap its image in space; choose the mask of this image.")
+        raise RegistrationError(f"{name} does not overlap its image in space; choose the mask of this image.")
     return Image((moved.data > 0).float(), grid)
 
 
@@ -146,10 +149,13 @@ def write_image(
     """Write (C, D, H, W) with its own integer type or float32, or as `dtype`; the file is whole or absent.
 
     segments: what `read_segments` found, for a NRRD file.
-    Raises RegistrationError for a file type that cannot be written, OSError when the disk is full.
+    Raises RegistrationError for a file type that cannot be written and a type of number that cannot hold the values,
+    OSError when the disk is full.
     """
+    check_name(path)
     path = Path(path)
-    check_encoding(path)
+    if not isinstance(image, Image):
+        raise RegistrationError(f"write_image needs an Image, then its file; got {type(image).__name__}.")
     if not path.name.lower().endswith(WRITTEN):
         raise RegistrationError(f"{path} cannot be written; end its name with .nii.gz, .nrrd or .mha.")
     nifti = path.name.lower().endswith((".nii", ".nii.gz"))
@@ -186,7 +192,25 @@ def _array(image: Image, dtype: np.dtype | type | None) -> np.ndarray:  # -> (C,
     values = image.data.detach().cpu()
     values = values.byte() if values.dtype == torch.bool else values  # no file type has a truth value
     values = (values.float() if values.is_floating_point() else values).numpy()
-    return values if dtype is None else values.astype(dtype)
+    return values if dtype is None else _converted(values, dtype)
+
+
+def _converted(values: np.ndarray, dtype: np.dtype | type | str) -> np.ndarray:
+    """The values in another type of number, rounded if it is whole. Raises RegistrationError where they do not fit."""
+    try:
+        kind = np.dtype(np.uint8 if dtype is bool else dtype)
+    except TypeError:
+        kind = np.dtype(object)
+    if kind.kind not in "iuf" or kind.itemsize > 8 or kind == np.float16:
+        raise RegistrationError(f"Voxels cannot be written as {dtype}; choose whole numbers, float32 or float64.")
+    if kind.kind == "f" or values.dtype == kind:
+        return values.astype(kind)
+    limits, low, high = np.iinfo(kind), values.min(), values.max()
+    if not (limits.min <= low and high <= limits.max):  # nor where they hold NaN
+        raise RegistrationError(
+            f"Values from {low:g} to {high:g} do not fit into {kind}; choose a larger type of number."
+        )
+    return (np.rint(values) if values.dtype.kind == "f" else values).astype(kind)
 
 
 def from_sitk(volume: sitk.Image) -> Image:

@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..files import alone, check_encoding, reading, replacing
+from ..files import alone, check_name, reading, replacing
 from ..hdf5 import MOST_MEMBERS, ItkTransform, damaged, uncomposed, write_itk_transforms
 from ..image import Grid, Image, Watch
 from ..job import TRANSFORM, RegistrationError
@@ -31,8 +31,8 @@ def read_transform(path: str | Path) -> Transform:
 
     Raises RegistrationError when there is none, or one of a kind that is not a point map of this core (B-splines).
     """
+    check_name(path)
     path = Path(path)
-    check_encoding(path)
     if path.is_dir():
         raise RegistrationError(f"{path} is a folder; name the transform file in it, {TRANSFORM} for that of a run.")
     if not path.is_file():
@@ -60,8 +60,10 @@ def write_transform(transform: Transform, path: str | Path, watch: Watch | None 
 
     Raises RegistrationError when the transform does not fit the file type, OSError when the disk is full.
     """
+    check_name(path)
     path = Path(path)
-    check_encoding(path)
+    if not isinstance(transform, Transform):
+        raise RegistrationError(f"write_transform needs a Transform, then its file; got {type(transform).__name__}.")
     name, parts = path.name.lower(), _leaves(transform)
     if name.endswith(HDF5_FILES):
         if len(parts) >= MOST_MEMBERS:
@@ -73,11 +75,18 @@ def write_transform(transform: Transform, path: str | Path, watch: Watch | None 
             write_itk_transforms(partial, _itk_list(parts), watch)
     elif name.endswith(LINEAR_FILES) and len(parts) == 1 and isinstance(parts[0], Affine):
         with replacing(path) as partial:
-            sitk.WriteTransform(to_sitk_transform(parts[0]), str(partial))
+            _write_linear(parts[0], partial, path)
     elif name.endswith(FIELD_FILES) and len(parts) == 1 and isinstance(parts[0], DisplacementField):
         write_image(Image(parts[0].mm, parts[0].grid), path)
     else:
         raise RegistrationError(f"This transform cannot be written as {path}; end the name with .h5.")
+
+
+def _write_linear(transform: Affine, partial: Path, path: Path) -> None:
+    try:
+        sitk.WriteTransform(to_sitk_transform(transform), str(partial))
+    except RuntimeError as error:
+        raise OSError(f"{path} cannot be written ({reason(error)})") from error
 
 
 def to_sitk_transform(transform: Transform) -> sitk.Transform:

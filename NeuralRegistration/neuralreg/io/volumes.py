@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..files import alone, check_encoding, reading
+from ..files import alone, check_name, reading
 from ..job import RegistrationError
 from ..usage import memory_ended
 from . import nifti
@@ -31,7 +31,7 @@ UNEVEN = 0.1  # of the distance between slices; scanners round positions, a miss
 @reading()
 def load_volume(name: str | Path, warn: Warn) -> sitk.Image:
     """One scalar volume with three dimensions. Raises RegistrationError with one sentence where there is none."""
-    check_encoding(name)
+    check_name(name)
     path, number = split_number(str(name))
     if not path.exists():
         raise RegistrationError(f"There is no file or folder {path}; check the path.")
@@ -151,7 +151,7 @@ def _load_series(path: Path, number: int | None) -> sitk.Image:
         raise RegistrationError(f"{path} holds one DICOM series only; leave out the @{number}.")
     names = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), uid) for uid in series]
     for slice_name in itertools.chain(*names):
-        check_encoding(slice_name)
+        check_name(slice_name)
     picked = _pick(path, number, len(names), "DICOM series", [len(n) for n in names]) if len(names) > 1 else 0
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(names[picked])

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .. import qa
-from ..files import check_encoding, check_written, replacing
+from ..files import check_name, check_written, replacing
 from ..hdf5 import damaged
 from ..job import (
     EVALUATION,
@@ -125,7 +125,7 @@ def _transform(name: str) -> sitk.Transform:
 
 
 def _read(reader, path: Path):
-    check_encoding(path)
+    check_name(path)
     try:
         return reader(str(path))
     except (RuntimeError, IndexError, ValueError, OSError) as error:
