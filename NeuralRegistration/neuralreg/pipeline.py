@@ -22,7 +22,7 @@ from .image import Grid, Image, portion, resample
 from .job import AFFINE_STAGES, DEVICES, SIMILARITIES, Monitor, Part, RegistrationError, choose
 from .methods import kind_of, make_method, suited
 from .optimise import Fit
-from .preprocess import Pair, PointPairs, is_ct, make_pair, with_landmarks, working_grid
+from .preprocess import Pair, PointPairs, check_mask, is_ct, make_pair, with_landmarks, working_grid
 from .transform import Affine, DisplacementField, Transform, jacobian_determinant, parts_of
 from .usage import enough_memory
 
@@ -136,6 +136,9 @@ def register(
     where, reason = _device(device, threads, seed)
     if hasattr(chosen, "check_model"):  # now, not when the minutes of a large affine stage are spent
         chosen.check_model(similarity)
+    for name, image, mask in (("fixed", fixed, fixed_mask), ("moving", moving, moving_mask)):
+        if mask is not None:
+            check_mask(image, mask, name, given.warnings)
     with clock("affine"):
         moving_from_aligned = _align(given, affine, initial_transform)
         _check_ends(moving_from_aligned, fixed.grid, given.warnings)

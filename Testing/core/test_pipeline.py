@@ -159,6 +159,20 @@ def test_a_mirroring_initial_transform_is_refused(phantom):
     assert pipeline._align(given, "none", mirror @ field @ mirror)
 
 
+@pytest.mark.parametrize("name", ["fixed", "moving"])
+def test_a_mask_of_a_lesion_that_was_meant_the_other_way_round_is_told(phantom, name):
+    volume = getattr(phantom, name)
+    lesion = Image(torch.zeros_like(volume.data), volume.grid)
+    lesion.data[0, 14:22, 14:22, 14:22] = 1  # 512 voxels, near the middle of the head
+    still = {"image_factors": [4.0], "velocity_factors": [4.0], "iterations": [0], "windows": [5], "strides": [1]}
+    settings = {"affine": "none", "options": still, "threads": 1, f"{name}_mask": lesion}
+    got = pipeline.register(phantom.fixed, phantom.moving, **settings)
+    assert any(f"The {name} mask holds only" in note and "invert it" in note for note in got.warnings)
+    lesion.data[0, 14:22, 14:22, 14] = 0
+    with pytest.raises(RegistrationError, match=f"The {name} mask holds 448 voxels"):
+        pipeline.register(phantom.fixed, phantom.moving, **settings)
+
+
 def test_masks_restrict_the_comparison_not_the_field(phantom):
     """A bright artefact in the fixed image would pull the field; a mask without it does not."""
     fixed = Image(phantom.fixed.data.clone(), phantom.fixed.grid)

@@ -6,7 +6,16 @@ import torch
 from geometry import TURN
 from neuralreg.image import Grid, Image, resample
 from neuralreg.job import RegistrationError
-from neuralreg.preprocess import MARGIN_VOXELS, intensity_range, is_ct, make_pair, normalised, shrunk, working_grid
+from neuralreg.preprocess import (
+    MARGIN_VOXELS,
+    check_mask,
+    intensity_range,
+    is_ct,
+    make_pair,
+    normalised,
+    shrunk,
+    working_grid,
+)
 from neuralreg.transform import Affine
 from test_image import stored_otherwise
 
@@ -104,8 +113,34 @@ def test_masks_that_leave_nothing_in_common_are_blamed_and_not_the_volumes():
     image = head()
     speck = Image(torch.zeros_like(image.data), image.grid)
     speck.data[(0, *(n // 2 for n in image.grid.shape))] = 1
-    with pytest.raises(RegistrationError, match="Inside the masks the volumes share 1 of the 64 voxels"):
+    with pytest.raises(RegistrationError, match="Inside the masks the volumes share 1 of the 500 voxels"):
         make_pair(image, image, Affine.identity(), working_grid(image, 10**7), speck)
+
+
+def box_mask(image: Image, *sides: int) -> Image:
+    """A box of so many voxels (z, y, x) in the middle of a volume."""
+    mask = Image(torch.zeros_like(image.data), image.grid)
+    middle = (
+        slice(n // 2 - side // 2, n // 2 - side // 2 + side) for n, side in zip(image.grid.shape, sides, strict=True)
+    )
+    mask.data[(0, *middle)] = 1
+    return mask
+
+
+def test_a_mask_too_small_to_register_by_is_refused_as_one_that_may_be_inverted():
+    image, said = head(), []
+    with pytest.raises(RegistrationError, match="The moving mask holds 490 voxels, and at least 500"):
+        check_mask(image, box_mask(image, 10, 7, 7), "moving", said)
+    check_mask(image, box_mask(image, 10, 10, 5), "moving", said)  # 500 of 7920 voxels of the block
+    assert not said
+
+
+def test_a_mask_that_leaves_little_of_the_body_is_told():
+    image, said = head((80, 80, 80)), []
+    check_mask(image, box_mask(image, 18, 18, 18), "fixed", said)  # 9 % of the block
+    assert not said
+    check_mask(image, box_mask(image, 14, 14, 14), "fixed", said)
+    assert len(said) == 1 and "holds only 4.3 % of what the fixed volume shows" in said[0] and "invert it" in said[0]
 
 
 def test_weights_follow_the_masks_and_what_is_seen():
