@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import replacing
+from .files import checksum, replacing
 from .job import EVALUATION, JOB, RESULT, RegistrationError, RegistrationJob, Result, read_json
 from .tables import read_table
 from .workers import Task
@@ -18,6 +18,7 @@ from .workers import Task
 SUMMARY = "summary.csv"
 WAITING = f".{JOB}"  # beside a result that waits to be replaced: until then its own job file describes it
 IRRELEVANT = ("threads", "device")  # what may differ between a finished run and the one that is asked for
+INPUTS = ("fixed", "moving", "fixed_mask", "moving_mask")
 MEASURES = {  # column of the summary → entry of evaluation.json, else of result.json
     "dice": "dice_mean",
     "dice_before": "dice_before_mean",
@@ -76,13 +77,9 @@ def _stem(name: str) -> str:
 
 def jobs_of(pairs: Iterable[Pair], output: Path, settings: Mapping[str, Any]) -> dict[str, RegistrationJob]:
     """name → job: a pair's files with the settings of all pairs. Raises RegistrationError for a wrong setting."""
-    names = ("fixed", "moving", "fixed_mask", "moving_mask")
-    return {
-        pair.name: RegistrationJob(
-            output=str(Path(output).absolute() / pair.name), **{name: getattr(pair, name) for name in names}, **settings
-        )
-        for pair in pairs
-    }
+    folder = Path(output).absolute()
+    inputs = {pair.name: {name: getattr(pair, name) for name in INPUTS} for pair in pairs}
+    return {name: RegistrationJob(output=str(folder / name), **files, **settings) for name, files in inputs.items()}
 
 
 def tasks_of(pairs: Iterable[Pair], jobs: Mapping[str, RegistrationJob], overwrite: bool = False) -> list[Task]:
@@ -91,8 +88,10 @@ def tasks_of(pairs: Iterable[Pair], jobs: Mapping[str, RegistrationJob], overwri
     for pair in pairs:
         job, commands = jobs[pair.name], []
         folder = Path(job.output)
-        if overwrite or not _is_done(job):
-            commands.append(("run", str(_save(job)), "--progress", "json", *(["--overwrite"] if overwrite else [])))
+        done = not overwrite and _is_done(job)
+        if not done or _changed(job):
+            replace = ["--overwrite"] if overwrite or done else []
+            commands.append(("run", str(_save(job)), "--progress", "json", *replace))
         if pair.fixed_labels and (commands or not _has_labels(folder, pair)):
             labels = ("--fixed-labels", pair.fixed_labels, "--moving-labels", pair.moving_labels)
             commands.append(("evaluate", str(folder), *labels))
@@ -115,6 +114,14 @@ def _is_done(job: RegistrationJob) -> bool:
     if {k: _listed(v) for k, v in there["options"].items()} != {k: _listed(v) for k, v in wanted["options"].items()}:
         raise RegistrationError(f"{folder} holds a result with other options; choose another folder or --overwrite.")
     return True
+
+
+def _changed(job: RegistrationJob) -> bool:
+    """Whether a file that the result was made from holds something else now."""
+    result = Path(job.output) / RESULT
+    inputs = read_json(result, "result").get("inputs", {}) if result.is_file() else {}
+    now = {name: checksum(getattr(job, name)) for name in INPUTS if inputs.get(name)}
+    return any(found not in ("", inputs[name]) for name, found in now.items())  # "": one that is not there any more
 
 
 def _listed(value: Any) -> Any:

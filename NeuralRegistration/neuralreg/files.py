@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import struct
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .job import RegistrationError
+
+HEADERS = (".mhd", ".nhdr", ".hdr", ".img")  # formats whose voxels lie beside them, under the same name
+CHUNK = 1 << 20
 
 
 @contextmanager
@@ -44,6 +49,37 @@ def check_name(path: str | Path) -> None:
     except UnicodeEncodeError as error:
         shown = str(path).encode(errors="replace").decode()
         raise RegistrationError(f"{shown} has characters that are not in UTF-8 in its name; rename it.") from error
+
+
+def split_number(name: str) -> tuple[Path, int | None]:
+    """`scan.nii.gz@3` → (scan.nii.gz, 3), unless a file has that very name."""
+    match = re.fullmatch(r"(.+)@(\d{1,6})", name)
+    if match and not Path(name).exists():
+        return Path(match[1]), int(match[2])
+    return Path(name), None
+
+
+def checksum(name: str) -> str:
+    """Of an input's bytes as they are now: the file's, those beside a header, or all in a folder; "" where it cannot be
+    read. Not of its name or date, so that data may be moved and copied."""
+    path, _ = split_number(name)
+    try:
+        found, parts = 0, [part for part in _parts(path) if part.is_file()]  # a pipe would be waited for
+        for part in parts:
+            with part.open("rb") as file:
+                while block := file.read(CHUNK):
+                    found = zlib.crc32(block, found)
+    except (OSError, ValueError):  # the latter: a name that no file can have
+        return ""
+    return f"{found:08x}" if parts else ""
+
+
+def _parts(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(path.iterdir())
+    if path.suffix.lower() in HEADERS:
+        return sorted(part for part in path.parent.iterdir() if part.stem == path.stem)
+    return [path]
 
 
 def check_folder(path: Path) -> None:

@@ -189,6 +189,7 @@ class Result:
     stopped_early: bool = False
     peak_gpu_memory_mb: float | None = None
     similarity_reason: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)  # checksums of the files, by the job's fields
 
     def save(self, path: Path) -> None:
         """Write it as JSON. Raises OSError."""
@@ -208,7 +209,7 @@ class Result:
     def _checked(self) -> Result:
         """Itself. Raises TypeError for a value that no run writes: what reads a result relies on it."""
         number = lambda value: isinstance(value, int | float)  # noqa: E731
-        for name in ("files", "metrics", "timings", "options", "versions"):
+        for name in ("files", "metrics", "timings", "options", "versions", "inputs"):
             if not isinstance(getattr(self, name), dict):
                 raise TypeError(f'"{name}" is no table')
         if not number(self.peak_memory_mb) or not all(number(seconds) for seconds in self.timings.values()):

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from . import io, pipeline
-from .files import too_long
+from .files import checksum, too_long
 from .job import (
     JOB,
     PATHS,
@@ -32,6 +32,7 @@ from .points import read_pairs
 from .usage import enough_memory, peak_memory_mb, versions
 from .workspace import publish, workspace
 
+INPUTS = tuple(name for name in PATHS if name != "output")
 FILES = {**OUTPUTS, "job": JOB}
 
 
@@ -46,6 +47,7 @@ def run(job: RegistrationJob, monitor: Monitor | None = None, *, overwrite: bool
     started, warnings = time.perf_counter(), []
     with _sentences(output), workspace(output, overwrite) as partial:
         monitor.report(Progress("read", 0.0))
+        checksums = {name: checksum(path) for name in INPUTS if (path := getattr(job, name)) is not None}
         inputs = _read(job, warnings.append)
         timings = {"read": time.perf_counter() - started}
         monitor.check()
@@ -56,7 +58,7 @@ def run(job: RegistrationJob, monitor: Monitor | None = None, *, overwrite: bool
             writer.wait(Part(monitor, "write", 0.97, 1.0).step)
         timings["write"] = time.perf_counter() - write_started
         timings["total"] = time.perf_counter() - started
-        result = _result(job, registration, timings, warnings)
+        result = _result(job, registration, timings, warnings, checksums)
         portable(job).save(partial / JOB)
         result.save(partial / RESULT)
         monitor.check()
@@ -113,7 +115,13 @@ def _register(job: RegistrationJob, inputs: dict, monitor: Monitor, ready: pipel
     return pipeline.register(method=job.method, monitor=monitor, ready=ready, **inputs, **settings)
 
 
-def _result(job: RegistrationJob, registration: pipeline.Registration, timings: dict, warnings: list[str]) -> Result:
+def _result(
+    job: RegistrationJob,
+    registration: pipeline.Registration,
+    timings: dict,
+    warnings: list[str],
+    inputs: dict[str, str],
+) -> Result:
     on_gpu = registration.device.startswith("cuda")
     return Result(
         files=dict(FILES),
@@ -132,6 +140,7 @@ def _result(job: RegistrationJob, registration: pipeline.Registration, timings: 
         warnings=[*warnings, *registration.warnings],
         loss=registration.loss,
         stopped_early=registration.stopped_early,
+        inputs=inputs,
     )
 
 

@@ -87,7 +87,7 @@ def test_a_pair_is_done_where_nothing_that_decides_its_result_has_changed(tmp_pa
 
     pairs = [batch.Pair("one", "fixed.nii", "moving.nii")]
     assert [task.name for task in tasks()] == ["one"]
-    (tmp_path / "one" / RESULT).touch()
+    (tmp_path / "one" / RESULT).write_text("{}")
     assert not tasks() and not tasks(threads=3) and not tasks(device="cpu")
     for name, value in (
         ("seed", 1),
@@ -159,6 +159,30 @@ def test_two_batches_do_not_share_a_folder(folder, capsys, monkeypatch):
     assert said == [EXIT_USER_ERROR]
     assert "Another run is writing to" in capsys.readouterr().err
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["one", batch.SUMMARY, "two"]
+
+
+def test_a_pair_of_which_an_image_has_changed_is_registered_again(folder):
+    """Under the same name: what lies there is no result of it any more."""
+    table(folder, f"one,{FILES},{LABELS}", f"two,data/fixed.nii.gz,{LABELS.split(',')[0]},,")
+    assert call(folder, *settings(2), "--progress", "none") == 0
+    results = [folder / "out" / name / RESULT for name in ("one", "two")]
+    before = [result.read_bytes() for result in results]
+    shutil.copytree(folder / "data", folder / "copy")  # newer, and the same
+    shutil.rmtree(folder / "data")
+    (folder / "copy").rename(folder / "data")
+    assert call(folder, *settings(2), "--progress", "none") == 0
+    assert [result.read_bytes() for result in results] == before
+    shutil.copy(folder / "data" / "fixed.nii.gz", folder / "data" / "moving.nii.gz")
+    assert call(folder, *settings(2), "--progress", "none") == 0
+    assert results[0].read_bytes() != before[0] and results[1].read_bytes() == before[1]
+    assert summary(folder)["one"]["status"] == "done" and Result.load(results[0]).metrics["ncc_before"] > 0.999
+
+
+def test_a_pair_whose_images_are_gone_stays_done(folder):
+    table(folder, f"one,{FILES},,")
+    assert call(folder, *settings(2), "--progress", "none") == 0
+    shutil.rmtree(folder / "data")
+    assert call(folder, *settings(2), "--progress", "none") == 0 and summary(folder)["one"]["status"] == "done"
 
 
 def test_other_label_maps_are_compared_anew(folder):

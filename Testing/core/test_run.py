@@ -12,8 +12,9 @@ import torch
 from geometry import points_in, transform_on
 from neuralreg import io, pipeline, workspace
 from neuralreg import run as run_module
+from neuralreg.files import checksum
 from neuralreg.image import Image
-from neuralreg.job import Cancelled, RegistrationError, RegistrationJob, Result
+from neuralreg.job import RESULT, Cancelled, RegistrationError, RegistrationJob, Result
 from neuralreg.usage import peak_memory_mb
 from neuralreg.workspace import RUN_FILES
 from stand_in import FIXED, MOVING, left, stand_in
@@ -237,3 +238,26 @@ def test_peak_memory_sees_an_allocation():
     block = np.ones(int(before * 1e6) // 8 + 10_000_000)
     assert peak_memory_mb() > before
     del block
+
+
+def test_a_result_knows_its_inputs_by_what_they_hold(job, tmp_path):
+    result = run_module.run(job())
+    assert result.inputs == {
+        "fixed": checksum(str(tmp_path / "f.nii.gz")),
+        "moving": checksum(str(tmp_path / "m.nrrd")),
+    }
+    assert Result.load(tmp_path / "out" / RESULT).inputs == result.inputs and str(tmp_path) not in str(result.inputs)
+
+
+def test_the_checksum_of_an_input_is_that_of_all_its_files(tmp_path):
+    (tmp_path / "series").mkdir()
+    for name in ("series/1", "series/2", "a.raw", "a.mhd", "b.raw", "c.nii"):
+        (tmp_path / name).write_text(name)
+    inputs = [str(tmp_path / name) for name in ("series", "a.mhd", "c.nii", "c.nii@1")]
+    before = [checksum(name) for name in inputs]
+    assert before[2] == before[3] and len(set(before)) == 3 and all(before)
+    for changed, name in enumerate(("series/2", "a.raw", "c.nii")):
+        (tmp_path / name).write_text("other")
+        assert checksum(inputs[changed]) != before[changed]
+    (tmp_path / "b.raw").write_text("other")
+    assert checksum(inputs[1]) == checksum(inputs[1]) != checksum(str(tmp_path / "missing")) == ""

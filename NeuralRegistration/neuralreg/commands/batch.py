@@ -20,8 +20,8 @@ def add_batch(commands: Any) -> None:
         "register many pairs, from a table",
         "PAIRS.csv has a heading and a line for each pair: fixed, moving and, where there are any, fixed_mask, "
         "moving_mask, fixed_labels, moving_labels, name. Relative paths count from its folder. Each pair gets a folder "
-        "of its own in DIR; summary.csv there has the numbers of all. Pairs that are done are not done again: call the "
-        "same command to go on. A pair that fails does not end the others.",
+        "of its own in DIR; summary.csv there has the numbers of all. Pairs that are done are not done again, unless "
+        "their images have changed: call the same command to go on. A pair that fails does not end the others.",
         "  neuralreg batch pairs.csv -o study\n"
         "  neuralreg batch pairs.csv -o study --preset fast --jobs 4\n"
         "  neuralreg batch pairs.csv -o study --dask tcp://10.0.0.5:8786\n",

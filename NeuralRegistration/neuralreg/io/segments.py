@@ -8,9 +8,8 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from ..files import reading
+from ..files import reading, split_number
 from ..image import Grid
-from .volumes import split_number
 
 ENTRY = re.compile(r"Segment(\d+)_(\w+)")
 OF_A_PLACE = ("Extent", "Layer")  # which change with the grid, and with the one layer that is taken

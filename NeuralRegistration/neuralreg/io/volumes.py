@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..files import alone, check_name, reading
+from ..files import alone, check_name, reading, split_number
 from ..job import RegistrationError
 from ..usage import memory_ended
 from . import nifti
@@ -52,14 +52,6 @@ def load_volume(name: str | Path, warn: Warn) -> sitk.Image:
         raise RegistrationError(
             f"{path} cannot be read as an image ({reason(error)}); convert it to NIfTI, NRRD or MHA."
         ) from error
-
-
-def split_number(name: str) -> tuple[Path, int | None]:
-    """`scan.nii.gz@3` → (scan.nii.gz, 3), unless a file has that very name."""
-    match = re.fullmatch(r"(.+)@(\d{1,6})", name)
-    if match and not Path(name).exists():
-        return Path(match[1]), int(match[2])
-    return Path(name), None
 
 
 def reason(error: Exception) -> str:
