@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import json
 import math
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,8 @@ def evaluate_run(
     landmarks: str | Path | None = None,
     evidence_only: bool = False,
 ) -> dict[str, Any]:
-    """Everything that can be measured with the files given; also written to `evaluation.json` in the run directory.
+    """Everything that can be measured with the files given; also written to `evaluation.json` in the run directory, or
+    said to be missing there, where the user may not write.
 
     evidence_only: the figures of the images are those that the run has measured itself; of its files the transform
     and the fixed volume suffice then.
@@ -79,14 +82,23 @@ def evaluate_run(
         evaluation["landmarks"] = errors
     evaluation["qa"] = [dataclasses.asdict(c) for c in qa.read(values, float(fixed.grid.spacing.max()))]
     evaluation["qa_note"] = qa.NOTE
-    with replacing(run_dir / EVALUATION) as partial:
-        partial.write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+    _store(evaluation, run_dir)
     return evaluation
 
 
 def _inverse(run_dir: Path, transform: Transform) -> Transform:
     """The run's own inverse, or where it is not there one that is near enough to find boxes with."""
     return io.read_transform(run_dir / INVERSE) if (run_dir / INVERSE).exists() else transform.inverse()
+
+
+def _store(evaluation: dict[str, Any], run_dir: Path) -> None:
+    try:
+        with replacing(run_dir / EVALUATION) as partial:
+            partial.write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        warnings.warn(f"You may not write to {run_dir}, so a report will not show these figures.", stacklevel=3)
 
 
 def _image_measurements(

@@ -1,7 +1,10 @@
 """Evaluation of a run whose transform is the truth, and of one whose direction is wrong."""
 
+import contextlib
 import dataclasses
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -297,3 +300,21 @@ def test_structures_without_a_partner_are_named(folder, tmp_path):
     assert "only one of the two maps has them: 5, 6" in evaluate.format_table(found)
     files = {"fixed_labels": folder / "fixed_labels.nii.gz", "moving_labels": folder / "moving_labels.nii.gz"}
     assert "Not compared" not in evaluate.format_table(evaluated(folder, **files))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_figures_of_a_folder_that_may_not_be_written_to_are_shown(folder, monkeypatch, capsys, number):
+    """A result in somebody else's archive; a full disk is still an error."""
+
+    @contextlib.contextmanager
+    def refused(path):
+        raise OSError(number, os.strerror(number), str(path))
+        yield
+
+    monkeypatch.setattr(evaluate, "replacing", refused)
+    if number == errno.ENOSPC:
+        assert main(["evaluate", str(folder / "run")]) == 2 and "cannot be written" in capsys.readouterr().err
+        return
+    with pytest.warns(UserWarning, match="may not write to .*run, so a report will not show these figures"):
+        assert main(["evaluate", str(folder / "run")]) == 0
+    assert "inverse_consistency_mean_mm" in capsys.readouterr().out

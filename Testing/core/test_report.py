@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from child import python
-from neuralreg import cli, report, restore
+from neuralreg import report, restore
+from neuralreg.cli import main
 from neuralreg.evaluate import evaluate_run
 from neuralreg.job import INVERSE, JACOBIAN, JOB, TRANSFORM, WARPED, RegistrationError, RegistrationJob
 from neuralreg.phantom import rotation
@@ -38,6 +39,16 @@ def test_one_self_contained_page_with_all_parts(folder):
     assert "asked for.." not in page
     assert "compliant" not in page and "&lt;NaN&gt;" in page and "<NaN>" not in page
     assert sorted(p.name for p in path.parent.iterdir() if "partial" in p.name) == []
+
+
+def test_a_report_may_lie_elsewhere(folder, tmp_path, capsys):
+    """As that of a result in a folder that may not be written to."""
+    before = sorted((folder / "run").iterdir())
+    assert main(["report", str(folder / "run"), "-o", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "page.html") and (tmp_path / "page.html").stat().st_size
+    assert sorted((folder / "run").iterdir()) == before
+    assert main(["report", str(folder / "run"), "-o", str(tmp_path / "missing" / "page.html")]) == 2
+    assert "There is no folder" in capsys.readouterr().err
 
 
 def test_a_run_that_was_not_evaluated_and_has_no_loss_gets_a_page_too(tmp_path):
@@ -85,8 +96,8 @@ def test_what_follows_from_the_transform_is_made_again(folder, tmp_path):
     run = shutil.copytree(folder, tmp_path / "copy") / "run"
     for name in (INVERSE, WARPED, JACOBIAN):
         (run / name).unlink()
-    assert cli.main(["report", str(run)]) == 2, "not unasked: a file may just be in another place"
-    assert cli.main(["report", str(run), "--restore"]) == 0
+    assert main(["report", str(run)]) == 2, "not unasked: a file may just be in another place"
+    assert main(["report", str(run), "--restore"]) == 0
     for name in (WARPED, JACOBIAN):
         before, again = (sitk.ReadImage(str(place / name)) for place in (folder / "run", run))
         values = [sitk.GetArrayFromImage(image)[2:-2, 2:-2, 2:-2] for image in (before, again)]
@@ -101,7 +112,7 @@ def test_a_damaged_transform_gets_a_sentence_and_no_crash(folder, tmp_path):
     run = shutil.copytree(folder, tmp_path / "copy") / "run"
     content = (run / TRANSFORM).read_bytes()
     (run / TRANSFORM).write_bytes(content[: len(content) // 2])
-    done = python("import sys; from neuralreg import cli; sys.exit(cli.main(['report', sys.argv[1]]))", run, cwd=run)
+    done = python("import sys; from neuralreg import cli; sys.exit(main(['report', sys.argv[1]]))", run, cwd=run)
     assert done.returncode == 2 and "transform.h5 is needed" in done.stderr, done.stderr
     assert not list(run.glob(".partial*"))
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .shared import add_command, say, writing
+from .shared import add_command, output_file, say, writing
 
 
 def add_evaluate(commands: Any) -> None:
@@ -58,7 +58,7 @@ def add_report(commands: Any) -> None:
         "report",
         _report,
         "write report.html, one page with pictures and numbers, into the folder of a run",
-        examples="  neuralreg report result\n",
+        examples="  neuralreg report result\n  neuralreg report /archive/result -o report.html\n",
     )
     parser.add_argument("run", metavar="RUN_DIR", help="output folder of a registration")
     parser.add_argument(
@@ -66,17 +66,19 @@ def add_report(commands: Any) -> None:
         action="store_true",
         help="first make the warped volume and the Jacobian again from the transform where they are gone",
     )
+    parser.add_argument("-o", "--output", metavar="F.html", help="another place than RUN_DIR/report.html")
 
 
 def _report(options: argparse.Namespace) -> None:
     from ..report import write_report
 
+    output = options.output and output_file(options.output)
     with writing():
         if options.restore:
             from ..restore import restore
 
             restore(Path(options.run))
-        report = write_report(Path(options.run))
+        report = write_report(Path(options.run), output)
     say(str(report))
 
 

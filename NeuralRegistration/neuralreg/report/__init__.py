@@ -35,8 +35,8 @@ from .page import render
 NIFTI_HEADER = 352  # bytes before the voxels
 
 
-def write_report(run_dir: str | Path) -> Path:
-    """Write `report.html` into a run directory and return its path.
+def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
+    """Write `report.html` into a run directory, or the report to another file, and return its path.
 
     Uses `evaluation.json` where `neuralreg evaluate` has left one (Dice, landmarks), else the run's own measurements.
     Raises RegistrationError where a file of the run or one of its volumes is missing.
@@ -63,9 +63,10 @@ def write_report(run_dir: str | Path) -> Path:
         _pictures(volumes, transform),
         _largest(volumes["jacobian"]),
     )
-    with replacing(run_dir / REPORT) as partial:
+    written = run_dir / REPORT if output is None else Path(output)
+    with replacing(written) as partial:
         partial.write_text(html, encoding="utf-8")
-    return run_dir / REPORT
+    return written
 
 
 def _pictures(volumes: dict[str, sitk.Image], transform: sitk.Transform) -> list[dict[str, Any]]:
