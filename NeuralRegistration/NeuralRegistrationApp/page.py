@@ -120,9 +120,9 @@ class Page:
         typed = typed.strip().strip("\"'")  # as some file managers copy it
         if not typed or not self._paths or self.state.reading or self.state.running:
             return
-        path = Path(typed).expanduser().absolute()
-        if not path.exists():
-            self.say(f"There is no file or folder {path}; check the path.", "error")
+        path = _found(typed)
+        if path is None:
+            self.say(f"There is no file or folder {typed}; check the path.", "error")
             return
         with self.state as state:
             state.path = ""
@@ -219,6 +219,15 @@ class Page:
         self.proving.close()
         self.running.close()
         self.logic.close()
+
+
+def _found(typed: str) -> Path | None:
+    """The file or folder of that name, if there is one that may be seen."""
+    try:
+        path = Path(typed).expanduser().absolute()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # a folder that is closed, a user ~who is not known, no name at all
+        return None
 
 
 def _items(nodes: Iterable) -> list[dict[str, str]]:

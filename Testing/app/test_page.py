@@ -121,11 +121,12 @@ def test_a_bad_upload_gets_one_sentence_in_the_page(page, site, tmp_path, name):
     assert page.locator("#register").is_disabled()
 
 
-def test_a_path_that_does_not_exist_gets_one_too(page):
+@pytest.mark.parametrize("typed", ["/nowhere/scan.nii.gz", "~nobody-of-that-name/scan.nii.gz", f"/{'x' * 300}.nii"])
+def test_a_path_that_does_not_exist_gets_one_too(page, typed):
     page.wait_for_function("!document.querySelector('#path').disabled")
-    page.fill("#path", "/nowhere/scan.nii.gz")
+    page.fill("#path", typed)
     page.press("#path", "Enter")
-    says(page, "#message", "There is no file or folder /nowhere/scan.nii.gz; check the path.")
+    says(page, "#message", f"There is no file or folder {typed}; check the path.")
     page.fill("#path", "")
 
 
