@@ -112,7 +112,7 @@ def test_a_damaged_transform_gets_a_sentence_and_no_crash(folder, tmp_path):
     run = shutil.copytree(folder, tmp_path / "copy") / "run"
     content = (run / TRANSFORM).read_bytes()
     (run / TRANSFORM).write_bytes(content[: len(content) // 2])
-    done = python("import sys; from neuralreg import cli; sys.exit(main(['report', sys.argv[1]]))", run, cwd=run)
+    done = python("import sys; from neuralreg import cli; sys.exit(cli.main(['report', sys.argv[1]]))", run, cwd=run)
     assert done.returncode == 2 and "transform.h5 is needed" in done.stderr, done.stderr
     assert not list(run.glob(".partial*"))
 
