@@ -17,6 +17,7 @@ SIMILARITIES = ("auto", "lncc", "ncc", "mse", *ACROSS_CONTRASTS)
 PRESETS = ("fast", "balanced", "best")
 AFFINE_STAGES = ("none", "rigid", "affine")
 DEVICES = ("auto", "cpu", "cuda", "mps")
+FEW = 4  # choices that are all named when a wrong one was made: "gpu" is spelt more like cpu than like cuda
 
 # The files of a run directory. `cancel` and `stop` are the two files by which another process talks to a run.
 TRANSFORM, INVERSE, WARPED, JACOBIAN = "transform.h5", "inverse.h5", "warped.nii.gz", "jacobian.nii.gz"
@@ -44,7 +45,10 @@ def nearest_name(name: str, valid: tuple[str, ...] | list[str]) -> str:
         return "there are none; leave it away."
     close = difflib.get_close_matches(name.lower(), [v.lower() for v in valid], n=1, cutoff=0.5)
     original = next((v for v in valid if close and v.lower() == close[0]), None)
-    return f'did you mean "{original}"?' if original else f"choose one of {', '.join(valid)}."
+    if original is None:
+        return f"choose one of {', '.join(valid)}."
+    others = f" The choices are {', '.join(valid)}." if len(valid) <= FEW else ""
+    return f'did you mean "{original}"?{others}'
 
 
 def choose(what: str, name: Any, valid: tuple[str, ...] | list[str]) -> str:

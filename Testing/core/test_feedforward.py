@@ -120,6 +120,16 @@ def test_refining_lowers_the_loss_and_leaves_the_model_as_it_is(models, kind):
 
 
 @pytest.mark.parametrize("kind", [VoxelMorph, FNOReg])
+def test_a_model_whose_field_is_absurd_is_refused_before_anything_is_mended(models, kind, tmp_path):
+    checkpoint = weights.load(models[kind.__name__])
+    network = feedforward.build(kind.__name__, checkpoint.manifest.network)
+    network.load_state_dict({name: value.float() * 100 for name, value in checkpoint.state.items()})
+    weights.save(tmp_path / "absurd.pt", network, checkpoint.manifest)
+    with pytest.raises(RegistrationError, match="across half of the image"):
+        kind(model=str(tmp_path / "absurd.pt"))(pair(), "mse", "cpu", Monitor())
+
+
+@pytest.mark.parametrize("kind", [VoxelMorph, FNOReg])
 def test_a_model_of_plain_displacements_registers_and_has_an_inverse(models, kind, tmp_path):
     """Its field is the displacement; as a velocity it would be another one."""
     checkpoint = weights.load(models[kind.__name__])

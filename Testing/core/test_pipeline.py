@@ -253,6 +253,7 @@ def test_every_stage_can_be_cancelled(phantom, stage):
         ({"method": "VoxelMorf"}, "Unknown method"),
         ({"preset": "quick"}, "Unknown preset"),
         ({"similarity": "lnc"}, 'did you mean "lncc"'),
+        ({"device": "gpu"}, "choices are auto, cpu, cuda, mps"),
         ({"affine": "afine"}, 'did you mean "affine"'),
         ({"device": "cuda"}, "cannot be used because"),
     ],

@@ -25,6 +25,7 @@ SHEARED = "The axes of {} are not at right angles; resample it to a regular grid
 NOWHERE = "{} has no usable position, voxel size or orientation in its header; correct it or convert it again."
 SKEW = 1e-3  # cosine between two axes, or tangent of a gantry's tilt; files round theirs to 1e-4 and better
 MINC = (".mnc", ".mnc2")
+FREESURFER = (".mgz", ".mgh")
 UNEVEN = 0.1  # of the distance between slices; scanners round positions, a missing slice is 1.0
 
 
@@ -73,6 +74,8 @@ def _load_named(path: Path, name: Path, number: int | None, warn: Warn) -> sitk.
     if path.suffix.lower() in MINC:  # whose axes run to R, A and S; ITK 5.4 takes them for L, P and S
         raise ValueError("left and right, front and back of MINC files would be exchanged")
     reader = sitk.ImageFileReader()
+    if path.suffix.lower() in FREESURFER and "MGHImageIO" not in reader.GetRegisteredImageIOs():
+        raise ValueError(f"SimpleITK has no reader for it; mri_convert makes a {path.stem}.nii.gz of it")
     reader.SetFileName(str(name))
     check_header(path)
     reader.ReadImageInformation()

@@ -69,7 +69,10 @@ def _named(name: str, method: str, similarity: str) -> str:
 
 
 def predicted(fit: Fit, checkpoint: Checkpoint) -> None:
-    """Put the network's map at the front of the fit's empty chain."""
+    """Put the network's map at the front of the fit's empty chain.
+
+    Raises RegistrationError for one that moves points by more than half of the image: mending it would take hours.
+    """
     images, manifest = fit.images, checkpoint.manifest
     shape = coarser_shape(tuple(images.fixed.shape[2:]), images.spacing, manifest.spacing / min(images.spacing))
     for name, image in (("fixed", images.fixed), ("moving", images.moving)):
@@ -77,6 +80,11 @@ def predicted(fit: Fit, checkpoint: Checkpoint) -> None:
         fit.warnings += [warning] if warning else []
     field = predict(checkpoint, images.fixed, images.moving, images.spacing, shape, fit.monitor.check)
     field = gaussian(field, [SMOOTHING] * 3) * border_window(shape, field)
+    if not float(sampling.length(field).max()) <= max(shape) / 2:  # NaN is no less absurd
+        raise RegistrationError(
+            "The model would move tissue across half of the image: it is damaged or was trained on other images; "
+            "choose another model, or DNVF."
+        )
     if manifest.diffeomorphic:
         fit.chain = fit.chain.then(field)
     else:
