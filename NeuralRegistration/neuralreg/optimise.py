@@ -155,19 +155,24 @@ class Fit:
         total = max(sum(self.cost(level) for stage in stages for level in stage.levels), 1.0)
         share = (1.0 - begin) / total
         for stage in stages:
-            network = stage.network(self.coefficients(stage.levels[-1])).to(self.images.fixed.device)
-            for level in stage.levels:
-                end = begin + share * self.cost(level)
-                self._level(network, level, stage.rate, (begin, end))
-                begin = end
-                if self.stopped:
-                    break
-            with torch.no_grad():
-                shape = self.lattice(stage.levels[-1].velocity)
-                self.chain = self.chain.then(self.best if self.stopped else self._velocity(network, shape))
+            begin = self._stage(stage, begin, share)
             if self.stopped:
                 break
         return self
+
+    def _stage(self, stage: Stage, begin: float, share: float) -> float:
+        """Fit one stage; the fraction of the run that is over then, where a unit of cost is `share` of it."""
+        network = stage.network(self.coefficients(stage.levels[-1])).to(self.images.fixed.device)
+        for level in stage.levels:
+            end = begin + share * self.cost(level)
+            self._level(network, level, stage.rate, (begin, end))
+            begin = end
+            if self.stopped:
+                break
+        with torch.no_grad():
+            shape = self.lattice(stage.levels[-1].velocity)
+            self.chain = self.chain.then(self.best if self.stopped else self._velocity(network, shape))
+        return begin
 
     def lattice(self, factor: float) -> Shape:
         """Shape of the lattice at `factor` times the smallest spacing of the working grid."""

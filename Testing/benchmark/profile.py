@@ -37,7 +37,7 @@ STAGES = (  # what is called once or a few times, one after the other
     (pipeline, "register_affine", "affine stage"),
     (pipeline, "_prepared", "working grid"),
     (pipeline, "_similarity", "choice of similarity"),
-    (optimise.Fit, "stage", "deformable, images at {}"),
+    (optimise.Fit, "_stage", "deformable, images at {}"),
     (pipeline, "with_inverse", "folds and inverse"),
     (pipeline, "_outputs", "warped volume, Jacobian"),
     (pipeline, "_measured", "measures"),
@@ -153,8 +153,8 @@ def operators_table(averages: list[Any], count: int) -> str:
 
 def _resolution(arguments: tuple[Any, ...]) -> str:
     """For a deformable stage, the spacings of its images in working voxels."""
-    levels = next((a for a in arguments if isinstance(a, list) and a and isinstance(a[0], optimise.Level)), [])
-    return ", ".join(f"{level.image:g}" for level in levels)
+    stages = [a for a in arguments if isinstance(a, optimise.Stage)]
+    return ", ".join(f"{level.image:g}" for stage in stages for level in stage.levels)
 
 
 def _forget_peak() -> bool:
