@@ -10,16 +10,18 @@ computer the rest went to other programs.
 from __future__ import annotations
 
 import argparse
-import cProfile
 import json
-import pstats
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "Testing" / "slicer"), str(ROOT / "NeuralRegistration")]
+# In place of this folder: its profile.py would be taken for Python's.
+sys.path[:1] = [str(ROOT / "Testing" / "slicer"), str(ROOT / "NeuralRegistration")]
+
+import cProfile  # noqa: E402
+import pstats  # noqa: E402
 
 import conftest  # noqa: E402  (starts the harness)
 import slicer  # noqa: E402

@@ -169,5 +169,5 @@ def test_a_signal_while_a_cancelled_run_waits_for_the_writing_does_not_leave_it_
 def test_failures_of_the_writing_reach_the_caller(tmp_path):
     with Writer(tmp_path / "absent") as writer:
         writer.write("warped", volume(1))
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(RegistrationError, match="no folder"):
             writer.wait(lambda _: None)
