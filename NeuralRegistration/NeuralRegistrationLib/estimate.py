@@ -15,14 +15,14 @@ from slicer.i18n import tr as _
 from . import dependencies
 
 # Measured: CPU seconds of DNVF with the presets fast and balanced, from files to files, for a pair of 1 mm brains
-# (brain_labelled 1000 and 1001 of Testing/benchmark/RESULTS.md) on a computer that takes 7.6 ms for the piece of work.
-# What lies between the two are the iterations.
+# (brain_labelled 1000 and 1001 of Testing/benchmark/RESULTS.md), for a computer that takes 7.6 ms for the piece of work
+# (33 and 110 s on one that took 10.7 ms, 2026-11-22). What lies between the two are the iterations.
 MEASURED_MEGAVOXELS = 5.8
 MEASURED_CALIBRATION = 0.0076
-SECONDS = {"cpu": (29.7, 90.0), "cuda": (4.0, 6.0)}  # on a GPU: a guess, nothing was measured there yet
+SECONDS = {"cpu": (24.0, 77.0), "cuda": (4.0, 6.0)}  # on a GPU: a guess, nothing was measured there yet
 NETWORK_SECONDS = 3.5  # more, at that size, for methods that start with a trained network
 START_SECONDS = 4.0  # the same for every size
-SERIAL_SHARE = 0.36  # of the CPU time that more cores do not shorten: 85 CPU seconds on one core take 57.5 s on two
+SERIAL_SHARE = 0.16  # of the CPU time that more cores do not shorten: 62 CPU seconds on one core take 36 s on two
 LARGEST_WORKING_GRID = 8.0  # megavoxels; larger volumes are registered on a coarser lattice
 MARGIN_VOXELS = 12  # of the working grid, on each axis beyond the body
 LUNG_HU = -500.0  # a volume with values below is taken for CT
