@@ -71,7 +71,7 @@ def _named(name: str, method: str, similarity: str) -> str:
 def predicted(fit: Fit, checkpoint: Checkpoint) -> None:
     """Put the network's map at the front of the fit's empty chain.
 
-    Raises RegistrationError for one that moves points by more than half of the image: mending it would take hours.
+    Raises RegistrationError for one that moves points by more than half of the image: mending it would take too long.
     """
     images, manifest = fit.images, checkpoint.manifest
     shape = coarser_shape(tuple(images.fixed.shape[2:]), images.spacing, manifest.spacing / min(images.spacing))
