@@ -163,8 +163,9 @@ def register(
         if landmarks is not None:
             values |= _pulled(landmarks, transform, fit, given.warnings)
     return Registration(
-        transform, inverse, warped, jacobian, values, clock.seconds, fit.curve, given.warnings, where, reason, compared,
-        dataclasses.asdict(chosen), pair.grid, fit.stopped, why,
+        transform, inverse, warped, jacobian, metrics=values, timings=clock.seconds, loss=fit.curve,
+        warnings=given.warnings, device=where, device_reason=reason, similarity=compared, similarity_reason=why,
+        options=dataclasses.asdict(chosen), grid=pair.grid, stopped_early=fit.stopped,
     )  # fmt: skip
 
 
