@@ -48,11 +48,11 @@ def inputs(open_path: Callable) -> None:
     v3.VBtn(
         "Load files", id="load", block=True, variant="tonal", prepend_icon="mdi-folder-open-outline",
         click="window.document.getElementById('files').click()", loading=("!!reading",), disabled=("running",),
-        title="Volumes: NIfTI, NRRD, MHA, MGZ, or all slices of a DICOM series. Masks: label maps. Landmarks: "
+        title="Volumes: NIfTI, NRRD, MHA, or all slices of a DICOM series. Masks: label maps. Landmarks: "
               "CSV (x, y, z in LPS mm), FCSV, MRK.JSON. Transforms: H5, TFM, MAT (ITK)",
     )  # fmt: skip
     html.Div("{{ reading }}", v_if=("reading",), classes="text-caption mt-1", id="reading")
-    html.Div("NIfTI, NRRD, MHA, MGZ, DICOM; masks, landmarks too", classes="text-caption text-disabled mt-1",
+    html.Div("NIfTI, NRRD, MHA, DICOM; masks, landmarks too", classes="text-caption text-disabled mt-1",
              v_else=True)  # fmt: skip
     v3.VTextField(label="or a path on this computer", id="path", v_if=("paths",), v_model=("path",),
                   title="A file, a DICOM folder or the output folder of an earlier run; then Enter",
