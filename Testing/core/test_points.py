@@ -75,20 +75,19 @@ def test_fcsv_points_that_slicer_calls_undefined_or_missing_are_none(tmp_path):
     assert written[1::2] == rows[1::2] and written[0].startswith("1.5,2.500000,-1.000000,4.250000")
 
 
-@pytest.mark.parametrize(("system", "sign"), [("LPS", 1), ("RAS", -1)])
+@pytest.mark.parametrize(("system", "sign"), [("LPS", 1), ("RAS", -1), ("1", 1), ("0", -1)])
 def test_markups_json(tmp_path, system, sign):
+    """What else the file holds is kept, but for the lengths and angles that Slicer has measured at the old places."""
     positions = [[sign * x, sign * y, z] for x, y, z in LPS]
     control = [{"id": str(i), "label": f"F-{i}", "position": p} for i, p in enumerate(positions)]
     control.insert(1, {"id": "9", "label": "not placed", "position": [0, 0, 0], "positionStatus": "undefined"})
-    document = {
-        "markups": [
-            {"type": "Fiducial", "coordinateSystem": system, "controlPoints": control, "display": {"opacity": 0.5}}
-        ]
-    }
+    markup = {"type": "Line", "coordinateSystem": system, "controlPoints": control, "display": {"opacity": 0.5}}
+    document = {"markups": [{**markup, "measurements": [{"name": "length", "value": 91.1}]}]}
     points = check(tmp_path / "p.mrk.json", json.dumps(document))
     write_points(points.moved(points.lps + 1), tmp_path / "q.mrk.json")
     written = json.loads((tmp_path / "q.mrk.json").read_text())["markups"][0]
     assert written["display"] == {"opacity": 0.5} and written["coordinateSystem"] == system
+    assert "measurements" not in written
     assert [p["label"] for p in written["controlPoints"]] == ["F-0", "not placed", "F-1"]
     np.testing.assert_allclose(read_points(tmp_path / "q.mrk.json").lps, LPS + 1)
 
