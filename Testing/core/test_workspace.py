@@ -3,12 +3,13 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from neuralreg import workspace
 from neuralreg.job import RESULT, RegistrationError
-from neuralreg.workspace import EARLIER, PARTIAL, RUN_FILES, publish
+from neuralreg.workspace import EARLIER, LOCK, PARTIAL, RUN_FILES, publish
 
 FILES = (*RUN_FILES, "report.html")  # of the earlier result
 
@@ -143,3 +144,22 @@ def test_a_drive_without_locks_is_written_to(output, monkeypatch, number):
     monkeypatch.setattr(fcntl, "flock", without_locks)
     run(output)
     assert whose(output) == "new"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")
+def test_the_lock_of_a_folder_that_is_gone_counts_for_nothing(output, monkeypatch):
+    """The run that has it ends, and a third one begins, after this one has opened it and before it gets it."""
+    usual = workspace._lock
+
+    def late(file):
+        if (output / PARTIAL / "others").exists():
+            return usual(file)
+        shutil.rmtree(output / PARTIAL)
+        (output / PARTIAL / "others").mkdir(parents=True)
+        (output / PARTIAL / LOCK).touch()
+        return usual(file)
+
+    monkeypatch.setattr(workspace, "_lock", late)
+    with pytest.raises(RegistrationError, match="Another run is writing"):
+        run(output)
+    assert {path.name for path in (output / PARTIAL).iterdir()} == {"others", LOCK}, "it is that of the third"
