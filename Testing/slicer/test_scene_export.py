@@ -1,5 +1,6 @@
 """What leaves the scene lies where Slicer shows it: parent transforms applied, exactly where they are linear."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from fakerun import GRIDS, add_volume, as_sitk, blobs, write_run
 from neuralreg.job import TRANSFORM, RegistrationError, RegistrationJob
 from NeuralRegistrationLib import samples
 from NeuralRegistrationLib import scene as exchange
-from NeuralRegistrationLib.lattice import local_geometry
+from NeuralRegistrationLib.lattice import local_geometry, world_bounds
 from NeuralRegistrationLib.request import Request, write_job
 from NeuralRegistrationLib.scene import load_transform
 from vtk.util.numpy_support import vtk_to_numpy
@@ -62,19 +63,14 @@ def test_shear_is_resampled_not_straightened(scene, tmp_path):
     assert mean_error_at_world_points(image, volume, np.array(SHEAR)) < 1.0
 
 
-def thin_plate():
-    """A bend of a few millimetres around the middle of the body, as a landmark registration gives it."""
+def thin_plate(
+    point=(3, -4, 5), moved=(6, -6, 6), still=((-30, 0, 0), (30, 0, 0), (0, 30, 0), (0, -30, 0), (0, 0, 30))
+):
+    """A bend of a few millimetres, by default around the middle of the body, as a landmark registration gives it."""
     source, target = vtk.vtkPoints(), vtk.vtkPoints()
-    for point, moved in (
-        ((3, -4, 5), (6, -6, 6)),
-        ((-30, 0, 0), (-30, 0, 0)),
-        ((30, 0, 0), (30, 0, 0)),
-        ((0, 30, 0), (0, 30, 0)),
-        ((0, -30, 0), (0, -30, 0)),
-        ((0, 0, 30), (0, 0, 30)),
-    ):
-        source.InsertNextPoint(point)
-        target.InsertNextPoint(moved)
+    for before, after in ((point, moved), *zip(still, still, strict=True)):
+        source.InsertNextPoint(before)
+        target.InsertNextPoint(after)
     spline = vtk.vtkThinPlateSplineTransform()
     spline.SetSourceLandmarks(source)
     spline.SetTargetLandmarks(target)
@@ -92,6 +88,20 @@ def test_bent_parent_is_resampled(scene, tmp_path):
     brightest = np.unravel_index(np.argmax(sitk.GetArrayFromImage(image)), image.GetSize()[::-1])
     world = np.array(image.TransformIndexToPhysicalPoint([int(i) for i in brightest[::-1]])) * [-1, -1, 1]
     assert np.linalg.norm(world - (6, -6, 6)) < 3.0  # one voxel
+
+
+def test_a_volume_that_bulges_is_not_cut_off(scene, tmp_path):
+    """Its corners stay where they are, and the middle of a side comes forward."""
+    volume = add_volume("v", GRIDS["axial"])
+    slicer.util.arrayFromVolume(volume)[:] = 100
+    low, high = world_bounds(volume)
+    middle = np.array([high[0], *(low + high)[1:] / 2])
+    out = middle + (8, 0, 0)
+    node = scene.AddNewNodeByClass("vtkMRMLTransformNode", "bent")
+    node.SetAndObserveTransformToParent(thin_plate(middle, out, list(itertools.product(*zip(low, high, strict=True)))))
+    volume.SetAndObserveTransformNodeID(node.GetID())
+    image = sitk.ReadImage(exchange.export_volume(volume, tmp_path / "v.nrrd"))
+    assert image.EvaluateAtPhysicalPoint(((out - (2, 0, 0)) * [-1, -1, 1]).tolist()) == pytest.approx(100)
 
 
 def mean_error_at_world_points(image, volume, world_from_local):
@@ -133,7 +143,9 @@ def test_mask_from_segmentation_under_a_parent(scene, tmp_path, kind):
     assert np.allclose(mask.GetOrigin(), image.GetOrigin()) and np.allclose(mask.GetDirection(), image.GetDirection())
 
 
-@pytest.mark.parametrize("shift", [(0.3, 0, 0), (200, 0, 0)], ids=["between voxels", "beyond the volume"])
+@pytest.mark.parametrize(
+    "shift", [(0.3, 0, 0), GRIDS["oblique"][:3, 0] * 15], ids=["between voxels", "by voxels, over the edge"]
+)
 def test_a_mask_that_does_not_lie_on_its_volume_is_written_as_it_is(scene, tmp_path, shift):
     """Where it is resampled, and whether it touches the volume at all, is for the run to say."""
     volume, labels = add_volume("v", GRIDS["oblique"]), add_volume("labels", GRIDS["oblique"], label=True)
