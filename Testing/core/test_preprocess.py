@@ -45,6 +45,17 @@ def test_working_grid_respects_the_limit_and_keeps_thick_slices():
     assert sorted(grid.spacing)[-1] == pytest.approx(5.0, rel=0.05) and grid.spacing.min() > 1.2
 
 
+def test_few_thick_slices_too_have_room_for_the_field_to_fall_to_zero():
+    assert working_grid(head((40, 44, 16), (1.0, 1.0, 15.0)), 10**7).size[2] == 8 + 2 * 2
+
+
+def test_a_stray_voxel_does_not_widen_the_grid():
+    image = head((100, 100, 100))
+    expected = working_grid(image, 10**7)
+    image.data[0, 1, 1, 1] = 100.0
+    assert working_grid(image, 10**7).same_as(expected)
+
+
 def test_working_grid_does_not_depend_on_the_storage():
     image = head()
     expected = working_grid(image, 10**7)
@@ -99,6 +110,7 @@ def test_nan_becomes_background():
     image.data[0, 0, 0, 1] = float("inf")
     data = normalised(image).data
     assert torch.isfinite(data).all() and data.min() == 0 and data.max() <= 1.2
+    assert data[0, 0, 0, :2].tolist() == [0.0, 0.0]
 
 
 def test_no_overlap_is_said_in_a_sentence():
