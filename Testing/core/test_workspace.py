@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from neuralreg import workspace
-from neuralreg.job import RESULT, RegistrationError
+from neuralreg.job import PREVIEW, RESULT, STOP, RegistrationError
 from neuralreg.workspace import EARLIER, LOCK, PARTIAL, RUN_FILES, publish
 
 FILES = (*RUN_FILES, "report.html")  # of the earlier result
@@ -29,8 +29,11 @@ def output(tmp_path) -> Path:
     return folder
 
 
-def run(output: Path) -> None:
+def run(output: Path, *told: str) -> None:
+    """A run that is told something meanwhile, by files."""
     with workspace.workspace(output, overwrite=True) as partial:
+        for name in told:
+            (output / name).touch()
         for name in RUN_FILES:
             (partial / name).write_text(json.dumps(["new", name]))
         publish(partial, output)
@@ -64,7 +67,7 @@ RENAMES = len(FILES) + len(RUN_FILES)
 
 
 def test_a_new_result_replaces_the_earlier_one(output):
-    run(output)
+    run(output, STOP, PREVIEW)
     assert whose(output) == "new"
 
 
