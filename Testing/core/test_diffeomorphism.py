@@ -35,6 +35,19 @@ def test_folds_are_gone_by_every_criterion_and_on_finer_lattices_too():
     assert sampling.jacobian_determinant(fine).min() > 0
 
 
+def test_a_cell_that_folds_between_its_corners_is_seen():
+    """The tetrahedra through alternate corners of a cell, which the digital criterion looks at, too."""
+    field = rough(1, 2.0)
+    places, (d, h, w) = sampling.identity(SHAPE, field) + field, (n - 1 for n in SHAPE)
+    corner = lambda x, y, z: places[0, :, z : z + d, y : y + h, x : x + w]  # noqa: E731
+    smallest, at_corners = extreme_determinants(field)[0][0, 0], sampling.corner_determinants(field).amin(1)[0]
+    for apex in (0, 1):
+        ends = [corner(*(abs(apex - i) for i in end)) for end in ((1, 1, 0), (0, 1, 1), (1, 0, 1))]
+        edges = torch.stack([end - corner(apex, apex, apex) for end in ends], dim=-1)
+        inside = torch.linalg.det(edges.movedim(0, -2)) * (1 - 2 * apex)
+        assert bool((smallest <= inside + 1e-4).all()) and bool((inside < at_corners - 0.1).any())
+
+
 @pytest.mark.parametrize("voxels", [1, 3 * 22 * 24, 19 * 22 * 24])
 def test_slabs_find_the_same_folds(voxels, monkeypatch):
     field = rough(3, 2.0)
