@@ -148,6 +148,7 @@ def test_displacement_map_is_the_length_of_the_displacement(run):
     ras = (GRIDS["oblique"] @ [index[2], index[1], index[0], 1])[:3]
     expected = np.linalg.norm(moving_from_fixed(run, ras) - ras)
     assert slicer.util.arrayFromVolume(volume)[index] == pytest.approx(expected, rel=1e-3)
+    assert apply.is_there(volume, run, apply.TO_FIXED), "it lies in fixed space and is not to be moved there"
 
 
 def test_views(run):
