@@ -26,17 +26,19 @@ def test_zero_displacement_returns_the_image_itself():
     assert torch.allclose(sampling.warp(image, torch.zeros(2, 3, *SHAPE)), image, atol=1e-5)
 
 
+@pytest.mark.parametrize(("outside", "mode"), [("zeros", "grid-constant"), ("border", "nearest")])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_warp_equals_scipy_with_channels_in_xyz_order(threads):
+def test_warp_equals_scipy_with_channels_in_xyz_order(threads, outside, mode):
+    """Also beyond the last voxels, which are those that do not divide among the threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        image, displacement = torch.rand(1, 1, *SHAPE), smooth(0, 2.5)
-        got = sampling.warp(image, displacement)[0, 0].numpy()
+        image, displacement = torch.rand(1, 1, *SHAPE), smooth(0, 2.5) + 1.5
+        got = sampling.warp(image, displacement, outside=outside)[0, 0].numpy()
     finally:
         torch.set_num_threads(before)
     zyx = np.indices(SHAPE) + displacement[0].flip(0).numpy()
-    expected = map_coordinates(image[0, 0].numpy(), zyx, order=1, mode="grid-constant")
+    expected = map_coordinates(image[0, 0].numpy(), zyx, order=1, mode=mode)
     assert np.abs(got - expected).max() < 1e-5
 
 
