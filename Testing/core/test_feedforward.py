@@ -70,8 +70,10 @@ def test_a_lens_shows_the_image_where_it_is(orientation, method):
     back = lens.working_from_network @ np.append(seen, 1.0)
     np.testing.assert_allclose(back[:3], feedforward.centre_of_mass(image), atol=0.35)
     assert abs(np.linalg.det(lens.working_from_network[:3, :3])) == pytest.approx(2.5**3 / np.prod(SPACING))
-    if method == "VoxelMorph":
+    if method == "VoxelMorph":  # all of the working grid, whatever the network was trained on
         assert all((n - 1) % 16 == 0 for n in lens.shape)
+        middle = lens.working_from_network @ [*(np.array(lens.shape[::-1]) - 1) / 2, 1]
+        np.testing.assert_allclose(middle[:3], (np.array(SHAPE[::-1]) - 1) / 2)
 
 
 def test_a_plain_field_is_the_displacement_itself():

@@ -259,6 +259,15 @@ def test_damaged_transform_is_a_sentence_and_no_crash(tmp_path, change):
         io.read_transform(tmp_path / "t.h5")
 
 
+@pytest.mark.parametrize("ending", ["h5", "mha"])
+def test_a_field_with_a_hole_is_a_sentence(tmp_path, ending):
+    field = field_on(grid_of("LPS"))
+    field.mm[0, 3, 3, 3] = torch.nan
+    io.write_transform(field, tmp_path / f"t.{ending}")
+    with pytest.raises(RegistrationError, match="its displacements hold NaN or infinity"):
+        io.read_transform(tmp_path / f"t.{ending}")
+
+
 def test_a_transform_of_somebody_else_that_ends_too_early_is_a_sentence(tmp_path, capfd):
     """The HDF5 library would print a page."""
     field = io.to_sitk_transform(transform_on(grid_of("LPS")))
