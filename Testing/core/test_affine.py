@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from neuralreg.affine import level as one_level
-from neuralreg.affine import register_affine, search, similarity
+from neuralreg.affine import register_affine, search, similarity, stage
 from neuralreg.image import Grid, Image, canonical, resample
 from neuralreg.job import Cancelled, Monitor, RegistrationError
 from neuralreg.transform import Affine
@@ -118,6 +118,19 @@ def test_half_a_head_finds_its_place_in_a_whole_one():
     assert error_mm(register_affine(half, moving, "rigid").moving_from_aligned, true) < 1.0
 
 
+def test_a_small_overlap_does_not_look_good():
+    """Where the moving image ends the blocks of the fixed one count as unlike, for whoever judges a result."""
+    whole = body(grid())
+    d, h, w = whole.grid.shape
+    half = Image(whole.data[:, : d // 2], whole.grid.cropped((0, 0, 0), (w, h, d // 2)))
+    descended, judged = [], []
+    for moving in (whole, half):
+        level = stage._Pair.prepare(whole, moving, None, None, lambda: None).levels()[0]
+        descended.append(similarity.evaluate(similarity.local_correlation, level, np.eye(4)))
+        judged.append(similarity.evaluate(similarity.covered_correlation, level, np.eye(4)))
+    assert max(descended) < -0.9 and judged[0] < -0.9 and -0.6 < judged[1] < -0.4
+
+
 def test_masks_restrict_what_is_compared():
     """A large bright object that moved otherwise decides the result, unless the masks leave it out."""
     true = motion(0, (6, 0, 0))
@@ -199,6 +212,12 @@ def test_nan_is_background():
     fixed, moving = pair(true, grid())
     holes = torch.where(fixed.data < 1, torch.nan, fixed.data)
     assert error_mm(register_affine(Image(holes, fixed.grid), moving).moving_from_aligned, true) < 1.0
+
+
+def test_what_a_scanner_writes_outside_its_bore_does_not_set_the_scale():
+    tissue, bore = np.linspace(0, 1000, 10_000), np.full(1000, -3024.0)
+    low, high = stage._intensity_range(np.concatenate((bore, tissue)))
+    assert low == pytest.approx(0, abs=10) and high == pytest.approx(1000, abs=10)
 
 
 def test_noise_alone_cannot_collapse_the_scales():
