@@ -12,7 +12,7 @@ import pytest
 import torch
 from doc_pages import FENCE, FILES, PAGES, PROSE, ROOT, Block, blocks, commands
 from doc_terminal import Terminal
-from neuralreg import cli, io, job, pipeline, qa
+from neuralreg import cli, io, job, methods, pipeline, qa
 from neuralreg.image import Image
 from neuralreg.phantom import demo_grid, make_phantom
 from neuralreg.points import Points, write_points
@@ -20,7 +20,7 @@ from neuralreg.samples import phantom_pair
 from neuralreg.transform import Affine
 from test_imports import FLOORS
 
-SPACING_MM = 6.0
+SPACING_MM = 8.0
 README = PAGES[0]
 NO_PART_OF_A_COPY = (".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis", "build", "dist", "*.egg-info", "demo")
 NUMBER = r"(?<![\w.-])\d+(?:\.\d+)?(?![\w-])"
@@ -62,6 +62,7 @@ def test_every_block_of_the_page_runs(page, home, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)  # and back at the end
     # Small volumes: a second thread costs more than it brings, above all where others compute too.
     monkeypatch.setattr(pipeline, "use_threads", lambda threads: torch.set_num_threads(1))
+    monkeypatch.setattr(methods, "SMALL_VOXELS", 0)  # small volumes would get more iterations
     for name, value in (("OMP_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):  # for processes that are started
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("NEURALREG_CACHE", str(folder / "cache"))
