@@ -52,13 +52,13 @@ def test_resample_equals_simpleitk_voxel_by_voxel(kind, mode, interpolator, tmp_
 
 
 def test_halfway_between_two_voxels_the_nearest_is_that_of_itk():
-    """A label map seen from a lattice that lies half a voxel beside it: every single point is halfway."""
-    values = torch.arange(6.0**3).view(1, 6, 6, 6)
-    labels, beside = Image(values, Grid.from_parts((6, 6, 6))), Grid.from_parts((5, 5, 5), (0.5, 0.5, 0.5))
+    """A label map seen from a lattice that lies half a voxel beside it: every single point is halfway, and where the
+    image ends."""
+    values = torch.arange(6.0**3).view(1, 6, 6, 6) + 1
+    labels, beside = Image(values, Grid.from_parts((6, 6, 6))), Grid.from_parts((7, 7, 7), (-0.5, -0.5, -0.5))
     got = resample(labels, lambda p: p, beside, "nearest").data[0].numpy()
-    oracle = sitk.Resample(
-        io.to_sitk(labels), io.to_sitk(Image(values[:, :5, :5, :5], beside)), sitk.Transform(), sitk.sitkNearestNeighbor
-    )
+    reference = io.to_sitk(Image(torch.zeros(1, 7, 7, 7), beside))
+    oracle = sitk.Resample(io.to_sitk(labels), reference, sitk.Transform(), sitk.sitkNearestNeighbor)
     np.testing.assert_array_equal(got, sitk.GetArrayFromImage(oracle))
 
 
