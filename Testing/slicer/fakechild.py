@@ -65,8 +65,8 @@ def main() -> int:
 
 
 def optimise(job, output: Path, play: str, inbox: Inbox) -> int:
-    step = 0
-    while step < STEPS or play in ("endless", "with a child"):
+    step, endless = 0, play in ("endless", "with a child")
+    while step < STEPS or endless:
         if (output / CANCEL).exists() or inbox.abandoned():
             return 130
         if (output / STOP).exists():
@@ -86,7 +86,8 @@ def optimise(job, output: Path, play: str, inbox: Inbox) -> int:
             raise RuntimeError("a bug")
         if play == "killed" and step == 5:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.02)
+        if endless:
+            time.sleep(0.02)
         step += 1
     if play != "no result":
         write(job, output, stopped=(output / STOP).exists())
