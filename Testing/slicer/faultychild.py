@@ -22,10 +22,6 @@ def gpu_memory_once():
     raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-def memory():
-    raise MemoryError
-
-
 def full_disk():
     """From now on no file can grow over 3 kB: the results do not fit."""
     import resource
@@ -40,7 +36,6 @@ def bug():
 FAULTS = {
     "GPU memory once": gpu_memory_once,
     "GPU memory always": gpu_memory_once,
-    "memory": memory,
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "killed behind the launcher": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "crash": lambda: os.kill(os.getpid(), signal.SIGSEGV),
