@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ SCALES = {"mind": 2.0, "mse": 20.0, "nmi": 0.4}
 BETAS = (0.7, 0.95)
 CORNERS = (0, 7, 1, 6, 2, 5, 3, 4)  # of the lattice's cells, in turns; opposite ones follow each other
 SMALLEST_SIDE = 10  # voxels; coarser levels of small crops are skipped
+# MIND has twelve descriptors a voxel: images with more voxels than this are compared at MIND_FACTOR working voxels.
+MIND_VOXELS, MIND_FACTOR = 1_500_000, 2.0
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ class Fit:
 
         `begin` is the fraction of the run that is over. A network is made when its turn comes.
         """
+        stages = self.suited(stages)
         total = max(sum(self.cost(level) for stage in stages for level in stage.levels), 1.0)
         share = (1.0 - begin) / total
         for stage in stages:
@@ -186,10 +189,20 @@ class Fit:
         spacing = coarser_spacing(tuple(self.images.fixed.shape[2:]), self.images.spacing, shape)
         return coarser_shape(shape, spacing, self.knots)
 
-    def too_small(self, level: Level) -> bool:
-        """Whether a level is too coarse for a volume of this size."""
+    def suited(self, stages: Sequence[Stage]) -> list[Stage]:
+        """The stages as this pair allows: levels too coarse for a small volume are left out, the last one excepted, and
+        images are coarser where MIND's descriptors would be too many."""
+        last = stages[-1].levels[-1]
+        kept = [(s, [level for level in s.levels if level is last or not self._too_small(level)]) for s in stages]
+        return [replace(s, levels=[self._affordable(level) for level in levels]) for s, levels in kept if levels]
+
+    def _too_small(self, level: Level) -> bool:
         whole = self.images.fixed.shape[2:]
         return any(n < min(SMALLEST_SIDE, full) for n, full in zip(self.lattice(level.image), whole, strict=True))
+
+    def _affordable(self, level: Level) -> Level:
+        large = self.energy.similarity == "mind" and math.prod(self.lattice(level.image)) > MIND_VOXELS
+        return replace(level, image=max(level.image, MIND_FACTOR)) if large else level
 
     def cost(self, level: Level) -> float:
         """What a level takes, in voxels, relative to the others; see also `methods.work`."""

@@ -225,6 +225,18 @@ def test_no_level_sees_what_a_mask_hides(factor):
     assert torch.equal(levels[0].fixed, levels[1].fixed) and torch.equal(levels[0].moving, levels[1].moving)
 
 
+@pytest.mark.parametrize(("similarity", "finest"), [("mind", 2.0), ("lncc", 1.0)])
+@each_method
+def test_no_method_compares_more_descriptors_than_fit_into_memory(phantom, name, similarity, finest, monkeypatch):
+    factors, at = [], Images.at
+    monkeypatch.setattr(Images, "at", lambda images, factor: factors.append(factor) or at(images, factor))
+    monkeypatch.setattr(optimise, "MIND_VOXELS", 10_000, raising=False)
+    options = {key: (1, 1) if key == "iterations" else value for key, value in SMALL[name].items()}
+    options |= {"refine": 1} if "refine" in options else {}
+    register(phantom, name, similarity=similarity, options=options)
+    assert min(factors) == finest
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("preset", ["fast", "balanced", "best"])
 def test_every_preset_makes_a_method(name, preset):
@@ -264,7 +276,7 @@ def test_work_is_known_before_there_is_a_pair(kind, spacing):
     chosen = make_method("DNVF", "balanced", suited("DNVF", "balanced", None, kind))
     blank = torch.zeros(1, 1, 60, 90, 80)
     fit = Fit(Images(blank, blank, None, None, spacing), Energy())
-    counted = sum(fit.cost(level) for stage in chosen._stages(fit) for level in stage.levels)
+    counted = sum(fit.cost(level) for stage in fit.suited(chosen._stages()) for level in stage.levels)
     assert work("DNVF", "balanced", None, kind, spacing) * blank.numel() == pytest.approx(counted, rel=0.1)
     longer = {"iterations": [2 * n for n in chosen.iterations]}
     assert work("DNVF", "balanced", longer) == pytest.approx(

@@ -43,11 +43,14 @@ def option(default: Any, text: str, minimum: float | None = None, maximum: float
 
 
 def stages_of(method: Any) -> list[tuple]:
-    """The entries of STAGES, stage by stage. Raises RegistrationError where the lists are not of one length."""
+    """The entries of STAGES and the direction, stage by stage: what an `optimise.Level` is made of.
+
+    Raises RegistrationError where the lists are not of one length.
+    """
     lists = [getattr(method, name) for name in STAGES]
     if len(set(map(len, lists))) != 1:
         raise RegistrationError(f"{', '.join(STAGES)} need one entry per stage each; give lists of one length.")
-    return list(zip(*lists, strict=True))
+    return [(*row, at_stage(method.directions, index)) for index, row in enumerate(zip(*lists, strict=True))]
 
 
 def at_stage(values: tuple, index: int) -> Any:
@@ -109,9 +112,8 @@ def work(
         return 0.0
     total, networks = 0.0, getattr(chosen, "networks", ()) or (chosen.residual,)
     knots = getattr(chosen, "knots", KNOTS)
-    stages = zip(chosen.image_factors, chosen.velocity_factors, chosen.iterations, strict=True)
-    for index, (image, velocity, iterations) in enumerate(stages):
-        turns = 2 if at_stage(chosen.directions, index) == "both" else 1
+    for index, (image, velocity, iterations, _, _, directions) in enumerate(stages_of(chosen)):
+        turns = 2 if directions == "both" else 1
         cost = turns * (_voxels(image, spacing) + 3 * _voxels(velocity, spacing))
         siren = at_stage(networks, index) == "siren"
         total += iterations * (cost + (SIREN_VOXELS * _voxels(velocity * knots, spacing) if siren else 0.0))

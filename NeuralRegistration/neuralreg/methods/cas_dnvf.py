@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..job import Monitor
-from . import DIRECTIONS, Directions, at_stage, option, stages_of
+from . import DIRECTIONS, Directions, option, stages_of
 from .single_pass import MODEL
 
 if TYPE_CHECKING:
@@ -74,10 +74,8 @@ class CasDNVF:
         energy = Energy(similarity, self.smoothness, self.volume, landmark_weight=self.landmark_weight)
         fit = Fit(pair.images(device), energy, monitor)
         predicted(fit, model(self.model, self.network, similarity))
-        levels = [Level(*row, at_stage(self.directions, index)) for index, row in enumerate(stages_of(self))]
-        levels = [level for level in levels[:-1] if not fit.too_small(level)] + levels[-1:]
         rate = self.rate if self.residual == "encoded" else self.rate / 500
-        return fit.run([Stage(self._velocity, [level], rate) for level in levels], begin=0.1)
+        return fit.run([Stage(self._velocity, [Level(*row)], rate) for row in stages_of(self)], begin=0.1)
 
     def _velocity(self, shape: tuple[int, int, int]) -> nn.Module:
         from ..networks.siren import EncodedSiren, Siren

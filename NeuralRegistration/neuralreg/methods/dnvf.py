@@ -5,8 +5,7 @@ Han, Sun, Li, et al., "Diffeomorphic Image Registration with Neural Velocity Fie
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from math import prod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..job import Monitor
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
 
     from ..optimise import Fit, Stage
     from ..preprocess import Pair
-
-# MIND has twelve descriptors a voxel: images with more voxels than this are compared at MIND_FACTOR working voxels.
-MIND_VOXELS, MIND_FACTOR = 1_500_000, 2.0
 
 
 @dataclass(frozen=True)
@@ -115,28 +111,20 @@ class DNVF:
         weights = {name: getattr(self, name) for name in ("smoothness", "bending", "volume", "folding")}
         energy = Energy(similarity, **weights, landmark_weight=self.landmark_weight)
         fit = Fit(pair.images(device), energy, monitor, knots=self.knots, squarings=self.squarings)
-        return fit.run(self._stages(fit))
+        return fit.run(self._stages())
 
-    def _stages(self, fit: Fit) -> list[Stage]:
-        """Neighbouring siren stages are one network seen at several resolutions.
-
-        Levels too coarse for a small volume are left out, the last one excepted.
-        """
+    def _stages(self) -> list[Stage]:
+        """Neighbouring siren stages are one network seen at several resolutions."""
         from ..optimise import Level, Stage
 
         stages: list[Stage] = []
         for index, row in enumerate(stages_of(self)):
-            level, siren = Level(*row, at_stage(self.directions, index)), at_stage(self.networks, index) == "siren"
-            if fit.energy.similarity == "mind" and prod(fit.lattice(level.image)) > MIND_VOXELS:
-                level = replace(level, image=max(level.image, MIND_FACTOR))
-            if fit.too_small(level) and index + 1 < len(self.image_factors):
-                continue
+            siren = at_stage(self.networks, index) == "siren"
             if siren and stages and stages[-1].network == self._siren:
-                stages[-1].levels.append(level)
+                stages[-1].levels.append(Level(*row))
             else:
-                stages.append(
-                    Stage(self._siren, [level], self.siren_rate) if siren else Stage(self._encoded, [level], self.rate)
-                )
+                network, rate = (self._siren, self.siren_rate) if siren else (self._encoded, self.rate)
+                stages.append(Stage(network, [Level(*row)], rate))
         return stages
 
     def _siren(self, shape: tuple[int, int, int]) -> nn.Module:
