@@ -21,9 +21,9 @@ from .job import RegistrationError, choose
 from .losses import mind_descriptor
 from .networks.fno import FNOReg
 from .networks.unet import UNet
+from .pyramid import Shape, border_window
 from .weights import Checkpoint
 
-Shape = tuple[int, int, int]
 NETWORKS: dict[str, type[nn.Module]] = {"VoxelMorph": UNet, "FNOReg": FNOReg}
 FEATURES, MIND_CHANNELS = ("intensity", "mind"), 12
 WORLD = {"L": (0, 1.0), "R": (0, -1.0), "P": (1, 1.0), "A": (1, -1.0), "S": (2, 1.0), "I": (2, -1.0)}
@@ -143,7 +143,7 @@ class Lens:
 
     def unview(self, field: Tensor, shape: Shape, working: Shape) -> Tensor:
         """A network's field on a lattice of `shape` with the corners of the working grid, in voxels of that lattice."""
-        field = field * faded(tuple(field.shape[2:]), field)
+        field = field * border_window(tuple(field.shape[2:]), field, BORDER, smooth=False)
         coarse = [(d - 1) / max(n - 1, 1) for d, n in zip(field.shape[2:], self.shape, strict=True)][::-1]
         fine = [(n - 1) / max(d - 1, 1) for d, n in zip(shape, working, strict=True)][::-1]
         field_from_target = np.diag([*coarse, 1.0]) @ np.linalg.inv(self.working_from_network) @ np.diag([*fine, 1.0])
@@ -189,16 +189,6 @@ def _field(network: nn.Module, fixed: Tensor, moving: Tensor) -> Tensor:
 def _halves(device: torch.device) -> bool:
     """Whether the device computes with float16 faster than with float32: NVIDIA's, from Volta on."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
-
-
-def faded(shape: Shape, like: Tensor) -> Tensor:  # -> (1, 1, D, H, W)
-    """1 inside, a ramp to 0 over BORDER voxels at the faces."""
-    window = torch.ones((), dtype=like.dtype, device=like.device)
-    for axis, n in enumerate(shape):
-        index = torch.arange(n, dtype=like.dtype, device=like.device)
-        ramp = (torch.minimum(index, n - 1 - index) / BORDER).clamp(0, 1)
-        window = window * ramp.view([-1 if a == axis else 1 for a in range(3)])
-    return window[None, None]
 
 
 def centre_of_mass(image: Tensor) -> np.ndarray:  # (1, 1, D, H, W) -> (3,) x, y, z in voxels

@@ -167,11 +167,12 @@ def dilated(mask: Tensor, radius: int) -> Tensor:
     return mask
 
 
-def border_window(shape: Shape, like: Tensor) -> Tensor:  # -> (1, 1, D, H, W)
-    """1 inside, falling smoothly to 0 at the outermost voxels."""
+def border_window(shape: Shape, like: Tensor, width: int = BORDER_VOXELS, smooth: bool = True) -> Tensor:
+    """1 inside, falling to 0 at the faces over `width` voxels, smoothly or in a line -> (1, 1, D, H, W)."""
     window = torch.ones((), dtype=like.dtype, device=like.device)
     for dim, n in enumerate(shape):
         index = torch.arange(n, dtype=like.dtype, device=like.device)
-        ramp = (torch.minimum(index, n - 1 - index) / BORDER_VOXELS).clamp(0, 1)
-        window = window * (ramp * ramp * (3 - 2 * ramp)).view([-1 if d == dim else 1 for d in range(3)])
+        ramp = (torch.minimum(index, n - 1 - index) / width).clamp(0, 1)
+        ramp = ramp * ramp * (3 - 2 * ramp) if smooth else ramp
+        window = window * ramp.view([-1 if d == dim else 1 for d in range(3)])
     return window[None, None]

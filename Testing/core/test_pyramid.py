@@ -38,3 +38,5 @@ def test_velocities_fall_to_zero_at_the_border():
     window = border_window((6, 8, 7), torch.zeros(()))[0, 0]
     assert float(window[0].max()) == float(window[:, -1].max()) == float(window[..., 0].max()) == 0.0
     assert float(window[3, 4, 3]) == 1.0
+    line = border_window((9, 9, 9), torch.zeros(()), 3, smooth=False)[0, 0, 4, 4]
+    torch.testing.assert_close(line, torch.tensor([0, 1 / 3, 2 / 3, 1, 1, 1, 2 / 3, 1 / 3, 0]))
