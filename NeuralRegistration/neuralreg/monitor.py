@@ -19,6 +19,7 @@ Show = Callable[[Progress], None]
 SHOW_EVERY = 0.05  # seconds between two lines of one stage
 PREVIEW_EVERY = 0.5
 BAR = 30  # characters
+AGAIN = "\r\033[K"  # begins the line of a terminal anew
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a log that finds no room is no reason to end a run
 
 
@@ -96,8 +97,7 @@ def json_lines() -> Show:
 def bar(stream: TextIO | None = None) -> Show:
     """One line that is redrawn: stage, bar, loss, time left. Where nothing can be redrawn: one line for each stage."""
     out = stream or sys.stderr
-    redraw = out.isatty() and os.environ.get("TERM") != "dumb"
-    stage = ""
+    redraw, stage = redraws(out), ""
 
     def show(progress: Progress) -> None:
         nonlocal stage
@@ -108,9 +108,14 @@ def bar(stream: TextIO | None = None) -> Show:
             return
         end = "\n" if progress.fraction >= 1 else ""
         line = bar_line(progress)[: _columns(out) - 1]  # the rest would begin a new line each time
-        print("\r\033[K" + line, end=end, file=out, flush=True)
+        print(AGAIN + line, end=end, file=out, flush=True)
 
     return show
+
+
+def redraws(out: TextIO) -> bool:
+    """Whether AGAIN does there what it shall: a dumb terminal shows it as text."""
+    return out.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _columns(out: TextIO) -> int:

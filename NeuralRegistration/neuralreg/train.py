@@ -15,7 +15,7 @@ import torch
 
 from . import feedforward, weights
 from .files import replacing
-from .job import RegistrationError, read_json
+from .job import Progress, RegistrationError, read_json
 from .training import data, loop, packing
 from .training.config import TrainingConfig
 from .training.crew import Crew
@@ -30,11 +30,11 @@ def train(
     config: TrainingConfig,
     report: Callable[[dict], None] = lambda row: None,
     hours: float = math.inf,
-    tick: Callable[[int], None] = lambda iteration: None,
+    tick: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
     """Train, or go on where an earlier call stopped -> path of the model with the best validation so far.
 
-    report takes one row of values per validation (also in log.jsonl), tick the number of each iteration done. Stops
+    report takes one row of values per validation (also in log.jsonl), tick the progress after each iteration. Stops
     after `hours`; call again to go on.
     """
     started = time.time()

@@ -12,11 +12,11 @@ import torch
 from child import start, two_processes
 from neuralreg import train, weights
 from neuralreg.cli import main
-from neuralreg.commands.training import _Bar as Bar
 from neuralreg.feedforward import displacements
 from neuralreg.image import Grid
 from neuralreg.job import RegistrationError
 from neuralreg.metrics import tre
+from neuralreg.monitor import AGAIN
 from neuralreg.networks.unet import UNet
 from neuralreg.phantom import make_phantom
 from neuralreg.training import crew, data
@@ -120,7 +120,7 @@ class InterruptAfter:
     def __init__(self, iterations):
         self.left = iterations
 
-    def __call__(self, iteration):
+    def __call__(self, progress):
         self.left -= 1
         if self.left == 0:
             raise KeyboardInterrupt
@@ -209,13 +209,15 @@ def test_at_half_resolution_training_sees_every_second_voxel_and_the_model_works
         config(pack, tmp_path, training_resolution="quarter")
 
 
-def test_the_progress_bar_fills(capsys):
-    bar = Bar(4)
-    for iteration in (1, 2, 4):
-        bar(iteration)
-    said = capsys.readouterr().err.split("\r")[1:]
-    assert [text.split()[1] for text in said] == ["1/4", "2/4", "4/4"]
-    assert [text.count("█") for text in said] == [8, 15, 30]
+def test_a_training_shows_its_progress_as_a_registration_does(pack, tmp_path, capsys, monkeypatch):
+    """On a terminal the bar is drawn again and again, and every validation begins a line of its own."""
+    (tmp_path / "c.toml").write_text(TENSORBOARD_CONFIG.format(data=str(pack), output=str(tmp_path / "out")))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["train", str(tmp_path / "c.toml")]) == 0
+    said = capsys.readouterr().err.split(AGAIN)[1:]
+    assert [text.split()[0] for text in said] == ["train", "iteration", "train", "iteration"]
+    assert [text.count("#") for text in said[::2]] == [15, 30] and "left" in said[0]
 
 
 def test_mixed_precision_computes_in_half_and_keeps_whole_weights(pack, tmp_path):

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..job import RegistrationError
-from .shared import add_command, output_file, writing
-
-BAR = 30
+from ..monitor import AGAIN, redraws
+from .shared import add_command, output_file, shower, writing
 
 
 def add_train(commands: Any) -> None:
@@ -43,7 +42,6 @@ def _train(options: argparse.Namespace) -> None:
 
     given = {name: getattr(options, name) for name in ("data", "output", "device")}
     config = load_config(options.config, **{name: value for name, value in given.items() if value})
-    bar = _Bar(config.schedule.iterations)
     leads = os.environ.get("RANK", "0") == "0"  # one of the processes that torchrun starts speaks for all
     # The writer keeps rows in memory for two minutes: without being closed it would lose the end of every training.
     logging = _tensorboard(config.output) if options.tensorboard and leads else contextlib.nullcontext()
@@ -51,27 +49,17 @@ def _train(options: argparse.Namespace) -> None:
 
         def report(row: dict[str, Any]) -> None:
             if leads:
-                print("\r" + "  ".join(f"{name} {value}" for name, value in row.items()), file=sys.stderr)
+                start = AGAIN if redraws(sys.stderr) else ""
+                print(start + "  ".join(f"{name} {value}" for name, value in row.items()), file=sys.stderr)
             for name, value in row.items():
                 if writer and isinstance(value, float):
                     writer.add_scalar(name, value, row["iteration"])
 
-        model = train(config, report, options.hours, bar if sys.stderr.isatty() else lambda iteration: None)
+        model = train(config, report, options.hours, shower(None))
     if model.exists() and leads:
         print(model)
     elif leads:
         print("There is no model before the first validation; call again to go on.", file=sys.stderr)
-
-
-class _Bar:
-    """A progress bar on a terminal."""
-
-    def __init__(self, total: int):
-        self.total = max(total, 1)
-
-    def __call__(self, iteration: int) -> None:
-        done = round(BAR * iteration / self.total)
-        print(f"\r{'█' * done}{'·' * (BAR - done)} {iteration}/{self.total}", end="", file=sys.stderr, flush=True)
 
 
 def _tensorboard(folder: str) -> Any:

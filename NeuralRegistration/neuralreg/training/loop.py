@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .. import weights
 from ..domain import appearance, domain_of
-from ..job import RegistrationError
+from ..job import Progress, RegistrationError
 from .crew import Crew
 from .data import Subject
 from .examples import Source
@@ -112,6 +112,10 @@ class Trainer:
         impatient = 0 < self.schedule.patience <= self.since_best
         return impatient or self.iteration >= self.schedule.iterations
 
+    def progress(self) -> Progress:
+        done = self.iteration / self.schedule.iterations
+        return Progress("train", done, seconds_left=self.seconds * (1 / done - 1))
+
     def domain(self) -> dict:
         """What the training images look like, for warnings at inference."""
         looks = [appearance(s.image / 255, tuple(s.grid.spacing)) for s in self.training]
@@ -175,13 +179,13 @@ def run(
     checkpoint: Path,
     report: Callable[[dict], None],
     improved: Callable[[Trainer, dict], None],
-    tick: Callable[[int], None],
+    tick: Callable[[Progress], None],
     deadline: float = math.inf,
 ) -> bool:
     """Train to the end of the schedule -> True, or until `deadline` (seconds since 1970) -> False.
 
     report takes a row of values after each validation; improved is called when the validation got better; tick with the
-    number of each iteration done.
+    progress after each iteration.
     """
     if checkpoint.exists():
         _resume(trainer, checkpoint)
@@ -192,7 +196,7 @@ def run(
         trainer.seconds = time.time() - begun
         if not trainer.crew.leads:
             continue
-        tick(trainer.iteration)
+        tick(trainer.progress())
         last = trainer.iteration == trainer.schedule.iterations
         if trainer.iteration % trainer.schedule.validate_every == 0 or last:
             row = _validated(trainer)
