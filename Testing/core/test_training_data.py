@@ -11,7 +11,7 @@ from neuralreg.training import data
 from neuralreg.training.augment import Augmentation
 from neuralreg.training.examples import _two
 from neuralreg.training.packing import Packing, build_pack, find_subjects, save_pack
-from training_setup import Executed, blob, config, pack_of
+from training_setup import Executed, blob, config, pack_of, write_subjects
 
 
 def grouped(tmp_path, subjects, groups: list[tuple[int, str]]) -> list[data.Subject]:
@@ -118,6 +118,19 @@ def test_what_cannot_be_packed_gets_a_sentence(tmp_path, subjects):
     with pytest.raises(RegistrationError, match="holds the label 40000"):
         build_pack(find_subjects(tmp_path), Packing(1.0, align=False), lambda text: None)
     assert main(["pack", str(subjects), str(tmp_path / "p.npz"), "--keep", "cortex"]) == 2
+
+
+@pytest.mark.parametrize("bad", [0, 3])
+def test_a_subject_that_cannot_be_packed_is_left_out_and_named(tmp_path, bad, capsys):
+    """Not the whole folder: with the others an hour of work would be lost."""
+    write_subjects(tmp_path)
+    (tmp_path / f"s{bad}_T1w.nii.gz").write_bytes(b"no image")
+    assert main(["pack", str(tmp_path), str(tmp_path / "p.npz"), "--aligned"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert f"s{bad}_T1w.nii.gz" in next(line for line in said if line.startswith(f"s{bad}_T1w is left out: "))
+    assert said[-1] == f"1 of 5 left out, for the reasons above: s{bad}_T1w"
+    names = [subject.name for subject in data.Pack.load(tmp_path / "p.npz").subjects]
+    assert names == [f"s{number}_T1w" for number in range(5) if number != bad]
 
 
 @pytest.mark.parametrize(("name", "words"), [("missing/p.npz", "There is no folder"), ("p.zip", "end it with .npz")])

@@ -116,29 +116,50 @@ def _in_table(table: Path) -> list[Files]:
 
 
 def build_pack(subjects: Sequence[Files], packing: Packing, report: Callable[[str], None]) -> dict[str, np.ndarray]:
-    """The arrays of a pack: every image normalised as at inference, cropped, coarsened, aligned to the first one."""
-    reference, arrays, state = None, {}, state_of(subjects, packing)  # of now: what changes meanwhile counts as changed
+    """The arrays of a pack: every image normalised as at inference, cropped, coarsened, aligned to the first one.
+
+    A subject that cannot be packed is left out, which is said. Raises RegistrationError where fewer than two can.
+    """
+    reference, packed, refused = None, {}, {}
+    state = state_of(subjects, packing)  # of now: what changes meanwhile counts as changed
     for number, files in enumerate(subjects):
         report(f"{number + 1} of {len(subjects)}: {files.name}")
-        image, labels = _read(files, packing.keep)
-        reference, matrix = reference or image, np.eye(4)
-        if packing.align and image is not reference:
-            matrix = register_affine(reference, image).moving_from_aligned.matrix
-        small = _coarse(normalised(image), packing.spacing)
-        arrays[f"image/{files.name}"] = (small.data[0].clamp(0, 1) * 255).round().byte().numpy()
-        arrays[f"grid/{files.name}"] = small.grid.world_from_index
-        arrays[f"affine/{files.name}"] = matrix
-        arrays[f"group/{files.name}"] = np.array(files.group)
-        if labels is not None:
-            labels = resample_labels(labels, lambda p: p, small.grid).data[0].numpy()
-            arrays[f"labels/{files.name}"] = _as_int16(labels, files.labels)
-    mean, inverse = _mean_pose([arrays[f"affine/{f.name}"] for f in subjects])
-    for files in subjects:  # poses are random around the mean subject, not around whoever came first
-        arrays[f"affine/{files.name}"] = arrays[f"affine/{files.name}"] @ inverse
+        try:
+            image, packed[files.name] = _packed(files, packing, reference)
+            reference = reference or image
+        except RegistrationError as error:  # the hour spent on the others shall not be lost
+            refused[files.name] = error
+            report(f"{files.name} is left out: {error}")
+    if len(packed) < 2:
+        raise next(iter(refused.values()))
+    if refused:
+        report(f"{len(refused)} of {len(subjects)} left out, for the reasons above: {', '.join(refused)}")
+    mean, inverse = _mean_pose([parts["affine"] for parts in packed.values()])
+    for parts in packed.values():  # poses are random around the mean subject, not around whoever came first
+        parts["affine"] = parts["affine"] @ inverse
+    arrays = {f"{kind}/{name}": values for name, parts in packed.items() for kind, values in parts.items()}
     arrays["centre"] = (mean @ np.append(_centre_of_mass(reference), 1.0))[:3]
-    about = {"version": PACK_VERSION, "spacing": packing.spacing, "subjects": len(subjects), "state": state}
+    about = {"version": PACK_VERSION, "spacing": packing.spacing, "subjects": len(packed), "state": state}
     arrays["about"] = np.array(json.dumps(about))
     return arrays
+
+
+def _packed(files: Files, packing: Packing, reference: Image | None) -> tuple[Image, dict[str, np.ndarray]]:
+    """A subject's image, and its arrays by kind; without a reference it is the one to which the others are aligned."""
+    image, labels = _read(files, packing.keep)
+    small, matrix = _coarse(normalised(image), packing.spacing), np.eye(4)
+    if packing.align and reference is not None:
+        matrix = register_affine(reference, image).moving_from_aligned.matrix
+    arrays = {
+        "image": (small.data[0].clamp(0, 1) * 255).round().byte().numpy(),
+        "grid": small.grid.world_from_index,
+        "affine": matrix,
+        "group": np.array(files.group),
+    }
+    if labels is not None:
+        labels = resample_labels(labels, lambda p: p, small.grid).data[0].numpy()
+        arrays["labels"] = _as_int16(labels, files.labels)
+    return image, arrays
 
 
 def state_of(subjects: Sequence[Files], packing: Packing) -> str:
