@@ -5,46 +5,73 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .pyramid import gaussian
 from .weights import Manifest
 
+BODY = 0.05  # of the intensity range: what is darker is background
+FEWEST = 1000  # voxels, of which something can be said
+REACH = 0.07  # of the side of a cube as large as the body: 8 mm of a brain, over which its inside is told from its rim
 # How far beyond its training a model may be used without a word: T1 brains of another scanner stray twice as far as
 # those of the training set, FLAIR and T2 three to four times.
 VOLUME_SLACK, CONTRAST_SLACK = 0.7, 2.5
+DEPTH_SLACK, CUT_SLACK = 0.3, 0.3
 # Of deciles: another sampling alone moves them by 0.05 (T1 brains at 2 and 4 mm) to 0.06 (phantoms).
 SMALLEST_STRAY = 0.03
 
 
 def appearance(image: Tensor, spacing: tuple[float, ...]) -> dict[str, Any]:
-    """Volume of the body in ml and deciles of its intensities; image (1, 1, D, H, W) in [0, 1], spacing in mm."""
-    body = image[image > 0.05].float()
-    if len(body) < 1000:
-        return {"volume": 0.0, "deciles": [0.0] * 9}
-    body = body[:: max(1, len(body) // 100_000)].sort().values
-    deciles = [round(float(body[int(len(body) * k / 10)]), 4) for k in range(1, 10)]
-    volume = float((image > 0.05).sum()) * float(np.prod(spacing)) / 1000
-    return {"volume": round(volume, 1), "deciles": deciles}
+    """Volume of the body in ml; deciles of its intensities; `depth`, how they rise from its rim inwards (a
+    correlation); `cut`, its cross-section at one of its ends as a share of the largest one: 1 where it ends abruptly.
+
+    image (1, 1, D, H, W) in [0, 1], spacing x, y, z in mm.
+    """
+    inside, volume = image > BODY, _volume(image, spacing)
+    body = image[inside].float()
+    if len(body) < FEWEST:
+        return {"volume": 0.0, "deciles": [0.0] * 9, "depth": 0.0, "cut": 0.0}
+    some = body[:: max(1, len(body) // 100_000)].sort().values
+    deciles = [round(float(some[int(len(some) * k / 10)]), 4) for k in range(1, 10)]
+    reach = REACH * 10 * volume ** (1 / 3)
+    depth = gaussian(inside.float(), [reach / s for s in spacing[::-1]])[inside]
+    return {
+        "volume": round(volume, 1),
+        "deciles": deciles,
+        "depth": round(float(torch.corrcoef(torch.stack((depth, body)))[0, 1].nan_to_num()), 3),
+        "cut": round(max(_end(inside[0, 0].sum(axes)) for axes in ((0, 1), (0, 2), (1, 2))), 3),
+    }
+
+
+def _volume(image: Tensor, spacing: tuple[float, ...]) -> float:
+    return float((image > BODY).count_nonzero()) * float(np.prod(spacing)) / 1000
+
+
+def _end(areas: Tensor) -> float:
+    """The larger one of the first and the last cross-section, but for stray voxels, as a share of the largest."""
+    areas = areas[areas > 0.002 * areas.max()]
+    return float(areas[[0, -1]].max() / areas.max())
 
 
 def domain_of(images: list[dict[str, Any]], any_contrast: bool = False) -> dict[str, Any]:
-    """What many appearances have in common: the range of volumes, the mean deciles and how far single images stray.
+    """What many appearances have in common: the ranges of volume, cut and depth, the mean deciles and how far single
+    images stray from them.
 
-    Of a model for any contrast only the volumes count; of images too small to say anything, nothing does.
+    Of a model for any contrast only the shape counts; of images too small to say anything, nothing does.
     """
     images = [image for image in images if image["volume"]]
     if not images:
         return {}
-    volumes = [image["volume"] for image in images]
-    common: dict[str, Any] = {"volumes": [min(volumes), max(volumes)]}
+    ranges = {f"{name}s": [of(i[name] for i in images) for of in (min, max)] for name in ("volume", "cut", "depth")}
     if any_contrast:
-        return common
+        return {name: ranges[name] for name in ("volumes", "cuts")}
     deciles = np.array([image["deciles"] for image in images])
     mean = deciles.mean(axis=0)
     strays = np.abs(deciles - mean).max(axis=1)
     # A handful of images, or those of one scanner, are alike by chance, and everything else would look strange.
-    return common | {"deciles": mean.round(4).tolist(), "stray": max(float(strays.max()), SMALLEST_STRAY)}
+    return ranges | {"deciles": mean.round(4).tolist(), "stray": max(float(strays.max()), SMALLEST_STRAY)}
 
 
 def unlike(manifest: Manifest, image: Tensor, spacing: tuple[float, ...], name: str) -> str | None:
@@ -52,7 +79,7 @@ def unlike(manifest: Manifest, image: Tensor, spacing: tuple[float, ...], name: 
     known = manifest.domain
     if not known:
         return None
-    volume, brain = appearance(image, spacing)["volume"], "brain" in manifest.anatomy.lower()
+    volume, brain = _volume(image, spacing), "brain" in manifest.anatomy.lower()
     low, high = known["volumes"]
     if not VOLUME_SLACK * low <= volume <= high / VOLUME_SLACK:
         crop = "strip the skull, crop, or" if brain else "crop it, or"
@@ -63,15 +90,29 @@ def unlike(manifest: Manifest, image: Tensor, spacing: tuple[float, ...], name: 
             "which needs no training."
         )
     found = appearance(*averaged(image, spacing, manifest.training.get("spacing", manifest.spacing)))
-    if "deciles" not in known or not found["volume"]:
+    if not found["volume"]:
         return None
-    if np.abs(np.array(found["deciles"]) - np.array(known["deciles"])).max() > CONTRAST_SLACK * known["stray"]:
+    if found["cut"] > max(known.get("cuts", [1.0])) + CUT_SLACK:
+        return (
+            f"The {name} image ends in the middle of what it shows, unlike those of the model's training "
+            f"({manifest.anatomy}): it may be a part only; use DNVF, which needs no training."
+        )
+    if _other_contrast(known, found):
         other = "the model voxelmorph_anycontrast, or " if brain else ""
         return (
             f"The contrast of the {name} image is unlike that of the model's training ({manifest.contrast}): check the "
             f"result, or use {other}DNVF, which fits every pair by itself."
         )
     return None
+
+
+def _other_contrast(known: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Deciles do not tell an inverted image from one that is not: there brightness falls from the rim inwards."""
+    if "deciles" not in known:
+        return False
+    strays = np.abs(np.array(found["deciles"]) - np.array(known["deciles"])).max() > CONTRAST_SLACK * known["stray"]
+    lowest, highest = known.get("depths", (-1.0, 1.0))
+    return bool(strays) or not lowest - DEPTH_SLACK <= found["depth"] <= highest + DEPTH_SLACK
 
 
 def averaged(image: Tensor, spacing: tuple[float, ...], seen: float) -> tuple[Tensor, tuple[float, ...]]:

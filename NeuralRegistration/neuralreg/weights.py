@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from .job import RegistrationError
 
 FORMAT = 1
+DOMAIN = {"volumes": 2, "cuts": 2, "depths": 2, "deciles": 9}  # how many numbers; `stray` is one by itself
 
 
 @dataclass(frozen=True)
@@ -183,11 +184,11 @@ def _possible(manifest: Manifest) -> Manifest:
 
 def _check_domain(domain: dict[str, Any]) -> None:
     """Raise ValueError or TypeError unless it is empty or as domain.domain_of makes it."""
-    volumes, deciles = domain.get("volumes", ()), domain.get("deciles", ())
-    stray = [domain["stray"]] if "stray" in domain else []
-    if (len(volumes), len(deciles), len(stray)) not in ((0, 0, 0), (2, 0, 0), (2, 9, 1)):
+    lists = {name: domain[name] for name in DOMAIN if name in domain}
+    whole = bool(domain) == ("volumes" in lists) and ("deciles" in lists) == ("stray" in domain)
+    if not whole or any(len(values) != DOMAIN[name] for name, values in lists.items()):
         raise ValueError("its domain is none")
-    if not math.isfinite(sum([*volumes, *deciles, *stray])) or (domain and not volumes):
+    if not math.isfinite(sum(map(sum, lists.values())) + domain.get("stray", 0.0)):
         raise ValueError("its domain is none")
 
 

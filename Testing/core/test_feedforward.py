@@ -16,7 +16,8 @@ from neuralreg.methods.cas_dnvf import CasDNVF
 from neuralreg.methods.fnoreg import FNOReg
 from neuralreg.methods.voxelmorph import VoxelMorph
 from neuralreg.optimise import Fit
-from neuralreg.preprocess import Pair
+from neuralreg.phantom import make_phantom
+from neuralreg.preprocess import Pair, normalised
 from neuralreg.sampling import identity, warp
 from neuralreg.weights import Checkpoint, Manifest
 
@@ -201,6 +202,31 @@ def test_images_unlike_the_training_get_a_sentence_that_names_the_better_choice(
     blind = dataclasses.replace(manifest, domain=domain_of(usual, any_contrast=True))
     assert unlike(blind, inverted, SPACING, "moving") is None
     assert "ml of tissue" in unlike(blind, inverted, (2.0, 3.0, 4.0), "moving")
+
+
+def turned_over(image):
+    """The image with its grey values in the opposite order; its histogram stays."""
+    values, order = image[image > 0.05].sort()
+    flipped = torch.empty_like(values).index_copy_(0, order, values.flip(0))
+    return torch.zeros_like(image).masked_scatter_(image > 0.05, flipped)
+
+
+def test_an_inverted_image_and_a_part_of_one_are_unlike_the_whole_ones_of_the_training():
+    """Though the former has their very histogram, and the latter nearly their volume."""
+    brains = [make_phantom(Grid.from_parts((34, 40, 30), spacing=(5.0,) * 3), seed=seed) for seed in range(3)]
+    images, spacing = [normalised(brain.fixed).data[None] for brain in brains], (5.0,) * 3
+    manifest = dataclasses.replace(MANIFEST, spacing=5.0, domain=domain_of([appearance(i, spacing) for i in images]))
+    painted = dataclasses.replace(manifest, domain=domain_of([appearance(i, spacing) for i in images], True))
+    for image in images:
+        part = image.clone()
+        part[..., :10, :] = 0
+        assert unlike(manifest, image, spacing, "fixed") is None
+        assert "contrast of the fixed image" in unlike(manifest, turned_over(image), spacing, "fixed")
+        assert unlike(painted, turned_over(image), spacing, "fixed") is None
+        for model in (manifest, painted):
+            assert "ends in the middle of what it shows" in unlike(model, part, spacing, "fixed")
+    old = {name: value for name, value in manifest.domain.items() if name not in ("cuts", "depths")}
+    assert unlike(dataclasses.replace(manifest, domain=old), part, spacing, "fixed") is None, "it says nothing of them"
 
 
 def test_an_image_sharper_than_those_of_the_training_is_not_unlike_them():
