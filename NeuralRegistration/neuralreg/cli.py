@@ -21,6 +21,7 @@ from . import __version__
 from .allocator import keep_memory
 from .commands import app, apply, batch, demo, inspect, register, training
 from .job import EXIT_CANCELLED, EXIT_USER_ERROR, Cancelled, RegistrationError
+from .monitor import line_again
 from .usage import enough_memory
 
 COMMANDS = (
@@ -75,10 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
             options.function(options)
             sys.stdout.flush()
     except RegistrationError as error:
-        print(f"neuralreg: {error}", file=sys.stderr)
+        _say(str(error))
         return EXIT_USER_ERROR
     except (Cancelled, KeyboardInterrupt) as error:
-        print(f"neuralreg: {str(error) or 'cancelled.'}", file=sys.stderr)
+        _say(str(error) or "cancelled.")
         return EXIT_CANCELLED
     except BrokenPipeError:  # whoever read our output is gone, and with it the reason to go on
         return EXIT_CANCELLED
@@ -89,9 +90,14 @@ def main(arguments: list[str] | None = None) -> int:
             said = f"you may not use {error.filename}; ask its owner, or choose another place."
         else:
             raise
-        print(f"neuralreg: {said}", file=sys.stderr)
+        _say(said)
         return EXIT_USER_ERROR
     return 0
+
+
+def _say(why: str) -> None:
+    """Why a command ended, in the place of the bar that it may have left behind."""
+    print(f"{line_again(sys.stderr)}neuralreg: {why}", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -19,7 +19,6 @@ Show = Callable[[Progress], None]
 SHOW_EVERY = 0.05  # seconds between two lines of one stage
 PREVIEW_EVERY = 0.5
 BAR = 30  # characters
-AGAIN = "\r\033[K"  # begins the line of a terminal anew
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a log that finds no room is no reason to end a run
 
 
@@ -97,25 +96,25 @@ def json_lines() -> Show:
 def bar(stream: TextIO | None = None) -> Show:
     """One line that is redrawn: stage, bar, loss, time left. Where nothing can be redrawn: one line for each stage."""
     out = stream or sys.stderr
-    redraw, stage = redraws(out), ""
+    again, stage = line_again(out), ""
 
     def show(progress: Progress) -> None:
         nonlocal stage
-        if not redraw:
+        if not again:
             if progress.stage != stage:
                 print(f"{progress.stage} ({progress.fraction:.0%})", file=out, flush=True)
             stage = progress.stage
             return
         end = "\n" if progress.fraction >= 1 else ""
         line = bar_line(progress)[: _columns(out) - 1]  # the rest would begin a new line each time
-        print(AGAIN + line, end=end, file=out, flush=True)
+        print(again + line, end=end, file=out, flush=True)
 
     return show
 
 
-def redraws(out: TextIO) -> bool:
-    """Whether AGAIN does there what it shall: a dumb terminal shows it as text."""
-    return out.isatty() and os.environ.get("TERM") != "dumb"
+def line_again(out: TextIO) -> str:
+    """What begins the last line of a terminal anew, in the place of a bar; nothing where it would show as text."""
+    return "\r\033[K" if out.isatty() and os.environ.get("TERM") != "dumb" else ""
 
 
 def _columns(out: TextIO) -> int:

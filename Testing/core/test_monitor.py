@@ -3,12 +3,14 @@
 import contextlib
 import json
 import os
+import sys
 import time
 
 import pytest
-from neuralreg import io
+from neuralreg import cli, io
 from neuralreg import run as run_module
-from neuralreg.job import Cancelled, Monitor, Progress
+from neuralreg.commands import inspect
+from neuralreg.job import EXIT_USER_ERROR, Cancelled, Monitor, Progress, RegistrationError
 from neuralreg.monitor import FileMonitor, bar, bar_line, json_lines
 from neuralreg.overlap import OUTPUTS
 from neuralreg.workspace import RUN_FILES
@@ -136,3 +138,15 @@ def test_the_bar_fits_its_terminal(monkeypatch, kind, columns):
 
 def test_monitor_of_nobody_watches_nothing(job):
     assert run_module.run(job(), Monitor()).method == "DNVF"
+
+
+def test_why_a_command_ended_stands_in_the_place_of_its_bar(capsys, monkeypatch):
+    def failing(options):
+        bar()(Progress("affine", 0.5))
+        raise RegistrationError("It ends here.")
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(inspect, "_methods", failing)
+    assert cli.main(["methods"]) == EXIT_USER_ERROR
+    assert capsys.readouterr().err.endswith("]   50%\r\033[Kneuralreg: It ends here.\n")

@@ -16,7 +16,6 @@ from neuralreg.feedforward import displacements
 from neuralreg.image import Grid
 from neuralreg.job import RegistrationError
 from neuralreg.metrics import tre
-from neuralreg.monitor import AGAIN
 from neuralreg.networks.unet import UNet
 from neuralreg.phantom import make_phantom
 from neuralreg.training import crew, data
@@ -215,9 +214,9 @@ def test_a_training_shows_its_progress_as_a_registration_does(pack, tmp_path, ca
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert main(["train", str(tmp_path / "c.toml")]) == 0
-    said = capsys.readouterr().err.split(AGAIN)[1:]
-    assert [text.split()[0] for text in said] == ["train", "iteration", "train", "iteration"]
-    assert [text.count("#") for text in said[::2]] == [15, 30] and "left" in said[0]
+    said = capsys.readouterr().err.split("\r\033[K")[1:]
+    assert [text.split()[:1] for text in said] == [["train"], ["iteration"], ["train"], ["iteration"], []]
+    assert [text.count("#") for text in said[:-1:2]] == [15, 30] and "left" in said[0]
 
 
 def test_mixed_precision_computes_in_half_and_keeps_whole_weights(pack, tmp_path):

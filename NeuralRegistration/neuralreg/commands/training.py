@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..job import RegistrationError
-from ..monitor import AGAIN, redraws
+from ..monitor import line_again
 from .shared import add_command, output_file, shower, writing
 
 
@@ -49,13 +49,14 @@ def _train(options: argparse.Namespace) -> None:
 
         def report(row: dict[str, Any]) -> None:
             if leads:
-                start = AGAIN if redraws(sys.stderr) else ""
-                print(start + "  ".join(f"{name} {value}" for name, value in row.items()), file=sys.stderr)
+                values = "  ".join(f"{name} {value}" for name, value in row.items())
+                print(line_again(sys.stderr) + values, file=sys.stderr)
             for name, value in row.items():
                 if writer and isinstance(value, float):
                     writer.add_scalar(name, value, row["iteration"])
 
         model = train(config, report, options.hours, shower(None))
+    print(line_again(sys.stderr), end="", file=sys.stderr)  # of a training that stopped before its end
     if model.exists() and leads:
         print(model)
     elif leads:
