@@ -94,13 +94,12 @@ def _pack(options: argparse.Namespace) -> None:
     output = output_file(options.output)
     check_name(output)
     subjects = find_subjects(Path(options.data))
-    show = lambda text: print(text, file=sys.stderr)  # noqa: E731
     try:
         keep = tuple(int(label) for label in options.keep.split(",") if label.strip())
     except ValueError as error:
         raise RegistrationError(f'--keep takes labels, whole numbers with commas; got "{options.keep}".') from error
     packing = Packing(options.spacing, align=not options.aligned, keep=keep)
-    arrays = build_pack(subjects, packing, show)
+    arrays = build_pack(subjects, packing, lambda text: print(text, file=sys.stderr))
     with writing():
         save_pack(output, arrays)
 

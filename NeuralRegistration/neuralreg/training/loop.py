@@ -197,17 +197,16 @@ def run(
         if not trainer.crew.leads:
             continue
         tick(trainer.progress())
-        last = trainer.iteration == trainer.schedule.iterations
-        if trainer.iteration % trainer.schedule.validate_every == 0 or last:
+        if trainer.iteration % trainer.schedule.validate_every == 0 or trainer.iteration == trainer.schedule.iterations:
             row = _validated(trainer)
             report(row)
             if trainer.since_best == 0:
                 improved(trainer, row)
-        if time.time() - saved > 60 * trainer.schedule.checkpoint_minutes or last:
-            save(trainer, checkpoint)
+        if time.time() - saved > 60 * trainer.schedule.checkpoint_minutes:
+            weights.write(trainer.state(), checkpoint)
             saved = time.time()
     if trainer.crew.leads:
-        save(trainer, checkpoint)
+        weights.write(trainer.state(), checkpoint)
     return trainer.finished()
 
 
@@ -232,8 +231,3 @@ def _validated(trainer: Trainer) -> dict:
     trainer.best = max(score, trainer.best)
     trainer.history.append(row)
     return row
-
-
-def save(trainer: Trainer, checkpoint: Path) -> None:
-    """Write the checkpoint beside its place, then move it in: an interruption leaves the old one whole."""
-    weights.write(trainer.state(), checkpoint)
