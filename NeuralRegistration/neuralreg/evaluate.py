@@ -9,7 +9,7 @@ import json
 import math
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from .job import (
 from .points import read_pairs
 from .tables import read_rows
 from .transform import Affine, Transform
+from .workspace import unreplaced
 
 LABEL_COLUMNS = 4
 MEANS = {"dice": "dice_mean", "dice_before": "dice_before_mean", "hd95_mm": "hd95_mean_mm"}  # of figures of each label
@@ -61,7 +62,7 @@ def evaluate_run(
     Raises RegistrationError where a file is missing or does not fit.
     """
     run_dir = Path(run_dir)
-    pairs = _pairs(fixed_labels, moving_labels)
+    pairs, check = _pairs(fixed_labels, moving_labels), unreplaced(run_dir)
     job, result = RegistrationJob.load(run_dir / JOB), Result.load(run_dir / RESULT)
     transform = io.read_transform(run_dir / TRANSFORM)
     fixed = io.read_image(run_dir / job.fixed)  # a job in its run directory counts relative paths from there
@@ -82,7 +83,7 @@ def evaluate_run(
         evaluation["landmarks"] = errors
     evaluation["qa"] = [dataclasses.asdict(c) for c in qa.read(values, float(fixed.grid.spacing.max()))]
     evaluation["qa_note"] = qa.NOTE
-    _store(evaluation, run_dir)
+    _store(evaluation, run_dir, check)
     return evaluation
 
 
@@ -91,10 +92,11 @@ def _inverse(run_dir: Path, transform: Transform) -> Transform:
     return io.read_transform(run_dir / INVERSE) if (run_dir / INVERSE).exists() else transform.inverse()
 
 
-def _store(evaluation: dict[str, Any], run_dir: Path) -> None:
+def _store(evaluation: dict[str, Any], run_dir: Path, check: Callable[[], None]) -> None:
     try:
         with replacing(run_dir / EVALUATION) as partial:
             partial.write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+            check()
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise

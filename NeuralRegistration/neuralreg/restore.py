@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import io
+from .files import replacing
 from .image import resample
 from .job import JACOBIAN, JOB, TRANSFORM, WARPED, RegistrationJob
 from .transform import jacobian_determinant
+from .workspace import unreplaced
 
 
 def restore(run_dir: str | Path) -> None:
@@ -16,12 +18,17 @@ def restore(run_dir: str | Path) -> None:
     Raises RegistrationError where the transform or an input is gone, OSError when the disk is full.
     """
     run_dir = Path(run_dir)
-    if all((run_dir / name).exists() for name in (WARPED, JACOBIAN)):
+    missing = [name for name in (WARPED, JACOBIAN) if not (run_dir / name).exists()]
+    if not missing:
         return
-    job = RegistrationJob.load(run_dir / JOB)
+    check, job = unreplaced(run_dir), RegistrationJob.load(run_dir / JOB)
     fixed, moving = (io.read_image(run_dir / name) for name in (job.fixed, job.moving))
     transform = io.read_transform(run_dir / TRANSFORM)
-    if not (run_dir / WARPED).exists():
-        io.write_image(resample(moving, transform, fixed.grid, default=float(moving.data.min())), run_dir / WARPED)
-    if not (run_dir / JACOBIAN).exists():
-        io.write_image(jacobian_determinant(transform, fixed.grid), run_dir / JACOBIAN)
+    for name in missing:
+        if name == WARPED:
+            made = resample(moving, transform, fixed.grid, default=float(moving.data.min()))
+        else:
+            made = jacobian_determinant(transform, fixed.grid)
+        with replacing(run_dir / name) as partial:
+            io.write_image(made, partial)
+            check()

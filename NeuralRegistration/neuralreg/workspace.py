@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -62,9 +62,9 @@ def workspace(output: Path, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def claimed(output: Path) -> Iterator[None]:
-    """A folder of results for one batch at a time: two would give each other's pairs their own settings.
+    """A folder of results for one batch or demo at a time: two would give each other's runs their own settings.
 
-    Raises RegistrationError when it cannot be made, or another batch is at work there.
+    Raises RegistrationError when it cannot be made, or another one is at work there.
     """
     _make_folder(output)
     with _locked(output):
@@ -122,6 +122,25 @@ def _settle(output: Path) -> None:
         for path in sorted(earlier.iterdir(), key=lambda path: path.name == RESULT):
             path.replace(output / path.name)
     shutil.rmtree(earlier, ignore_errors=True)
+
+
+def unreplaced(output: Path) -> Callable[[], None]:
+    """What raises RegistrationError once another run replaces the result that `output` holds now: figures and pictures
+    of the one must not come to lie beside the other."""
+    before = _result_of(output)
+
+    def check() -> None:
+        if _result_of(output) != before:
+            raise RegistrationError(f"Another run has replaced the result in {output} meanwhile; do this again.")
+
+    return check
+
+
+def _result_of(output: Path) -> bytes | None:
+    try:
+        return (output / RESULT).read_bytes()
+    except OSError:
+        return None
 
 
 def written_since(output: Path, since: float) -> bool:

@@ -14,7 +14,19 @@ from child import python
 from neuralreg import report, restore
 from neuralreg.cli import main
 from neuralreg.evaluate import evaluate_run
-from neuralreg.job import INVERSE, JACOBIAN, JOB, TRANSFORM, WARPED, RegistrationError, RegistrationJob
+from neuralreg.job import (
+    EVALUATION,
+    INVERSE,
+    JACOBIAN,
+    JOB,
+    REPORT,
+    RESULT,
+    TRANSFORM,
+    WARPED,
+    RegistrationError,
+    RegistrationJob,
+    Result,
+)
 from neuralreg.phantom import rotation
 from neuralreg.report import charts, pictures
 from run_folder import write_run
@@ -105,6 +117,30 @@ def test_what_follows_from_the_transform_is_made_again(folder, tmp_path):
     written = (run / WARPED).stat().st_mtime_ns
     restore.restore(run)
     assert (run / WARPED).stat().st_mtime_ns == written, "what is there stays"
+
+
+@pytest.mark.parametrize(
+    ("add", "made"),
+    [
+        (evaluate_run, EVALUATION),
+        (report.write_report, REPORT),
+        (restore.restore, WARPED),
+        (lambda run: report.write_report(run, run.parent / "elsewhere.html"), "../elsewhere.html"),
+    ],
+)
+def test_nothing_of_an_earlier_result_comes_beside_the_one_that_replaced_it(folder, tmp_path, monkeypatch, add, made):
+    run = shutil.copytree(folder, tmp_path / "copy") / "run"
+    (run / made).unlink(missing_ok=True)
+    read = sitk.ReadTransform
+
+    def read_and_replace(name):
+        dataclasses.replace(Result.load(run / RESULT), seed=1).save(run / RESULT)
+        return read(name)
+
+    monkeypatch.setattr(sitk, "ReadTransform", read_and_replace)
+    with pytest.raises(RegistrationError, match="replaced"):
+        add(run)
+    assert not (run / made).exists() and not list(run.glob(".*"))
 
 
 def test_a_damaged_transform_gets_a_sentence_and_no_crash(folder, tmp_path):

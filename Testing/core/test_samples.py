@@ -12,6 +12,7 @@ from neuralreg import cli, io, samples
 from neuralreg.commands import demo
 from neuralreg.evaluate import read_landmarks
 from neuralreg.job import RegistrationError
+from neuralreg.workspace import claimed
 
 
 @pytest.fixture
@@ -106,6 +107,12 @@ def test_the_demo_replaces_nothing_but_an_earlier_demo(tmp_path, monkeypatch, ca
         assert cli.main(["demo", "--offline", "--no-browser", "-o", str(own)]) == 2
         assert "choose another folder" in capsys.readouterr().err
         assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
+
+
+def test_two_demos_do_not_share_a_folder(tmp_path, capsys):
+    with claimed(tmp_path / "demo"):
+        assert cli.main(["demo", "--offline", "--no-browser", "-o", str(tmp_path / "demo")]) == 2
+    assert "Another run is writing" in capsys.readouterr().err and not list((tmp_path / "demo").iterdir())
 
 
 def test_the_demo_ends_in_the_page_and_without_one_opens_the_report(tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..job import JOB, PRESETS, RESULT, RegistrationError, RegistrationJob
 from ..monitor import FileMonitor, bar
+from ..workspace import claimed
 from .app import open_page
 from .shared import add_command, has_display
 
@@ -37,16 +38,17 @@ def _demo(options: argparse.Namespace) -> None:
     from ..samples import sample_pair
 
     folder = Path(options.output).absolute()
-    sample = sample_pair(folder, offline=options.offline)
-    print(sample.note, flush=True)
-    job = RegistrationJob(str(sample.fixed), str(sample.moving), str(folder / "result"), preset=options.preset)
-    _check_result(Path(job.output), sample.fixed)
-    result = run(job, FileMonitor(Path(job.output), bar()), overwrite=True)
-    for warning in result.warnings:
-        print(f"note: {warning}")
-    evaluation = evaluate_run(Path(job.output), sample.fixed_labels, sample.moving_labels, sample.landmarks)
-    print(format_table(evaluation))
-    report = write_report(Path(job.output))
+    with claimed(folder):
+        sample = sample_pair(folder, offline=options.offline)
+        print(sample.note, flush=True)
+        job = RegistrationJob(str(sample.fixed), str(sample.moving), str(folder / "result"), preset=options.preset)
+        _check_result(Path(job.output), sample.fixed)
+        result = run(job, FileMonitor(Path(job.output), bar()), overwrite=True)
+        for warning in result.warnings:
+            print(f"note: {warning}")
+        evaluation = evaluate_run(Path(job.output), sample.fixed_labels, sample.moving_labels, sample.landmarks)
+        print(format_table(evaluation))
+        report = write_report(Path(job.output))
     print(f"\nRegistered in {result.timings['total']:.0f} s on {result.device}. The report:\n{report}", flush=True)
     if not options.no_browser:
         _show(Path(job.output), report)

@@ -29,6 +29,7 @@ from ..job import (
     Result,
     read_json,
 )
+from ..workspace import unreplaced
 from . import pictures
 from .page import render
 
@@ -42,6 +43,7 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
     Raises RegistrationError where a file of the run or one of its volumes is missing.
     """
     run_dir = Path(run_dir)
+    check = unreplaced(run_dir)
     job, result = RegistrationJob.load(run_dir / JOB), Result.load(run_dir / RESULT)
     volumes = {
         "fixed": _volume(run_dir / job.fixed),  # in its run directory, a job counts relative paths from there
@@ -66,6 +68,7 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
     written = run_dir / REPORT if output is None else Path(output)
     with replacing(written) as partial:
         partial.write_text(html, encoding="utf-8")
+        check()
     return written
 
 
