@@ -113,6 +113,7 @@ def restore(run: Run, folder: Path, sides: tuple[str, ...]) -> None:
     run_dir, kept = folder / "run", json.loads(run.table.GetAttribute(FILES))
     for made in (run_dir, folder / "inputs"):
         made.mkdir(parents=True)
+    kept[RESULT]["inputs"] = {}  # the checksums of files that are gone
     for name, text in kept.pop("points").items():
         (run_dir / name).write_text(text, encoding="utf-8")
     for name, values in kept.items():

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import checksum, replacing
+from .files import changed, replacing
 from .job import EVALUATION, JOB, RESULT, RegistrationError, RegistrationJob, Result, read_json
 from .tables import read_table
 from .workers import Task
@@ -119,9 +119,7 @@ def _is_done(job: RegistrationJob) -> bool:
 def _changed(job: RegistrationJob) -> bool:
     """Whether a file that the result was made from holds something else now."""
     result = Path(job.output) / RESULT
-    inputs = read_json(result, "result").get("inputs", {}) if result.is_file() else {}
-    now = {name: checksum(getattr(job, name)) for name in INPUTS if inputs.get(name)}
-    return any(found not in ("", inputs[name]) for name, found in now.items())  # "": one that is not there any more
+    return result.is_file() and bool(changed(job, read_json(result, "result").get("inputs", {})))
 
 
 def _listed(value: Any) -> Any:

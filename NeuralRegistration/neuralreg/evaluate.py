@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import io, metrics, qa
-from .files import reading, replacing
+from .files import changed, reading, replacing
 from .image import Grid, Image, bounding_box, resample_labels
 from .job import (
     EVALUATION,
@@ -69,6 +69,8 @@ def evaluate_run(
     if evidence_only:
         values = {name: value for name, value in result.metrics.items() if isinstance(value, int | float)}
     else:
+        if note := changed(job, result.inputs, run_dir):
+            warnings.warn(note, stacklevel=2)
         values = _image_measurements(run_dir, job, fixed, transform, io.read_transform(run_dir / INVERSE))
     evaluation = {"run": str(run_dir), "method": result.method, "preset": job.preset, "measurements": values}
     if pairs:

@@ -9,11 +9,11 @@ import shutil
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .job import RegistrationError
+from .job import RegistrationError, RegistrationJob
 
 HEADERS = (".mhd", ".nhdr", ".hdr", ".img")  # formats whose voxels lie beside them, under the same name
 CHUNK = 1 << 20
@@ -72,6 +72,17 @@ def checksum(name: str) -> str:
     except (OSError, ValueError):  # the latter: a name that no file can have
         return ""
     return f"{found:08x}" if parts else ""
+
+
+def changed(job: RegistrationJob, checksums: Mapping[str, str], folder: str | Path = "") -> str:
+    """A sentence on the inputs of a job that hold something else than when they had these checksums, by the job's
+    fields; empty where there are none. Files that are gone do not count. Relative paths count from `folder`."""
+    then = {name: seen for name, seen in checksums.items() if seen and getattr(job, name, None)}
+    now = {name: checksum(str(Path(folder, getattr(job, name)))) for name in then}
+    names = [name.replace("_", " ") for name in then if now[name] not in ("", then[name])]
+    if not names:
+        return ""
+    return f"Changed since the run: {', '.join(names)}. What is shown is what the files hold now; register again."
 
 
 def _parts(path: Path) -> list[Path]:

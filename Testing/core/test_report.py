@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from child import python
-from neuralreg import report, restore
+from neuralreg import io, report, restore
 from neuralreg.cli import main
 from neuralreg.evaluate import evaluate_run
+from neuralreg.files import checksum
+from neuralreg.image import Image
 from neuralreg.job import (
     EVALUATION,
     INVERSE,
@@ -117,6 +119,22 @@ def test_what_follows_from_the_transform_is_made_again(folder, tmp_path):
     written = (run / WARPED).stat().st_mtime_ns
     restore.restore(run)
     assert (run / WARPED).stat().st_mtime_ns == written, "what is there stays"
+
+
+def test_an_input_that_was_changed_since_the_run_is_named(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    files = {"fixed": copy / "fixed.nii.gz", "moving": copy / "moving.nii.gz"}
+    result = Result.load(copy / "run" / RESULT)
+    inputs = {name: checksum(str(path)) for name, path in files.items()}
+    dataclasses.replace(result, inputs=inputs).save(copy / "run" / RESULT)
+    note = "Changed since the run: moving."
+    assert note not in report.write_report(copy / "run").read_text()
+    evaluate_run(copy / "run")
+    moving = io.read_image(files["moving"])
+    io.write_image(Image(moving.data.flip(1), moving.grid), files["moving"])
+    assert note in report.write_report(copy / "run").read_text()
+    with pytest.warns(UserWarning, match=note):
+        evaluate_run(copy / "run")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .. import qa
-from ..files import check_name, check_written, replacing
+from ..files import changed, check_name, check_written, replacing
 from ..hdf5 import damaged
 from ..job import (
     EVALUATION,
@@ -55,11 +55,12 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
     values = dict(result.metrics)
     if (run_dir / EVALUATION).exists():
         values |= read_json(run_dir / EVALUATION, "evaluation").get("measurements", {})
+    notes = [note for note in (*result.warnings, changed(job, result.inputs, run_dir)) if note]
     checks = qa.read(values, max(volumes["fixed"].GetSpacing()))
     html = render(
         run_dir,
         job,
-        dataclasses.asdict(result),
+        {**dataclasses.asdict(result), "warnings": notes},
         values,
         checks,
         _pictures(volumes, transform),
