@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import sampling
-from .image import apply_matrix
+from .image import apply_matrix, centre_of_mass
 from .job import RegistrationError, choose
 from .losses import mind_descriptor
 from .networks.fno import FNOReg
@@ -123,7 +123,7 @@ class Lens:
             matrix[world, axis] = sign * manifest.spacing / spacing[world]
             extent[axis] = size_mm[world] / manifest.spacing
         matrix[3, 3] = 1.0
-        shape, middle = tuple(manifest.lattice), centre_of_mass(fixed)
+        shape, middle = tuple(manifest.lattice), centre_of_mass(fixed[0, 0].clamp(min=0))
         if manifest.method != "FNOReg":
             shape = tuple(16 * int(np.ceil((n - 1) / 16)) + 1 for n in extent[::-1])
             middle = (np.array(fixed.shape[:1:-1]) - 1) / 2
@@ -189,13 +189,3 @@ def _field(network: nn.Module, fixed: Tensor, moving: Tensor) -> Tensor:
 def _halves(device: torch.device) -> bool:
     """Whether the device computes with float16 faster than with float32: NVIDIA's, from Volta on."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (7, 0)
-
-
-def centre_of_mass(image: Tensor) -> np.ndarray:  # (1, 1, D, H, W) -> (3,) x, y, z in voxels
-    weight = image[0, 0].clamp(min=0)
-    sums = (weight.sum((0, 1)), weight.sum((0, 2)), weight.sum((1, 2)))
-    axes = [values.cpu().double().numpy() for values in sums]  # not every GPU knows float64
-    total = axes[0].sum()
-    if total < 1e-6:
-        return (np.array(image.shape[:1:-1]) - 1) / 2
-    return np.array([(values * np.arange(len(values))).sum() / total for values in axes])

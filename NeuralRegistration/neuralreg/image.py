@@ -68,7 +68,10 @@ class Grid:
 
     @property
     def center(self) -> np.ndarray:  # (3,) LPS mm
-        return self.world_from_index[:3, :3] @ ((np.array(self.size) - 1) / 2) + self.origin
+        return self.place((np.array(self.size) - 1) / 2)
+
+    def place(self, index: np.ndarray) -> np.ndarray:  # (3,) voxel coordinates x, y, z -> (3,) LPS mm
+        return self.world_from_index[:3, :3] @ index + self.origin
 
     def same_as(self, other: Grid, tolerance_mm: float = 1e-3) -> bool:
         """Whether both grids put every voxel at the same place, within `tolerance_mm` and a tenth of a voxel."""
@@ -219,6 +222,15 @@ def bounding_box(mask: Tensor) -> tuple[np.ndarray, np.ndarray]:
         ends.append((int(along[0]), int(along[-1]) + 1) if len(along) else (0, mask.shape[axis]))
     low, high = np.array(ends).T
     return low, high
+
+
+def centre_of_mass(mass: Tensor) -> np.ndarray:  # (D, H, W) -> (3,) x, y, z in voxels
+    """The middle of the lattice where there is no mass."""
+    sums = [along.cpu().double() for along in (mass.sum((0, 1)), mass.sum((0, 2)), mass.sum((1, 2)))]
+    total = float(sums[0].sum())  # on a CPU: not every GPU knows float64
+    if total < 1e-6:
+        return (np.array(mass.shape[::-1]) - 1) / 2
+    return np.array([float(s @ torch.arange(len(s), dtype=torch.float64)) for s in sums]) / total
 
 
 def apply_matrix(matrix: np.ndarray, points: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def make_level(fixed: Volume, moving: Volume, spacing: float, low: np.ndarray, h
     variance = _variance(values, weights)
     keep = _telling(variance, weights)
     points = torch.einsum("ab,bcd->acd", torch.from_numpy(grid.direction), along).float()[:, keep]
-    center = grid.world_from_index[:3, :3] @ middle + grid.origin
+    center = grid.place(middle)
     certainty = (variance / (variance + NOISE))[keep]
     return Level(points[None, :, None], values[keep], weights[keep], certainty, center, moving, spacing)
 

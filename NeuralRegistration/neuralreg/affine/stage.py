@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..image import SMALLEST, Image, bounding_box, canonical, resample
+from ..image import SMALLEST, Image, bounding_box, canonical, centre_of_mass, resample
 from ..job import Monitor, Progress, choose
 from ..transform import Affine
 from .level import Level, Volume, averaged, make_level
@@ -156,7 +156,7 @@ class _Pair:
         by_mask = fixed_mask is not None and moving_mask is not None
         masses = [v.inside if by_mask else _contrast(v) for v in (f, m)]
         low, high = bounding_box((f.inside if fixed_mask is not None else masses[0]) > 0.1)
-        objects = _center_of_mass(f, masses[0]), _center_of_mass(m, masses[1])
+        objects = tuple(v.grid.place(centre_of_mass(mass.double())) for v, mass in zip((f, m), masses, strict=True))
         return cls(f, m, (low, high - 1), objects, (fixed.grid.center, moving.grid.center))
 
     def levels(self) -> list[Level]:
@@ -258,13 +258,3 @@ def _contrast(volume: Volume) -> Tensor:  # -> (D, H, W)
     v = volume.values
     faces = torch.cat([v[[0, -1]].flatten(), v[:, [0, -1]].flatten(), v[:, :, [0, -1]].flatten()])
     return (v - faces.median()).abs() * volume.inside
-
-
-def _center_of_mass(volume: Volume, mass: Tensor) -> np.ndarray:  # -> (3,) LPS mm
-    mass = mass.double()
-    total = float(mass.sum())
-    if total < 1e-6:
-        return volume.grid.center
-    sums = [mass.sum((0, 1)), mass.sum((0, 2)), mass.sum((1, 2))]
-    index = [float(s @ torch.arange(len(s), dtype=torch.float64)) / total for s in sums]
-    return volume.grid.world_from_index[:3, :3] @ index + volume.grid.origin

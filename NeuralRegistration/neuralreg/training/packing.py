@@ -16,7 +16,7 @@ import torch
 from .. import io
 from ..affine import register_affine
 from ..files import reading, replacing
-from ..image import Image, bounding_box, canonical, resample, resample_labels
+from ..image import Image, bounding_box, canonical, centre_of_mass, resample, resample_labels
 from ..job import RegistrationError
 from ..preprocess import coarsened, normalised
 from ..tables import read_table
@@ -138,7 +138,8 @@ def build_pack(subjects: Sequence[Files], packing: Packing, report: Callable[[st
     for parts in packed.values():  # poses are random around the mean subject, not around whoever came first
         parts["affine"] = parts["affine"] @ inverse
     arrays = {f"{kind}/{name}": values for name, parts in packed.items() for kind, values in parts.items()}
-    arrays["centre"] = (mean @ np.append(_centre_of_mass(reference), 1.0))[:3]
+    middle = reference.grid.place(centre_of_mass(normalised(reference).data[0].clamp(0, 1).double()))
+    arrays["centre"] = (mean @ np.append(middle, 1.0))[:3]
     about = {"version": PACK_VERSION, "spacing": packing.spacing, "subjects": len(packed), "state": state}
     arrays["about"] = np.array(json.dumps(about))
     return arrays
@@ -243,9 +244,3 @@ def _mean_pose(matrices: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 def _logarithm(matrix: np.ndarray) -> np.ndarray:
     values, vectors = np.linalg.eig(matrix.astype(complex))
     return (vectors @ np.diag(np.log(values)) @ np.linalg.inv(vectors)).real
-
-
-def _centre_of_mass(image: Image) -> np.ndarray:
-    weight = normalised(image).data[0].clamp(0, 1)
-    points = image.grid.points()
-    return np.array([float((points[a] * weight).sum() / weight.sum()) for a in range(3)])
