@@ -101,12 +101,16 @@ def check_folder(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it replaces `path` when the block succeeds and vanishes when it fails.
+    """A name beside `path` to write to; it replaces `path` when the block succeeds and vanishes when it fails. What is
+    no file is written to itself.
 
     Raises RegistrationError where there is no such folder, OSError when the disk is full.
     """
     path = Path(path)
     check_folder(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe, or /dev/null, which root could replace
+        yield path
+        return
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         yield partial

@@ -225,8 +225,10 @@ def test_output_that_cannot_be_written_gets_a_sentence(folder, tmp_path, name, c
     (run / name).mkdir()
     assert main(["evaluate" if name == "evaluation.json" else "report", str(run)]) == 2
     assert "cannot be written" in capsys.readouterr().err
-    assert main(["evaluate", str(folder / "run"), "--json", str(tmp_path / "no" / "folder.json")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    run = shutil.copytree(folder / "run", tmp_path / "unmeasured", ignore=shutil.ignore_patterns("evaluation.json"))
+    assert main(["evaluate", str(run), "--json", str(tmp_path / "no" / "folder.json")]) == 2
+    assert not (run / "evaluation.json").exists(), "said before anything is measured"
+    assert "no folder" in capsys.readouterr().err
 
 
 def test_labels_may_be_negative_or_far_apart():

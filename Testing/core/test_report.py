@@ -1,6 +1,7 @@
 """The report: one page that needs nothing else, pictures the right way round, nothing executed that a name contains."""
 
 import dataclasses
+import os
 import re
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from child import python
 from neuralreg import io, report, restore
 from neuralreg.cli import main
 from neuralreg.evaluate import evaluate_run
-from neuralreg.files import checksum
+from neuralreg.files import checksum, replacing
 from neuralreg.image import Image
 from neuralreg.job import (
     EVALUATION,
@@ -55,6 +56,13 @@ def test_one_self_contained_page_with_all_parts(folder):
     assert sorted(p.name for p in path.parent.iterdir() if "partial" in p.name) == []
 
 
+def test_a_folder_is_no_name_for_a_report(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (".", str(tmp_path)):
+        assert main(["report", str(folder / "run"), "-o", name]) == 2
+        assert "is a folder; name a file in it" in capsys.readouterr().err
+
+
 def test_a_report_may_lie_elsewhere(folder, tmp_path, capsys):
     """As that of a result in a folder that may not be written to."""
     before = sorted((folder / "run").iterdir())
@@ -63,6 +71,16 @@ def test_a_report_may_lie_elsewhere(folder, tmp_path, capsys):
     assert sorted((folder / "run").iterdir()) == before
     assert main(["report", str(folder / "run"), "-o", str(tmp_path / "missing" / "page.html")]) == 2
     assert "There is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_pipes_are_written_to_and_not_replaced(tmp_path):
+    """As root, a report to /dev/null would have put a file in its place."""
+    os.mkfifo(tmp_path / "pipe")
+    with Path(tmp_path / "pipe").open("r+b", buffering=0) as pipe, replacing(tmp_path / "pipe") as path:
+        path.write_text("said")
+        assert pipe.read(4) == b"said"
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_run_that_was_not_evaluated_and_has_no_loss_gets_a_page_too(tmp_path):
@@ -210,6 +228,16 @@ def test_slices_are_in_radiological_convention_however_the_volume_is_stored(dire
         rows, columns = np.argwhere(shown > 0.6).mean(axis=0) / np.array(shown.shape)
         assert plane.flipped == flip and columns < 0.45 and rows < 0.45, plane.name
         assert max(shown.shape) == pytest.approx(pictures.LONGEST_SIDE, rel=0.1)
+
+
+def test_what_is_no_number_is_background(tmp_path):
+    """As in maps that hold NaN outside the brain: the window of grey values would be NaN and every picture black."""
+    values = np.linspace(1, 2, 1000, dtype=np.float32).reshape(10, 10, 10)
+    values[0], values[1, 0, 0] = np.nan, np.inf
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / "map.nrrd"))
+    seen = sitk.GetArrayFromImage(pictures.read_volume(str(tmp_path / "map.nrrd")))
+    lowest = values[np.isfinite(values)].min()
+    np.testing.assert_array_equal(seen, np.where(np.isfinite(values), values, lowest))
 
 
 def test_overlay_is_grey_where_images_agree_and_coloured_where_not():

@@ -42,13 +42,14 @@ def add_evaluate(commands: Any) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from ..evaluate import evaluate_run, format_table
 
+    own = output_file(options.json) if options.json not in (None, "-") else None
     with writing():
         numbers = evaluate_run(
             Path(options.run), options.fixed_labels, options.moving_labels, options.landmarks, options.evidence_only
         )
         text = json.dumps(numbers, indent=2)
-        if options.json and options.json != "-":
-            Path(options.json).write_text(text + "\n", encoding="utf-8")
+        if own is not None:
+            own.write_text(text + "\n", encoding="utf-8")
     print(text if options.json == "-" else format_table(numbers))
 
 

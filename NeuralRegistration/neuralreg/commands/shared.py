@@ -51,8 +51,11 @@ def shower(progress: str | None) -> Show:
 
 
 def output_file(name: str) -> Path:
-    """The path of a file to write. Raises RegistrationError when its folder is not there, before any work is done."""
+    """The path of a file to write. Raises RegistrationError for a folder, and when its own is not there, before any
+    work is done."""
     path = Path(name)
+    if path.is_dir():
+        raise RegistrationError(f"{name} is a folder; name a file in it.")
     check_folder(path)
     return path
 

@@ -173,7 +173,8 @@ def _bytes(picture: np.ndarray) -> np.ndarray:
 
 
 def read_volume(name: str) -> sitk.Image:
-    """A scalar volume from a file, a DICOM folder or one volume (`file@2`) of several. Raises RuntimeError."""
+    """A scalar volume from a file, a DICOM folder or one volume (`file@2`) of several; NaN and infinity become
+    background, as when it was registered. Raises RuntimeError."""
     path, number = Path(name), 0
     if not path.exists() and "@" in path.name:
         stem, _, digits = name.rpartition("@")
@@ -185,7 +186,14 @@ def read_volume(name: str) -> sitk.Image:
         volume = sitk.ReadImage(str(only))
     if volume.GetDimension() > 3:
         volume = volume[(slice(None), slice(None), slice(None), number, *[0] * (volume.GetDimension() - 4))]
-    return sitk.VectorIndexSelectionCast(volume, number) if volume.GetNumberOfComponentsPerPixel() > 1 else volume
+    if volume.GetNumberOfComponentsPerPixel() > 1:
+        volume = sitk.VectorIndexSelectionCast(volume, number)
+    finite = np.isfinite(values := sitk.GetArrayViewFromImage(volume))
+    if not finite.all():
+        known = sitk.GetImageFromArray(np.where(finite, values, values[finite].min()))
+        known.CopyInformation(volume)
+        return known
+    return volume
 
 
 def deformable_part(transform: sitk.Transform) -> sitk.Transform:
