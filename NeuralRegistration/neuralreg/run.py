@@ -68,10 +68,11 @@ def run(job: RegistrationJob, monitor: Monitor | None = None, *, overwrite: bool
 
 
 def load_job(path: Path) -> RegistrationJob:
-    """The job in a file; relative paths count from the file's folder, so that a folder with its data can be moved."""
-    job = RegistrationJob.load(path)
-    folder = Path(path).parent
-    return _with_paths(job, lambda given: given if Path(given).is_absolute() else str(folder / given))
+    """The job in a file, or in the folder of a run; relative paths count from that folder, so that it can be moved with
+    its data."""
+    file = path / JOB if path.is_dir() else path
+    job = RegistrationJob.load(file)
+    return _with_paths(job, lambda given: given if Path(given).is_absolute() else str(file.parent / given))
 
 
 def portable(job: RegistrationJob) -> RegistrationJob:

@@ -183,6 +183,8 @@ def test_evaluate_report_methods(result, pair, capsys):
         (("evaluate", "none"), "no job file"),
         (("evaluate", "fixed.nii.gz"), "no job file"),
         (("report", "none"), "no job file"),
+        (("report", "none", "-o", ""), "name a file"),
+        (("demo", "--offline", "--no-browser", "-o", "x", "--preset", "fats"), 'did you mean "fast"'),
     ],
 )
 def test_mistakes_end_with_a_sentence_and_code_2(pair, capsys, arguments, words):

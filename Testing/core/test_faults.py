@@ -172,6 +172,7 @@ def test_a_job_with_a_byte_order_mark_is_read(tmp_path):
 def test_relative_paths_of_a_job_stay_beside_it(tmp_path):
     (tmp_path / "job.json").write_text('{"fixed": "f.nii", "moving": "m.nii", "output": "."}')
     assert Path(load_job(tmp_path / "job.json").fixed) == tmp_path / "f.nii"
+    assert load_job(tmp_path) == load_job(tmp_path / "job.json"), "a run may be named by its folder, as everywhere"
 
 
 # Privacy --------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from ..job import JOB, PRESETS, RESULT, RegistrationError, RegistrationJob
+from ..job import JOB, PRESETS, RESULT, RegistrationError, RegistrationJob, choose
 from ..monitor import FileMonitor, bar
 from ..workspace import claimed
 from .app import open_page
@@ -37,11 +37,11 @@ def _demo(options: argparse.Namespace) -> None:
     from ..run import run
     from ..samples import sample_pair
 
-    folder = Path(options.output).absolute()
+    folder, preset = Path(options.output).absolute(), choose("preset", options.preset, PRESETS)
     with claimed(folder):
         sample = sample_pair(folder, offline=options.offline)
         print(sample.note, flush=True)
-        job = RegistrationJob(str(sample.fixed), str(sample.moving), str(folder / "result"), preset=options.preset)
+        job = RegistrationJob(str(sample.fixed), str(sample.moving), str(folder / "result"), preset=preset)
         _check_result(Path(job.output), sample.fixed)
         result = run(job, FileMonitor(Path(job.output), bar()), overwrite=True)
         for warning in result.warnings:

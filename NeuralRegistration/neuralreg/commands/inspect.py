@@ -73,7 +73,7 @@ def add_report(commands: Any) -> None:
 def _report(options: argparse.Namespace) -> None:
     from ..report import write_report
 
-    output = options.output and output_file(options.output)
+    output = None if options.output is None else output_file(options.output)
     with writing():
         if options.restore:
             from ..restore import restore

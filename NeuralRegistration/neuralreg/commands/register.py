@@ -59,7 +59,7 @@ def add_run(commands: Any) -> None:
         "Every result holds its job.json. Relative paths in it are relative to the file.",
         "  neuralreg run result/job.json --overwrite\n",
     )
-    parser.add_argument("job", metavar="JOB", help="job.json")
+    parser.add_argument("job", metavar="JOB", help="job.json, or the folder of a run")
     _add_run_options(parser)
 
 

@@ -55,7 +55,7 @@ def output_file(name: str) -> Path:
     work is done."""
     path = Path(name)
     if path.is_dir():
-        raise RegistrationError(f"{name} is a folder; name a file in it.")
+        raise RegistrationError(f"{path} is a folder; name a file in it.")
     check_folder(path)
     return path
 
