@@ -17,6 +17,7 @@ from .job import RegistrationError, RegistrationJob
 
 HEADERS = (".mhd", ".nhdr", ".hdr", ".img")  # formats whose voxels lie beside them, under the same name
 CHUNK = 1 << 20
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager

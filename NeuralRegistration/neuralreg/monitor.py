@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import time
@@ -12,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from .files import NO_ROOM
 from .job import CANCEL, PREVIEW, STOP, Monitor, Progress
 
 Show = Callable[[Progress], None]
@@ -19,7 +19,6 @@ Show = Callable[[Progress], None]
 SHOW_EVERY = 0.05  # seconds between two lines of one stage
 PREVIEW_EVERY = 0.5
 BAR = 30  # characters
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a log that finds no room is no reason to end a run
 
 
 class FileMonitor(Monitor):
@@ -87,7 +86,7 @@ def json_lines() -> Show:
         try:
             print(progress.to_line(), flush=True)
         except OSError as error:
-            if error.errno not in FULL:  # above all: whoever asked is gone
+            if error.errno not in NO_ROOM:  # which is no reason to end a run; above all: whoever asked is gone
                 raise
 
     return show

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from . import io, pipeline
-from .files import checksum, too_long
+from .files import NO_ROOM, checksum, too_long
 from .job import (
     JOB,
     PATHS,
@@ -156,7 +156,7 @@ def _sentences(output: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise RegistrationError(too_long(error)) from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in NO_ROOM:
             raise RegistrationError(
                 f"The disk of {output} is full; free some space or choose another output folder (nothing was written)."
             ) from error

@@ -9,7 +9,7 @@ import pytest
 import slicer
 from clicks import register, reopen, temporary_files
 from fakerun import GRIDS, add_volume, write_run
-from neuralreg.job import JOB, RegistrationJob
+from neuralreg.job import JOB, RESULT, RegistrationJob
 from NeuralRegistrationLib import results
 from NeuralRegistrationLib.results import runs
 from NeuralRegistrationLib.scene import export_volume, load_run
@@ -117,6 +117,8 @@ def test_a_result_of_the_command_line_is_kept_with_all_that_belongs_to_it(panel,
     for name in guides.values():
         np.savetxt(folder / name, lps * POINTS, delimiter=",", header="x,y,z", comments="")
     RegistrationJob("../fixed scan.nrrd", "../moving scan.nrrd", ".", preset="best", **guides).save(folder / JOB)
+    result = json.loads((folder / RESULT).read_text())
+    (folder / RESULT).write_text(json.dumps({**result, "inputs": {"fixed": "00c0ffee", "moving": "00c0ffee"}}))
     load_run(folder, *volumes, "by command line")
     reopen(tmp_path / "scene.mrb")
     shutil.rmtree(folder.parent)
@@ -126,6 +128,7 @@ def test_a_result_of_the_command_line_is_kept_with_all_that_belongs_to_it(panel,
     assert runs()[0].measurements["landmarks_guiding"] == len(POINTS)
     page = report(panel, wait, tmp_path / "report.html")
     assert "fixed scan.nrrd" in page and "best" in page and str(tmp_path) not in page
+    assert "Changed since" not in page, "files made again from the nodes have other bytes"
 
 
 @pytest.mark.harness_only

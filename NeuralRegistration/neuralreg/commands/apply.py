@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..job import RegistrationError
-from .shared import add_command, output_file, say
+from .shared import add_command, output_file, say, writing
 
 PICTURE = (
     "Everything that lies on MOVING is brought to FIXED: image, labels and points move together, moving --> fixed;"
@@ -57,15 +57,11 @@ def _apply(options: argparse.Namespace) -> None:
     if options.points is None and options.reference is None:
         raise RegistrationError("Add --reference with the volume whose grid the output shall have.")
     notes: list[str] = []
-    try:
+    with writing():
         if options.points:
             _apply_to_points(options, output)
         else:
             _apply_to_volume(options, output, notes)
-    except OSError as error:
-        raise RegistrationError(
-            f"{output} cannot be written ({error.strerror or error}); choose another place."
-        ) from error
     for note in notes:
         say(f"note: {note}")
 

@@ -58,7 +58,7 @@ def check_complete(path: Path, promised: int) -> None:
     """Raise RegistrationError unless the file holds the `promised` bytes of voxels; allocates nothing of that size."""
     header = nifti.read_header(path) if path.name.lower().endswith(nifti.ENDINGS) else None
     if header is not None:  # its own bits per voxel count, not ITK's pixel type, which is wider for rescaled files
-        voxels, promised = Voxels(header.data, 0, _is_gzip(header.data)), header.needed
+        voxels, promised = Voxels(header.data, 0, nifti.is_gzip(header.data)), header.needed
     else:
         voxels = _voxels(path)
     if voxels is None:
@@ -85,7 +85,7 @@ def _voxels(path: Path) -> Voxels | None:
         return _after_text(path, b":", (b"data file", b"datafile"), b"encoding", NRRD_END)
     if name.endswith((".mha", ".mhd")):
         return _after_text(path, b"=", (b"elementdatafile",), b"compresseddata", METAIMAGE_END)
-    return Voxels(path, 0, True) if _is_gzip(path) else None
+    return Voxels(path, 0, True) if nifti.is_gzip(path) else None
 
 
 def _after_text(
@@ -128,13 +128,6 @@ def _inflated(voxels: Voxels, limit: int) -> int:
                 pending, inflate = inflate.unused_data, zlib.decompressobj(47)
             pending = pending or file.read(CHUNK)
     return count
-
-
-def _is_gzip(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
 
 
 def _size(count: int) -> str:

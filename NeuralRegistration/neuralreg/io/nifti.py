@@ -124,7 +124,7 @@ def not_numbers(header: NiftiHeader, volume: int = 0) -> np.ndarray | None:
         return None
     count = int(np.prod(header.shape[:3], dtype=np.int64))
     kind = np.dtype(header.order + FLOATS[header.datatype])
-    opened = gzip.open if _is_gzip(header.data) else open
+    opened = gzip.open if is_gzip(header.data) else open
     with opened(header.data, "rb") as file:
         file.seek(header.offset + volume * count * kind.itemsize)
         values = np.frombuffer(file.read(count * kind.itemsize), dtype=kind)
@@ -132,6 +132,8 @@ def not_numbers(header: NiftiHeader, volume: int = 0) -> np.ndarray | None:
     return wrong.reshape(header.shape[2::-1]) if wrong.any() else None
 
 
-def _is_gzip(path: Path) -> bool:
+def is_gzip(path: Path) -> bool:
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"

@@ -11,12 +11,11 @@ import base64
 import struct
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from ..files import alone
+from ..files import alone, split_number
 
 LONGEST_SIDE = 320  # pixels
 MARGIN = 0.05  # of the body's extent
@@ -175,10 +174,8 @@ def _bytes(picture: np.ndarray) -> np.ndarray:
 def read_volume(name: str) -> sitk.Image:
     """A scalar volume from a file, a DICOM folder or one volume (`file@2`) of several; NaN and infinity become
     background, as when it was registered. Raises RuntimeError."""
-    path, number = Path(name), 0
-    if not path.exists() and "@" in path.name:
-        stem, _, digits = name.rpartition("@")
-        path, number = Path(stem), int(digits)
+    path, number = split_number(name)
+    number = number or 0
     if path.is_dir():
         series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
         return sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[number]))
