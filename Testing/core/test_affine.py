@@ -154,6 +154,21 @@ def test_a_mask_that_holds_nothing_but_noise_keeps_the_start_and_says_so(masked)
     np.testing.assert_array_equal(found.moving_from_aligned.matrix, np.eye(4))
 
 
+def test_where_the_affine_descent_is_lost_the_rigid_result_stays(monkeypatch):
+    """As within masks of a corner of the anatomy, out of which it drifts: rotation and shift went with it."""
+    descend = search.descend
+
+    def drifting(cost, level, start, kind, *arguments, **named):
+        found = descend(cost, level, start, kind, *arguments, **named)
+        return found if kind == "rigid" else (motion(0, (40, 0, 0)).matrix @ found[0], found[1])
+
+    monkeypatch.setattr(stage, "descend", drifting)
+    true = motion(8, (6, -5, 4))
+    found = register_affine(*pair(true, grid(), grid(extent=(220.0, 220.0, 220.0))))
+    assert error_mm(found.moving_from_aligned, true) < 1.0 and found.warning is None
+    assert found.similarity_after > found.similarity_before
+
+
 def test_an_unlikely_stretch_is_said_unless_the_start_had_it():
     fixed, moving = pair(motion(0, (0, 0, 0), (1.0, 1.0, 1.5)), grid(), grid(extent=(220.0, 220.0, 280.0)))
     found = register_affine(fixed, moving)

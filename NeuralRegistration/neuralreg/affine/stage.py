@@ -93,12 +93,12 @@ def _register(fixed, moving, kind, fixed_mask, moving_mask, initial, monitor) ->
             alike = -evaluate(covered_correlation, levels[-1], references[0])
             return AffineResult(Affine(references[0]), alike, alike, ONLY_NOISE.format(name))
     start = _start(pair, levels, monitor) if initial is None else initial.matrix
-    matrix, _ = descend(local_correlation, levels[1], start, "rigid", origin=start, check=monitor.check)
+    found = [descend(local_correlation, levels[1], start, "rigid", origin=start, check=monitor.check)[0]]
     for number, level in enumerate(levels[1:], 1):
         _report(monitor, 0.4 + 0.2 * number)
-        matrix, _ = descend(local_correlation, level, matrix, kind, origin=start, check=monitor.check)
+        found.append(descend(local_correlation, level, found[-1], kind, origin=start, check=monitor.check)[0])
     _report(monitor, 1.0)
-    return _never_worse(levels[-1], matrix, references)
+    return _never_worse(levels[-1], found, references)
 
 
 def _report(monitor: Monitor, fraction: float) -> None:
@@ -117,13 +117,17 @@ def _is_noise(image: Image, mask: Image) -> bool:
     return float(blocks.var() / known.var()) < NOISE_SHARE
 
 
-def _never_worse(level: Level, matrix: np.ndarray, references: list[np.ndarray]) -> AffineResult:
-    """The result, or the best of the starts where the search did not improve on it."""
+def _never_worse(level: Level, found: list[np.ndarray], references: list[np.ndarray]) -> AffineResult:
+    """The last of the matrices found that improves on the starts, else the best of the starts.
+
+    Within masks the finest may not, where the rigid one does: it has left those of the moving image.
+    """
     before = [-evaluate(covered_correlation, level, reference) for reference in references]
-    after = -evaluate(covered_correlation, level, matrix)
     best = int(np.argmax(before))
-    if after > before[best] + WORTH:
-        return AffineResult(Affine(matrix), before[0], after, _stretched(matrix, references))
+    for matrix in reversed(found):
+        after = -evaluate(covered_correlation, level, matrix)
+        if after > before[best] + WORTH:
+            return AffineResult(Affine(matrix), before[0], after, _stretched(matrix, references))
     warning = "The linear alignment found nothing better than its start; the start was kept."
     return AffineResult(Affine(references[best]), before[0], before[best], warning)
 
