@@ -47,13 +47,13 @@ def workspace(output: Path, overwrite: bool = False) -> Iterator[Path]:
         _make_folder(output)
         with _locked(output) as partial:
             check_output(output, overwrite)
-            yield partial
-            for name in SIGNAL_FILES:
-                (output / name).unlink(missing_ok=True)
+            try:
+                yield partial
+            finally:
+                for name in SIGNAL_FILES:
+                    with suppress(OSError):  # the reason of a failure is what the user must hear
+                        (output / name).unlink(missing_ok=True)
     except BaseException:
-        with suppress(OSError):  # the reason of the failure is what the user must hear, not that of the tidying up
-            for name in SIGNAL_FILES:
-                (output / name).unlink(missing_ok=True)
         for folder in missing:
             with suppress(OSError):  # somebody else has put a file there meanwhile: it stays
                 folder.rmdir()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from neuralreg import workspace
 from neuralreg.job import PREVIEW, RESULT, STOP, RegistrationError
-from neuralreg.workspace import EARLIER, LOCK, PARTIAL, RUN_FILES, publish
+from neuralreg.workspace import EARLIER, LOCK, PARTIAL, RUN_FILES, SIGNAL_FILES, publish
 
 FILES = (*RUN_FILES, "report.html")  # of the earlier result
 
@@ -125,6 +125,19 @@ def test_a_first_run_that_is_interrupted_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "new" / "out")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", SIGNAL_FILES)
+def test_a_run_that_may_not_begin_takes_nothing_away(output, name):
+    """Neither the `cancel` of the run that is at work there, nor a file of the user's that happens to be called so."""
+    (output / name).write_text("of another")
+    with pytest.raises(RegistrationError, match="not empty"), workspace.workspace(output):
+        pass
+    with workspace.workspace(output, overwrite=True):
+        with pytest.raises(RegistrationError, match="Another run"), workspace.workspace(output, overwrite=True):
+            pass
+        assert (output / name).read_text() == "of another"
+    assert not (output / name).exists()
 
 
 def test_a_folder_in_the_place_of_a_file_is_not_thrown_away(output):
