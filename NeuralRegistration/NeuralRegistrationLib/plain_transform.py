@@ -18,26 +18,23 @@ FLAT = 1e-6  # determinant below which a matrix has no inverse worth having
 SAMPLES_PER_AXIS = 7  # points to which the linear part is fitted
 
 
-def plain(transform, reference):
-    """A vtkGeneralTransform as it is where it is made of linear transforms and displacement grids only.
+def plain_parts(transform, reference) -> list:
+    """The parts of a transform, the first of which acts first, where these are linear or displacement grids only.
 
-    Otherwise its linear part, and the rest as a displacement grid around the volume node `reference`.
+    Otherwise its linear part, and before it the rest as a displacement grid around the volume node `reference`.
     """
-    parts = vtk.vtkCollection()
-    slicer.vtkMRMLTransformNode.FlattenGeneralTransform(parts, transform)
-    if all(_is_plain(parts.GetItemAsObject(index)) for index in range(parts.GetNumberOfItems())):
-        return transform
+    parts = parts_of(transform)
+    if all(_is_plain(part) for part in parts):
+        return parts
     low, high = world_bounds(reference)
     margin = MARGIN * (high - low).max()
-    linear = _linear_part(transform, low, high)
-    whole = vtk.vtkGeneralTransform()
-    whole.Concatenate(slicer.util.vtkMatrixFromArray(linear))
-    whole.Concatenate(_grid(_rest(transform, linear), low - margin, high + margin))
-    return whole
+    matrix, linear = _linear_part(transform, low, high), vtk.vtkTransform()
+    linear.SetMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    return [_grid(_rest(transform, matrix), low - margin, high + margin), linear]
 
 
 def parts_of(transform) -> list:
-    """The simple transforms of which a transform is made."""
+    """The simple transforms of which a transform is made, the first of which acts first."""
     if not transform.IsA("vtkGeneralTransform"):
         return [transform]
     transform.Update()  # one that is the inverse of another knows its parts only then
@@ -46,8 +43,10 @@ def parts_of(transform) -> list:
 
 
 def _is_plain(part) -> bool:
-    searched = slicer.vtkMRMLTransformNode.IsAbstractTransformComputedFromInverse(part)
-    return part.IsA("vtkHomogeneousTransform") or (part.IsA("vtkOrientedGridTransform") and not searched)
+    return part.IsA("vtkHomogeneousTransform") or (
+        part.IsA("vtkOrientedGridTransform")
+        and not slicer.vtkMRMLTransformNode.IsAbstractTransformComputedFromInverse(part)
+    )
 
 
 def _linear_part(transform, low: np.ndarray, high: np.ndarray) -> np.ndarray:

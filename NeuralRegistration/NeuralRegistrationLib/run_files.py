@@ -5,7 +5,6 @@ are made again from the nodes when they are needed (evidence, report).
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,12 @@ from slicer.i18n import tr as _
 
 from .lattice import corners
 from .moved import FIXED, MOVING, SAME_PLACE, as_registered, parents_at_start
-from .plain_transform import parts_of
 from .results import Run
 from .scene_export import export_volume_under, write_transform
 
 FILES, MAPPED = "NeuralRegistration.Files", "NeuralRegistration.Mapped"
 VOLUMES = {side: f"../inputs/{side}.nrrd" for side in (FIXED, MOVING)}  # from the directory of the run
 POINTS = ("fixed_landmarks", "moving_landmarks")
-BYTES_PER_POINT = 24  # ITK writes displacements as float64
 SHOWN = ("fixed_mask", "moving_mask", "initial_transform")  # of these the report shows the names only
 
 
@@ -121,13 +118,4 @@ def restore(run: Run, folder: Path, sides: tuple[str, ...]) -> None:
     for side in sides:
         parents = parents_at_start(run, side)
         export_volume_under(parents[0] if parents else None, getattr(run, side), run_dir / VOLUMES[side])
-    _check_room(run.transform, folder)
     write_transform(run.transform, run.transform.GetTransformFromParent(), run_dir / TRANSFORM, run.fixed)
-
-
-def _check_room(transform, folder: Path) -> None:
-    """Raise RegistrationError where a transform does not fit on the disk: there ITK takes Slicer down."""
-    fields = [part for part in parts_of(transform.GetTransformFromParent()) if part.IsA("vtkOrientedGridTransform")]
-    points = sum(field.GetDisplacementGrid().GetNumberOfPoints() for field in fields)
-    if shutil.disk_usage(folder).free < 2 * BYTES_PER_POINT * points:
-        raise RegistrationError(_("The disk of {folder} is full; make room on it and try again.").format(folder=folder))

@@ -12,7 +12,8 @@ from neuralreg.job import RegistrationError
 from vtk.util.numpy_support import vtk_to_numpy
 
 from .lattice import in_world, local_geometry, on_whole_lattice_of, world_bounds
-from .plain_transform import plain
+from .plain_transform import plain_parts
+from .transform_file import write_parts
 
 
 def export_volume(volume, path: Path) -> str:
@@ -69,14 +70,13 @@ def export_transform(node, path: Path, reference) -> str:
 
 def write_transform(node, transform, path: Path, reference) -> str:
     """`export_transform` of what a node holds, or of that with what lies above it."""
-    whole = slicer.vtkMRMLTransformNode()  # in no scene: nobody else needs to hear of it
-    whole.SetAndObserveTransformFromParent(plain(transform, reference))
-    storage = slicer.vtkMRMLTransformStorageNode()
-    storage.SetFileName(str(path))
-    if not storage.WriteData(whole):
+    try:
+        write_parts(plain_parts(transform, reference), path)
+    except OSError as error:
         raise RegistrationError(
-            f'The transform "{node.GetName()}" could not be written to {path}; check that the disk is not full.'
-        )
+            f'The transform "{node.GetName()}" could not be written to {path} ({error.strerror}); make room on that '
+            "disk and try again."
+        ) from error
     return str(path)
 
 

@@ -1,8 +1,9 @@
-"""A run's transform file (.h5) → a transform of the scene, piece by piece.
+"""A run's transform file (.h5) → a transform of the scene, piece by piece; and the way back.
 
-Slicer's own reader takes half a second for the field of a 1 mm brain, in which the window does not react. The core
-writes ITK's format in its plainest HDF5 layout (neuralreg/hdf5.py): every array lies in the file as one block, so
-that it can be read as it is needed. ITK's millimetres are LPS, the scene's are RAS.
+Slicer's own reader takes half a second for the field of a 1 mm brain, its writer two, in which the window does not
+react; where the disk is full the writer takes Slicer down. The core writes ITK's format in its plainest HDF5 layout
+(neuralreg/hdf5.py): every array lies in the file as one block, so that it can be read as it is needed. ITK's
+millimetres are LPS, the scene's are RAS.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 import slicer
 import vtk
+from neuralreg.hdf5 import ItkTransform, composed, write_itk_transforms
 from vtk.util.numpy_support import vtk_to_numpy
 
 DATATYPE, LAYOUT, SYMBOL_TABLE = 0x3, 0x8, 0x11  # messages of an object
@@ -149,3 +151,25 @@ def read_transform(path: Path) -> Generator[None, None, vtk.vtkGeneralTransform]
             return (yield from TransformFile(file).read())
         except (struct.error, KeyError, UnicodeDecodeError) as error:
             raise ValueError(f"not laid out as expected ({error})") from error
+
+
+def write_parts(parts: list, path: Path) -> None:
+    """Write linear transforms and displacement grids, the first of which acts first. Raises OSError."""
+    write_itk_transforms(path, composed([_stored(part) for part in reversed(parts)]))
+
+
+def _stored(part) -> ItkTransform:
+    if part.IsA("vtkHomogeneousTransform"):
+        matrix = RAS_FROM_LPS @ slicer.util.arrayFromVTKMatrix(part.GetMatrix()) @ RAS_FROM_LPS
+        parameters = np.concatenate([matrix[:3, :3].ravel(), matrix[:3, 3]])
+        return ItkTransform("AffineTransform_double_3_3", np.zeros(3), parameters)
+    image, direction = part.GetDisplacementGrid(), part.GetGridDirectionMatrix()
+    axes = np.eye(3) if direction is None else slicer.util.arrayFromVTKMatrix(direction)[:3, :3]
+    first = image.GetOrigin() + axes @ (np.array(image.GetSpacing()) * image.GetExtent()[::2])
+    flip = RAS_FROM_LPS[:3, :3]
+    fixed = np.concatenate([image.GetDimensions(), flip @ first, image.GetSpacing(), (flip @ axes).ravel()])
+    vectors = vtk_to_numpy(image.GetPointData().GetScalars()).astype(np.float32)
+    vectors *= part.GetDisplacementScale()
+    vectors += part.GetDisplacementShift()
+    vectors[:, :2] *= -1
+    return ItkTransform("DisplacementFieldTransform_float_3_3", fixed, vectors)

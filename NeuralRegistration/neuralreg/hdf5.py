@@ -41,6 +41,12 @@ class ItkTransform:
     parameters: np.ndarray
 
 
+def composed(parts: list[ItkTransform]) -> list[ItkTransform]:
+    """What a file holds so that its readers take several transforms for one, of which the last acts first."""
+    nothing = np.zeros(0)
+    return parts if len(parts) == 1 else [ItkTransform("CompositeTransform_double_3_3", nothing, nothing), *parts]
+
+
 def write_itk_transforms(path: Path, transforms: list[ItkTransform], watch: Watch | None = None) -> None:
     """Write /TransformGroup/0, 1, … as ITK's HDF5TransformIO does, MOST_MEMBERS at most. Raises OSError."""
     with Path(path).open("wb") as file:

@@ -29,7 +29,7 @@ OPTIONAL = {"workers": {"dask"}}  # for `batch --dask`; inside a function
 STANDARD_LIBRARY_ONLY = {"job", "inbox", "batch", "files", "tables", "workspace", "usage", "qa", "allocator"}
 STANDARD_LIBRARY_ONLY |= {"cli", "commands", "__init__", "__main__"}
 # All without torch; the rules of the traffic light must be the same in panel, table and report.
-SLICER_MAY_USE = {"neuralreg.job", "neuralreg.inbox", "neuralreg.methods", "neuralreg.qa"}
+SLICER_MAY_USE = {f"neuralreg.{name}" for name in ("job", "inbox", "methods", "qa", "hdf5")}
 
 
 def modules(folder: Path = CORE) -> list[str]:

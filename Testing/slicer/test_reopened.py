@@ -275,9 +275,10 @@ def test_no_path_of_this_computer_is_saved(opened):
 def test_the_disk_may_be_full(opened, monkeypatch):
     landmarks(opened)
 
-    class Full:
-        free = -1
+    def full(path, transforms):
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("NeuralRegistrationLib.run_files.shutil.disk_usage", lambda _: Full)
+    monkeypatch.setattr("NeuralRegistrationLib.transform_file.write_itk_transforms", full)
     opened.ui.evaluateButton.click()
-    assert "is full; make room" in opened.ui.statusLabel.text and not temporary_files()
+    assert "(No space left on device); make room" in opened.ui.statusLabel.text and not temporary_files()

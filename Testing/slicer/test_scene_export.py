@@ -218,6 +218,43 @@ def test_an_initial_transform_of_any_kind_becomes_a_file_that_itk_reads(scene, t
         assert np.allclose(found, expected.TransformPoint(ras), atol=0.25)
 
 
+def test_a_field_is_written_as_slicer_takes_it(scene, tmp_path):
+    """Between two linear ones; turned, scaled, and not beginning at voxel 0, as VTK may have it."""
+    image = vtk.vtkImageData()
+    image.SetExtent(2, 11, -3, 8, 0, 12)
+    image.SetSpacing(4, 3, 5)
+    image.SetOrigin(-25, 5, -30)
+    image.AllocateScalars(vtk.VTK_SHORT, 3)
+    vectors = vtk_to_numpy(image.GetPointData().GetScalars())
+    vectors[:] = np.random.default_rng(1).integers(-300, 300, vectors.shape)
+    field, whole = slicer.vtkOrientedGridTransform(), vtk.vtkGeneralTransform()
+    field.SetDisplacementGridData(image)
+    turn = np.array(RIGID)[:3, :3]
+    rigid, shear = (slicer.util.vtkMatrixFromArray(np.array(matrix)) for matrix in (RIGID, SHEAR))
+    field.SetGridDirectionMatrix(slicer.util.vtkMatrixFromArray(np.block([[turn, np.zeros((3, 1))], [0, 0, 0, 1]])))
+    field.SetDisplacementScale(0.01)
+    field.SetDisplacementShift(0.25)
+    for part in (shear, field, rigid):
+        whole.Concatenate(part)
+    node = scene.AddNewNodeByClass("vtkMRMLTransformNode", "chain")
+    node.SetAndObserveTransformFromParent(whole)
+    transform = sitk.ReadTransform(exchange.export_transform(node, tmp_path / "t.h5", add_volume("v", GRIDS["axial"])))
+    lattice = turn @ np.diag([4.0, 3, 5])
+    moved = 0
+    for index in np.random.default_rng(2).uniform((2, -3, 0), (11, 8, 12), (50, 3)):
+        ras = np.linalg.inv(np.array(RIGID)) @ [*((-25, 5, -30) + lattice @ index), 1]
+        found = np.array(transform.TransformPoint((ras[:3] * [-1, -1, 1]).tolist())) * [-1, -1, 1]
+        assert np.allclose(found, whole.TransformPoint(ras[:3]), atol=1e-4)
+        moved += np.linalg.norm((np.linalg.inv(np.array(SHEAR)) @ [*found, 1])[:3] - ((-25, 5, -30) + lattice @ index))
+    assert moved > 50, "the field counts"
+
+
+def test_a_transform_that_cannot_be_written_is_a_sentence(scene, tmp_path):
+    volume = add_volume("v", GRIDS["axial"])
+    with pytest.raises(RegistrationError, match=r'"parent" could not be written to .*; make room'):
+        exchange.export_transform(linear_parent(RIGID), tmp_path / "missing" / "t.h5", volume)
+
+
 def test_overlap(scene):
     fixed, moving = add_volume("f", GRIDS["axial"]), add_volume("m", GRIDS["oblique"])
     assert exchange.volumes_overlap(fixed, moving)

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import torch
 
 from ..files import alone, check_name, reading, replacing
-from ..hdf5 import MOST_MEMBERS, ItkTransform, damaged, uncomposed, write_itk_transforms
+from ..hdf5 import MOST_MEMBERS, ItkTransform, composed, damaged, uncomposed, write_itk_transforms
 from ..image import Grid, Image, Watch
 from ..job import TRANSFORM, RegistrationError
 from ..transform import Affine, Composite, DisplacementField, Transform, VelocityField
@@ -72,7 +72,7 @@ def write_transform(transform: Transform, path: str | Path, watch: Watch | None 
                 "displacement(grid) instead."
             )
         with replacing(path) as partial:
-            write_itk_transforms(partial, _itk_list(parts), watch)
+            write_itk_transforms(partial, composed([_part_to_itk(part) for part in parts]), watch)
     elif name.endswith(LINEAR_FILES) and len(parts) == 1 and isinstance(parts[0], Affine):
         with replacing(path) as partial:
             _write_linear(parts[0], partial, path)
@@ -167,12 +167,6 @@ def _part_to_sitk(part: Transform) -> sitk.Transform:
     volume.SetOrigin(part.grid.origin.tolist())
     volume.SetDirection(part.grid.direction.reshape(-1).tolist())
     return sitk.DisplacementFieldTransform(volume)
-
-
-def _itk_list(parts: list[Transform]) -> list[ItkTransform]:
-    stored = [_part_to_itk(part) for part in parts]
-    nothing = np.zeros(0)
-    return stored if len(stored) == 1 else [ItkTransform("CompositeTransform_double_3_3", nothing, nothing), *stored]
 
 
 def _part_to_itk(part: Transform) -> ItkTransform:
