@@ -182,6 +182,7 @@ def _environment() -> dict[str, str]:
     environment = dict(os.environ)
     known = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join([str(PACKAGE_FOLDER), *([known] if known else [])])
+    environment["PYTHONSAFEPATH"] = "1"  # or a json.py in the folder where Slicer was started would be taken for json
     environment["PYTHONUNBUFFERED"] = "1"
     environment["PYTHONUTF8"] = "1"  # paths go through pipes; Windows would decode them with the code page
     environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the extension's folder may be read-only, and is not ours to fill

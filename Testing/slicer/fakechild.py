@@ -98,6 +98,8 @@ def optimise(job, output: Path, play: str, inbox: Inbox) -> int:
 def write(job, output: Path, stopped: bool) -> None:
     """The moving volume where it lies, an identity transform, a Jacobian of 1."""
     import SimpleITK as sitk
+
+    sys.path.append(str(Path(__file__).parent))  # which the panel's children do not look into by themselves
     from plainfile import write_transform
 
     fixed, moving = sitk.ReadImage(job.fixed), sitk.ReadImage(job.moving)

@@ -64,6 +64,14 @@ def wait_until(condition):
         time.sleep(0.01)
 
 
+def test_a_file_where_slicer_was_started_is_not_taken_for_one_of_pythons(worker, tmp_path, monkeypatch):
+    (tmp_path / "argparse.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    worker.run([sys.executable, "-m", "neuralreg", "--version"])
+    (ending,) = events_until_end(worker)
+    assert ending.code == 0, ending.message
+
+
 def test_progress_then_end(worker, job):
     worker.warm()
     wait_until(lambda: worker.poll() == [] and worker.ready)
