@@ -95,7 +95,7 @@ class RunPart:
         if progress.loss is not None:
             self.curve.add(progress.stage, progress.loss)
         if progress.preview and self.state.live_preview:
-            self.preview.show(self.logic.folder / "run" / progress.preview)
+            self.preview.show(self.logic.folders.current / "run" / progress.preview)
             self.page.render()
         now = time.monotonic()
         if progress.loss is not None and now - self._pushed_at < PUSH_EVERY:
@@ -113,9 +113,8 @@ class RunPart:
         with self.state as state:
             state.running, state.curve = False, self.curve.lines() if outcome.status == DONE else []
         if outcome.status == DONE:
-            self.page.folders[outcome.run.table.GetID()] = self.logic.runFolder
+            self.page.folders[outcome.run.table.GetID()] = self.logic.folders.hand_over(outcome.run)  # for downloads
             self._learn(outcome)
-            self.logic.folder = None  # the page keeps it for downloads; the next run would take it away
             self.page.looking.show(outcome.run)
         else:
             self.page.looking.on_layer()  # the earlier result again, which the panel still speaks of

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import qt
 import slicer
@@ -24,15 +21,14 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
 
-from . import run_files
 from .moved import FIXED, MOVING, Place, moved_by_hand, place
 from .parameters import NeuralRegistrationParameterNode, forget_unknown
 from .request import Request, in_words, write_job
 from .results import Run, run_of, write_measurements, write_notes
+from .run_folders import RunFolders
 from .scene_load import load_steps
 from .worker import Ending, Worker
 
-PREFIX = "NeuralRegistration-"  # of the temporary folders
 POLL_MS = 40
 LOAD_SECONDS = 0.03  # of loading after which the window has its turn; one step may take longer
 DONE, STOPPED, FAILED = "done", "cancelled", "failed"
@@ -55,10 +51,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         ScriptedLoadableModuleLogic.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.worker = worker or Worker()
-        self.folder: Path | None = None  # of the last run: its files serve the evaluation and the report
-        self._table = None  # of the last run
-        self.keepBytes = 0  # of the files of runs before the last one, which stay as long as they are no more
-        self._kept: dict = {}  # {table: folder} of these, the oldest first
+        self.folders = RunFolders()
         self._request: Request | None = None
         self._places: dict[str, Place] = {}  # of its volumes, when it was handed over
         self._onProgress = self._onFinished = self._onReady = None
@@ -85,53 +78,6 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def _stepping(self) -> bool:
         """Whether a step of loading is being done, further up in the calls."""
         return self._loading is not None and self._loading.gi_running
-
-    @property
-    def runFolder(self) -> Path | None:
-        """The directory of the last finished run, as the command line writes it."""
-        return self.folder / "run" if self.folder is not None and not self.running else None
-
-    def filesOf(self, run: Run | None) -> Path | None:
-        """The directory of a run, as long as it is there."""
-        if run is None:
-            return None
-        if run.table in self._kept:
-            return self._kept[run.table] / "run"
-        return self.runFolder if run.table is self._table else None
-
-    def filesProblem(self, run: Run, sides: tuple[str, ...]) -> str:
-        """Why the directory of a run is not to be had with the volumes of some sides; empty where it is."""
-        return "" if run_files.has(self.filesOf(run), sides) else run_files.problem(run, sides)
-
-    def filesFor(self, run: Run, sides: tuple[str, ...]) -> Path:
-        """The directory of a run; where it is gone, as in a scene that was opened again, it is made from the nodes.
-
-        Raises RegistrationError where that cannot be done.
-        """
-        if not run_files.has(self.filesOf(run), sides):
-            self._restore(run, sides)
-        return self.filesOf(run)
-
-    def _restore(self, run: Run, sides: tuple[str, ...]) -> None:
-        folder = None
-        try:
-            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=slicer.app.temporaryPath))
-            run_files.restore(run, folder, sides)
-        except (OSError, RegistrationError) as error:
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, RegistrationError):
-                raise
-            raise RegistrationError(
-                _("The files of this registration cannot be made again ({reason}); check the free space of the "
-                  "temporary folder.").format(reason=error.strerror or error)
-            ) from error  # fmt: skip
-        if run.table is self._table and not self.running:
-            self._removeFolder()
-            self.folder = folder
-        else:
-            shutil.rmtree(self._kept.get(run.table, folder / "none"), ignore_errors=True)
-            self._kept[run.table] = folder
 
     def warm(self, onReady: Callable[[], None] | None = None) -> None:
         """Start the worker ahead of time; `onReady` is called once it has imported torch and knows its device, or
@@ -188,16 +134,14 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """
         if self.running:
             raise RegistrationError(_("A registration is running; wait for it or cancel it."))
-        self._setAside()
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=slicer.app.temporaryPath))
             places = {FIXED: place(request.fixed), MOVING: place(request.moving)}
-            self.worker.start(write_job(request, self.folder))
+            self.worker.start(write_job(request, self.folders.begin()))
         except RegistrationError:
-            self._removeFolder()
+            self.folders.end(None)
             raise
         except OSError as error:
-            self._removeFolder()
+            self.folders.end(None)
             raise RegistrationError(
                 _(
                     "The registration cannot be started ({reason}); check the free space of the temporary folder."
@@ -214,7 +158,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             return
         reason = reason or _("Cancelled; the scene is unchanged.")
         with contextlib.suppress(OSError):  # on a full disk the kill must do
-            (self.folder / "run" / CANCEL).touch()  # for a child that the kill cannot reach
+            (self.folders.current / "run" / CANCEL).touch()  # for a child that the kill cannot reach
         self.worker.kill()
         if self._stepping:
             self._cancelled = reason  # by somebody who heard of a new node; the step ends first
@@ -229,7 +173,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         if not self.running or self._loading is not None:
             return
         try:
-            (self.folder / "run" / STOP).touch()
+            (self.folders.current / "run" / STOP).touch()
         except OSError as error:
             raise RegistrationError(
                 _("The process cannot be told to stop ({reason}); make room on the disk, or cancel.").format(
@@ -259,7 +203,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             status = STOPPED if ending.code == EXIT_CANCELLED else FAILED
             self._finish(Outcome(status, ending.message))
         else:
-            request, folder = self._request, self.folder / "run"
+            request, folder = self._request, self.folders.current / "run"
             self._loading = load_steps(
                 folder, request.fixed, request.moving, request.title(), request.outputs, self._places
             )
@@ -282,10 +226,9 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self._finish(Outcome(STOPPED, self._cancelled))
 
     def _loaded(self, run: Run) -> None:
-        self._table = run.table
-        result = Result.load(self.folder / "run" / RESULT)
+        result = Result.load(self.folders.current / "run" / RESULT)
         kept = _(" (stopped early)") if result.stopped_early else ""
-        said = [in_words(warning, self._request, self.folder) for warning in result.warnings]
+        said = [in_words(warning, self._request, self.folders.current) for warning in result.warnings]
         said += [
             _('"{name}" was moved while it was registered; the result belongs to where it lay at the start.').format(
                 name=getattr(run, side).GetName()
@@ -309,13 +252,12 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         )
 
     def _finish(self, outcome: Outcome) -> None:
-        outcome = replace(outcome, message=in_words(outcome.message, self._request, self.folder))
+        outcome = replace(outcome, message=in_words(outcome.message, self._request, self.folders.current))
         tell, self._request, self._onProgress, self._onFinished = self._onFinished, None, None, None
         self._events = []
         self._giveUpLoading()
         self.removeObservers()
-        if outcome.status != DONE:
-            self._removeFolder()
+        self.folders.end(outcome.run)
         if tell is not None:
             tell(outcome)
 
@@ -331,34 +273,6 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def _onNodeRemoved(self, caller, event, node) -> None:
         if self.running and node in (self._request.fixed, self._request.moving):
             self.cancel(_('"{name}" was deleted; the registration was cancelled.').format(name=node.GetName()))
-
-    def dropFiles(self) -> None:
-        """Take the files of all runs away that have ended: hundreds of megabytes of a scene that is closed."""
-        self._removeKept(0)
-        if not self.running:
-            self._removeFolder()
-
-    def _setAside(self) -> None:
-        """Keep the files of the last run beside those of earlier ones, as far as there is room for them."""
-        if self.folder is not None and self._table is not None:
-            self._kept[self._table] = self.folder
-            self.folder = self._table = None
-        self._removeFolder()
-        self._removeKept(self.keepBytes)
-
-    def _removeKept(self, limit: int) -> None:
-        """Take the oldest away until `limit` bytes are left, and all whose run is no longer in the scene."""
-        used = 0
-        for table, folder in reversed(list(self._kept.items())):
-            used += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            if used > limit or limit == 0 or table.GetScene() is None:
-                shutil.rmtree(folder, ignore_errors=True)
-                del self._kept[table]
-
-    def _removeFolder(self) -> None:
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder = None
 
     def _giveUpLoading(self) -> None:
         """Stop where loading stands: what is not whole takes its nodes away again."""
@@ -385,4 +299,5 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self._cancelled = "closed"
         else:
             self._giveUpLoading()
-        self.dropFiles()
+        self.folders.end(None)
+        self.folders.drop()

@@ -82,7 +82,7 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
         for selector in self.selectors:
             selector.connect("nodeActivated(vtkMRMLNode*)", lambda node, selector=selector: self.onChosen(selector))
         self.logic = NeuralRegistrationLogic()
-        self.logic.keepBytes = KEEP_BYTES
+        self.logic.folders.keepBytes = KEEP_BYTES
         for section in SECTIONS:
             self.sections.append(section(self))
         scene = slicer.mrmlScene
@@ -131,7 +131,7 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
     def onSceneStartClose(self, caller, event) -> None:
         self.setParameterNode(None)
         if self.logic is not None:
-            self.logic.dropFiles()
+            self.logic.folders.drop()
 
     def onSceneEndClose(self, caller, event) -> None:
         """`enter` is not called again when the scene is closed while the panel is shown."""

@@ -115,7 +115,7 @@ class RunSection(Section):
             self._drawn_at = now
             self.draw_curve()
         if progress.preview and self.parameters is not None and self.parameters.livePreview:
-            self.preview.show(self.logic.folder / "run" / progress.preview)
+            self.preview.show(self.logic.folders.current / "run" / progress.preview)
 
     def draw_curve(self) -> None:
         if not self.curve.stages:

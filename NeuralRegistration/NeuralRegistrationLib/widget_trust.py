@@ -55,7 +55,7 @@ class TrustSection(Section):
         self.ui.csvButton.enabled = run is not None
         for name, tip in self._tips.items():
             button = getattr(self.ui, name)
-            problem = self.logic.filesProblem(run, NEEDS[name]) if run is not None else _("There is no result yet.")
+            problem = self.logic.folders.problem(run, NEEDS[name]) if run is not None else _("There is no result yet.")
             button.enabled = not problem and not self.task.running
             button.toolTip = problem or tip
 
@@ -82,7 +82,7 @@ class TrustSection(Section):
         run = self.panel.run()
         if run is None:
             raise RegistrationError(_("There is no result yet; register first."))
-        return self.logic.filesFor(run, NEEDS[button])
+        return self.logic.folders.whole(run, NEEDS[button])
 
     @told
     def onEvaluate(self) -> None:

@@ -77,7 +77,12 @@ def finished(panel, watch=lambda: None):
 
 def run_file(panel) -> sitk.Transform:
     """The transform that the worker wrote, as ITK reads it: fixed to moving, LPS."""
-    return sitk.ReadTransform(str(panel.logic.runFolder / TRANSFORM))
+    return sitk.ReadTransform(str(files_of_newest(panel) / TRANSFORM))
+
+
+def files_of_newest(panel):
+    """The directory of the run that has ended last."""
+    return panel.logic.folders.of(runs()[0])
 
 
 def through(transform: sitk.Transform, points):

@@ -147,17 +147,17 @@ def test_earlier_results_can_be_measured_as_long_as_there_is_room(panel, wait):
     for _ in range(2):
         register(panel, wait)
     second, first = runs()
-    assert logic.filesOf(first) != logic.filesOf(second)
+    assert logic.folders.of(first) != logic.folders.of(second)
     play(panel, "endless")
     ui.applyButton.click()
     ui.cancelButton.click()
     for index in range(2):
         ui.runComboBox.setCurrentIndex(index)
         assert ui.evaluateButton.enabled and ui.reportButton.enabled
-        assert (logic.filesOf(runs()[index]) / RESULT).exists()
-    logic.keepBytes = 1.5 * sum(file.stat().st_size for file in logic.filesOf(second).parent.rglob("*.*"))
+        assert (logic.folders.of(runs()[index]) / RESULT).exists()
+    logic.folders.keepBytes = 1.5 * sum(file.stat().st_size for file in logic.folders.of(second).parent.rglob("*.*"))
     register(panel, wait)
-    assert len(temporary_files()) == 2 and logic.filesOf(first) is None and logic.filesOf(second) is not None
+    assert len(temporary_files()) == 2 and logic.folders.of(first) is None and logic.folders.of(second) is not None
     ui.runComboBox.setCurrentIndex(2)
     assert ui.evaluateButton.enabled and ui.reportButton.enabled, "its files can be made again from the nodes"
     slicer.mrmlScene.RemoveNode(second.table)
@@ -169,7 +169,7 @@ def test_earlier_results_can_be_measured_as_long_as_there_is_room(panel, wait):
 
 def test_measuring_gives_way_to_a_new_registration_with_a_sentence(panel, wait):
     register(panel, wait)
-    section, panel.logic.keepBytes = panel.section(TrustSection), 0
+    section, panel.logic.folders.keepBytes = panel.section(TrustSection), 0
     panel.ui.fixedLandmarksSelector.setCurrentNode(point_list("f", [(1, 2, 3)]))
     panel.ui.movingLandmarksSelector.setCurrentNode(point_list("m", [(1, 2, 4)]))
     panel.ui.evaluateButton.click()

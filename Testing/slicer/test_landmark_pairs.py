@@ -111,7 +111,7 @@ def test_lists_are_kept_in_the_scene_and_left_out_of_a_batch(panel, wait, tmp_pa
     panel.ui.batchButton.click()
     section = next(s for s in panel.sections if hasattr(s, "batch"))
     wait(lambda: not section.batch.running)
-    assert panel.logic.folder is not None and not list((panel.logic.folder / "inputs").glob("*landmarks*"))
+    assert not list((panel.logic.folders.of(runs()[0]).parent / "inputs").glob("*landmarks*"))
     path = str(tmp_path / "scene.mrb")
     assert slicer.util.saveScene(path, {})
     slicer.mrmlScene.Clear(0)

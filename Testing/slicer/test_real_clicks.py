@@ -98,7 +98,7 @@ def test_warped_inverse_and_jacobian_are_what_itk_makes_of_the_file(done):
     expected = sitk.GetArrayFromImage(expected)
     warped = slicer.util.arrayFromVolume(done.run.warped)
     assert np.abs(warped - expected)[2:-2, 2:-2, 2:-2].max() <= 1e-3 * np.ptp(expected)
-    inverse = sitk.ReadTransform(str(done.panel.logic.runFolder / INVERSE))
+    inverse = sitk.ReadTransform(str(done.panel.logic.folders.of(done.run) / INVERSE))
     assert np.abs(through(inverse, through(done.file, STRUCTURES)) - STRUCTURES).max() < 0.1
     index_from_ras = np.linalg.inv(geometry(done.fixed))
     for point in STRUCTURES:

@@ -21,6 +21,7 @@ from realrun import (
     STRUCTURES,
     TURN,
     choose_pair,
+    files_of_newest,
     labels_of,
     linear,
     place,
@@ -101,7 +102,7 @@ def test_initial_transform_without_linear_stage_on_the_cpu(panel):
     assert ui.overlapLabel.isHidden() or ui.applyButton.enabled
     assert "as chosen" in ui.deviceLabel.text
     run = register(panel)
-    assert run.name.endswith("(FNOReg)") and Result.load(panel.logic.runFolder / RESULT).device == "cpu"
+    assert run.name.endswith("(FNOReg)") and Result.load(files_of_newest(panel) / RESULT).device == "cpu"
     assert np.allclose(linear_part(panel), np.eye(3))
     moved = through(run_file(panel), STRUCTURES) - STRUCTURES
     assert np.abs(moved - start[:3, 3]).max() < 10, "all that the network may add is some millimetres"
@@ -122,9 +123,9 @@ def test_masks_and_options_typed_in(panel):
     type_option(panel, "iterations", "60, 40")
     type_option(panel, "smoothness", "0.5")
     run = register(panel)
-    result = Result.load(panel.logic.runFolder / RESULT)
+    result = Result.load(files_of_newest(panel) / RESULT)
     assert list(result.options["iterations"]) == [60, 40] and result.options["smoothness"] == 0.5
-    job = json.loads((panel.logic.runFolder / JOB).read_text(encoding="utf-8"))
+    job = json.loads((files_of_newest(panel) / JOB).read_text(encoding="utf-8"))
     for side, labels in (("fixed", slicer.util.arrayFromVolume(fixed) > 20), ("moving", voxels)):
         assert job[f"{side}_mask"], "the worker is told of it"
         mask = sitk.ReadImage(job[f"{side}_mask"])
@@ -151,7 +152,7 @@ def test_other_contrast_into_existing_nodes_and_none(panel):
     ui.wantJacobianCheckBox.click()
     before = error_without(panel)
     run = register(panel)
-    assert Result.load(panel.logic.runFolder / RESULT).similarity in ("nmi", "mind")
+    assert Result.load(files_of_newest(panel) / RESULT).similarity in ("nmi", "mind")
     assert error_mm(panel) < before
     assert run.transform is transform and run.warped is warped and run.inverse is None and run.jacobian is None
     assert not ui.jacobianButton.enabled
@@ -174,7 +175,7 @@ def test_stop_and_keep(panel, wait):
     wait(lambda: panel.runSection().curve.stages)
     panel.ui.stopButton.click()
     wait(lambda: not panel.logic.running)
-    assert "stopped early" in panel.ui.statusLabel.text and Result.load(panel.logic.runFolder / RESULT).stopped_early
+    assert "stopped early" in panel.ui.statusLabel.text and Result.load(files_of_newest(panel) / RESULT).stopped_early
     run = runs()[0]
     back = [run.inverse.GetTransformFromParent().TransformPoint(p) for p in through(run_file(panel), STRUCTURES)]
     assert np.abs(back - STRUCTURES).max() < 0.1, "a whole result: there and back again"
@@ -268,7 +269,7 @@ def test_a_model_from_a_file_is_listed_and_used(panel, monkeypatch, tmp_path):
     type_option(panel, "model", "mine")
     type_option(panel, "refine", "5")
     register(panel)
-    options = Result.load(panel.logic.runFolder / RESULT).options
+    options = Result.load(files_of_newest(panel) / RESULT).options
     assert options["model"] == "mine" and options["refine"] == 5
     panel.logic.worker.kill()
 

@@ -200,7 +200,7 @@ def test_names_and_parents_do_not_count(opened, wait):
     landmarks(opened)
     assert measure(opened, wait).endswith("in the table of the run.")
     assert runs()[0].measurements["tre_mean_mm"] == pytest.approx(1.0, abs=1e-3)
-    moving = opened.logic.filesFor(run, ("fixed", "moving")).parent / "inputs" / "moving.nrrd"
+    moving = opened.logic.folders.whole(run, ("fixed", "moving")).parent / "inputs" / "moving.nrrd"
     volume = slicer.util.loadVolume(str(moving))
     assert np.array_equal(slicer.util.arrayFromVolume(volume), slicer.util.arrayFromVolume(run.moving))
     assert np.abs(geometry(volume) - geometry(run.moving)).max() < 1e-6

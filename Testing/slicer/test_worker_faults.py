@@ -98,7 +98,7 @@ logic.register(fixed, moving, wait=False, preset="best", onProgress=seen.append)
 while not any(progress.loss is not None for progress in seen):
     slicer.app.processEvents()
     time.sleep(0.01)
-print(logic.worker.process_id, logic.folder, logic.worker._folder, flush=True)
+print(logic.worker.process_id, logic.folders.current, logic.worker._folder, flush=True)
 if sys.argv[3] == "killed":
     time.sleep(600)
 if sys.argv[3] == "quit":
