@@ -220,7 +220,9 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         except Exception as error:  # whatever it is: a run that cannot be loaded must end, with its reason
             self._finish(Outcome(FAILED, str(error)))
             return
-        if run is not None:  # the last step cannot be taken back
+        if self._closed:  # within the step
+            self._giveUpLoading()
+        elif run is not None:  # the last step cannot be taken back
             self._loaded(run)
         elif self._cancelled:
             self._finish(Outcome(STOPPED, self._cancelled))

@@ -5,12 +5,13 @@ import gc
 import importlib.util
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import qt
 import slicer
-from clicks import finish, play, register, scene_as_ids, temporary_files
+from clicks import PATIENCE, finish, play, register, scene_as_ids, temporary_files
 from fakerun import GRIDS, add_volume
 from NeuralRegistrationLib import results
 from NeuralRegistrationLib.logic import DONE, NeuralRegistrationLogic
@@ -130,12 +131,17 @@ def test_full_disk_while_exporting(panel, wait, monkeypatch):
     assert "make room on that disk" in panel.ui.statusLabel.text and not panel.logic.running and not temporary_files()
 
 
-def load_in_steps(panel, wait, monkeypatch):
-    """A run that has ended and whose result is about to be loaded, one step at each look."""
+def load_in_steps(panel, monkeypatch):
+    """A run that has ended and whose result is about to be loaded, one step at each `poll`, which no timer calls."""
     monkeypatch.setattr("NeuralRegistrationLib.logic.LOAD_SECONDS", 0)
     play(panel, "quick")
     panel.ui.applyButton.click()
-    wait(lambda: panel.logic._loading is not None or not panel.logic.running)
+    panel.logic._timer.stop()
+    end = time.monotonic() + PATIENCE
+    while panel.logic._loading is None:
+        assert panel.logic.running and time.monotonic() < end, panel.ui.statusLabel.text
+        panel.logic.poll()
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("moment", ["between two steps", "within a step"])
@@ -150,8 +156,7 @@ def test_cancel_while_the_result_is_loaded(panel, wait, moment, monkeypatch):
             panel.logic.poll()  # what a timer does when somebody lets events through
 
     panel.ui.previewCheckBox.checked = False
-    load_in_steps(panel, wait, monkeypatch)
-    panel.logic._timer.stop()
+    load_in_steps(panel, monkeypatch)
     observer = slicer.mrmlScene.AddObserver(slicer.mrmlScene.NodeAddedEvent, on_node_added)
     try:
         while not added:
@@ -166,15 +171,36 @@ def test_cancel_while_the_result_is_loaded(panel, wait, moment, monkeypatch):
     assert "Done" in panel.ui.statusLabel.text
 
 
+def test_the_panel_may_be_closed_within_a_step_of_loading(panel, monkeypatch):
+    """By somebody who hears of a new node and lets Slicer end."""
+    before, logic, added = scene_as_ids(), panel.logic, []
+
+    def on_node_added(caller, event):
+        if not added:
+            added.append(event)
+            panel.cleanup()
+
+    panel.ui.previewCheckBox.checked = False
+    load_in_steps(panel, monkeypatch)
+    observer = slicer.mrmlScene.AddObserver(slicer.mrmlScene.NodeAddedEvent, on_node_added)
+    try:
+        while not added and logic.running:
+            logic.poll()
+    finally:
+        slicer.mrmlScene.RemoveObserver(observer)
+    assert added and not logic.running and scene_as_ids() == before and not temporary_files()
+
+
 def test_stop_while_the_result_is_loaded_changes_nothing(panel, wait, monkeypatch):
-    load_in_steps(panel, wait, monkeypatch)
+    load_in_steps(panel, monkeypatch)
     panel.ui.stopButton.click()
+    panel.logic._timer.start()
     finish(panel, wait)
     assert "Done" in panel.ui.statusLabel.text
 
 
-def test_closed_scene_while_the_result_is_loaded(panel, wait, monkeypatch):
-    load_in_steps(panel, wait, monkeypatch)
+def test_closed_scene_while_the_result_is_loaded(panel, monkeypatch):
+    load_in_steps(panel, monkeypatch)
     slicer.mrmlScene.Clear(0)
     assert not panel.logic.running and not temporary_files() and not runs()
     assert "scene was closed" in panel.ui.statusLabel.text
