@@ -8,6 +8,7 @@
 | object name | `w.name` | `w.objectName()` |
 | misspelt attribute, new attribute | AttributeError | accepted |
 | keyword arguments | TypeError | accepted |
+| a list from Qt | is a tuple | is a list |
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class PythonQtObject:
             value = self.property(name)
         finally:
             _being_read.discard(key)
-        return list(value) if isinstance(value, tuple) else value
+        return tuple(value) if isinstance(value, list) else value
 
     def __setattr__(self, name, value):
         if name == "name":

@@ -203,10 +203,10 @@ class qMRMLCheckableNodeComboBox(qMRMLNodeComboBox):
         self._checked = []
 
     def checkedNodes(self):
-        return [node for node in self._nodes() if node.GetID() in self._checked]
+        return tuple(node for node in self._nodes() if node.GetID() in self._checked)
 
     def uncheckedNodes(self):
-        return [node for node in self._nodes() if node.GetID() not in self._checked]
+        return tuple(node for node in self._nodes() if node.GetID() not in self._checked)
 
     def allChecked(self):
         return not self.uncheckedNodes()

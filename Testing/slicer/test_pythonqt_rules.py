@@ -153,7 +153,8 @@ def test_checkable_selector(scene):
     selector.setMRMLScene(scene)
     first, second = (scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", n) for n in "ab")
     selector.setCheckState(second, qt.Qt.Checked)
-    assert selector.checkedNodes() == [second] and selector.uncheckedNodes() == [first]
+    assert selector.checkedNodes() == (second,) and selector.uncheckedNodes() == (first,), "lists of Qt are tuples"
+    assert selector.nodeTypes == ("vtkMRMLScalarVolumeNode",)
     selector.setMRMLScene(None)
 
 
