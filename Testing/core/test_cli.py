@@ -195,11 +195,15 @@ def test_mistakes_end_with_a_sentence_and_code_2(pair, capsys, arguments, words)
 
 
 @pytest.mark.parametrize("command", ["register", "run", "serve", "apply", "evaluate", "report", "methods"])
-def test_help_has_examples(command, capsys):
+def test_help_has_examples_and_the_width_of_the_terminal(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "70")
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
     assert ended.value.code == 0
-    assert f"examples:\n  neuralreg {command}" in capsys.readouterr().out or command == "serve"
+    said, _, examples = capsys.readouterr().out.partition("examples:\n")
+    assert examples.startswith(f"  neuralreg {command}")
+    described = said.partition("\n\n")[2].partition("\n\n")[0]
+    assert max(map(len, described.splitlines())) <= 70
 
 
 class Unwritable(stdio.StringIO):

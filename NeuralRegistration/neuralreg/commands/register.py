@@ -27,7 +27,7 @@ def add_register(commands: Any) -> None:
         "warped.nii.gz on the grid of FIXED, jacobian.nii.gz, result.json and job.json. While it runs, a file named "
         "`cancel` in the folder ends it; one named `stop` ends the optimisation and keeps what it has.",
         "  neuralreg register fixed.nii.gz moving.nii.gz -o result\n"
-        "  neuralreg register ct.nrrd mr.nrrd -o result --similarity nmi --preset best\n"
+        "  neuralreg register ct.nrrd mr.nrrd -o result --similarity nmi\n"
         "  neuralreg register a.mha b.mha -o result --fixed-mask lung.mha --option smoothness=1\n",
     )
     parser.add_argument("fixed", metavar="FIXED", help="the volume whose space is kept")
@@ -72,7 +72,8 @@ def add_serve(commands: Any) -> None:
         'For programs that hide the seconds of the start-up: {"stage": "ready", …} says that a job may come. Write it '
         "under another name and rename it to job.json; relative paths in it are relative to the folder. Taking the "
         "folder away ends the command, also in the middle of a run.",
-        "  neuralreg serve --inbox waiting & mv result/job.json waiting/job.json\n",
+        "  neuralreg serve --inbox waiting --overwrite &\n"
+        "  cp result/job.json waiting/job.partial && mv waiting/job.partial waiting/job.json\n",
     )
     parser.add_argument("--inbox", required=True, metavar="DIR", help="a folder in which job.json will appear")
     parser.add_argument(
@@ -89,7 +90,7 @@ def _add_run_options(parser: argparse.ArgumentParser, progress: str | None = Non
         "--progress",
         choices=PROGRESS,
         default=progress,
-        help="JSON lines on standard output, a bar, or nothing (default: a bar on a terminal)",
+        help=f"JSON lines on standard output, a bar, or nothing (default: {progress or 'a bar on a terminal'})",
     )
 
 

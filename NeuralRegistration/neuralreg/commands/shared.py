@@ -11,6 +11,7 @@ import textwrap
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 from ..files import check_folder
@@ -65,7 +66,9 @@ def add_command(commands: Any, name: str, function: Callable, summary: str, text
     parser = commands.add_parser(
         name,
         help=summary,
-        description=textwrap.fill(f"{summary[0].upper()}{summary[1:]}. {text}".strip(), 100),
+        description=textwrap.fill(
+            f"{summary[0].upper()}{summary[1:]}. {text}".strip(), get_terminal_size().columns - 2
+        ),
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

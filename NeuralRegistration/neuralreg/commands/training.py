@@ -30,9 +30,13 @@ def add_train(commands: Any) -> None:
     )
     parser.add_argument("config", metavar="CONFIG.toml", help="a file, or the name of one that comes along")
     parser.add_argument("--data", help="folder, CSV table (image, labels) or pack, instead of the one named there")
-    parser.add_argument("--output", "-o", help="folder of checkpoint, log and model, instead of the one named there")
-    parser.add_argument("--hours", type=float, default=math.inf, help="stop after this time; call again to go on")
-    parser.add_argument("--device", help="cpu, cuda or mps, instead of the one named there")
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", help="folder of checkpoint, log and model, instead of the one named there"
+    )
+    parser.add_argument(
+        "--hours", type=float, default=math.inf, metavar="N", help="stop after this time; call again to go on"
+    )
+    parser.add_argument("--device", metavar="cpu|cuda|mps", help="instead of the one named there")
     parser.add_argument("--tensorboard", action="store_true", help="also log for TensorBoard (if it is installed)")
 
 
@@ -81,9 +85,9 @@ def add_pack(commands: Any) -> None:
         "small file from which training starts at once.",
         "  neuralreg pack my_brains pack.npz --spacing 2\n",
     )
-    parser.add_argument("data", help="folder of images (labels: NAME_labels beside NAME) or CSV table")
-    parser.add_argument("output", help="the pack, a .npz file")
-    parser.add_argument("--spacing", type=float, default=2.0, help="in mm (default 2)")
+    parser.add_argument("data", metavar="DATA", help="folder of images (labels: NAME_labels beside NAME) or CSV table")
+    parser.add_argument("output", metavar="PACK.npz", help="the pack")
+    parser.add_argument("--spacing", type=float, default=2.0, metavar="MM", help="of its voxels, in mm (default: 2)")
     parser.add_argument("--keep", default="", metavar="1,2,…", help="labels that count; the rest is cut away")
     parser.add_argument("--aligned", action="store_true", help="the images share a space already: no affine stage")
 
