@@ -11,7 +11,7 @@ from trame.widgets import client, html
 from trame.widgets import vuetify3 as v3
 
 from .layout_evidence import evidence
-from .layout_request import NARROW, inputs, method
+from .layout_request import BUSY, NARROW, inputs, method
 from .page_request import SENT
 from .page_run import HEIGHT, WIDTH
 
@@ -73,8 +73,8 @@ def _heading(text: str, condition: str = "true") -> None:
 
 
 def _run(actions: dict[str, Callable]) -> None:
-    v3.VBtn("Register", id="register", block=True, color=("problem || reading ? undefined : 'primary'",),
-            classes="mt-3", v_if=("!running",), disabled=("!!problem || !!reading",),
+    v3.VBtn("Register", id="register", block=True, color=(f"problem || {BUSY} ? undefined : 'primary'",),
+            classes="mt-3", v_if=("!running",), disabled=(f"!!problem || !!{BUSY}",),
             click=(actions["register"], CHOSEN))  # fmt: skip
     html.Div("{{ problem }}", v_if=("problem && !running && volumes.length",), id="problem",
              classes="text-caption text-medium-emphasis mt-1")  # fmt: skip

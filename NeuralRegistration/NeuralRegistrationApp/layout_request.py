@@ -10,6 +10,7 @@ from trame.widgets import vuetify3 as v3
 
 NARROW = {"density": "compact", "hide_details": True, "variant": "outlined"}
 WHILE_IDLE = {"disabled": ("running",)}
+BUSY = "(uploading || reading)"  # what the browser sends, then what the server does with it
 NOT_THE_PAIR = "volumes.filter((one) => one.value !== fixed && one.value !== moving)"
 MASK_TIP = "Where this volume counts: a label map, every value above 0 is inside"
 POINTS_TIP = "Pairs of points that pull the registration: same labels in both lists, or the same order"
@@ -47,17 +48,17 @@ def inputs(open_path: Callable) -> None:
     )  # fmt: skip
     v3.VBtn(
         "Load files", id="load", block=True, variant="tonal", prepend_icon="mdi-folder-open-outline",
-        click="window.document.getElementById('files').click()", loading=("!!reading",), disabled=("running",),
+        click="window.document.getElementById('files').click()", loading=(f"!!{BUSY}",), disabled=("running",),
         title="Volumes: NIfTI, NRRD, MHA, or all slices of a DICOM series. Masks: label maps. Landmarks: "
               "CSV (x, y, z in LPS mm), FCSV, MRK.JSON. Transforms: H5, TFM, MAT (ITK)",
     )  # fmt: skip
-    html.Div("{{ reading }}", v_if=("reading",), classes="text-caption mt-1", id="reading")
+    html.Div(f"{{{{ {BUSY} }}}}", v_if=(BUSY,), classes="text-caption mt-1", id="reading")
     html.Div("NIfTI, NRRD, MHA, DICOM; masks, landmarks too", classes="text-caption text-disabled mt-1",
              v_else=True)  # fmt: skip
     v3.VTextField(label="or a path on this computer", id="path", v_if=("paths",), v_model=("path",),
                   title="A file, a DICOM folder or the output folder of an earlier run; then Enter",
                   change=(open_path, "[$event.target.value]"), classes="mt-1",
-                  **NARROW, disabled=("running || !!reading",))  # fmt: skip
+                  **NARROW, disabled=(f"running || !!{BUSY}",))  # fmt: skip
     for role, tip in (("fixed", "The volume that stays"), ("moving", "The volume that is brought to the fixed one")):
         with html.Div(title=tip, classes="mt-2"):
             v3.VSelect(label=f"{role.capitalize()} volume", id=role, items=("volumes",), v_model=(role,),

@@ -49,8 +49,9 @@ class Page:
         self.reader = Reader(folder)
         self.folders: dict[str, Path] = {}  # run directories by the ID of the run's table
         state.update({"trame__title": "Neural Registration", "volumes": [], "label_maps": [], "points": [],
-                      "transforms": [], "fixed": None, "moving": None, "reading": "", "apart": False, "message": "",
-                      "message_kind": "info", "paths": paths, "path": ""})  # fmt: skip
+                      "transforms": [], "fixed": None, "moving": None, "uploading": "", "reading": "", "apart": False,
+                      "message": "", "message_kind": "info", "paths": paths, "path": ""})  # fmt: skip
+        state.client_only("uploading")  # a window that is closed meanwhile would leave it standing for all others
         self.asking = RequestPart(self)
         self.running = RunPart(self)
         self.looking = LookPart(self)

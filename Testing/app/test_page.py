@@ -130,6 +130,18 @@ def test_a_path_that_does_not_exist_gets_one_too(page, typed):
     page.fill("#path", "")
 
 
+def test_a_reload_in_the_middle_of_an_upload_leaves_the_page_usable(page, pair):
+    page.route("**/upload/**", lambda route: None)  # never gets there
+    page.set_input_files("#files", str(pair[0]))
+    says(page, "#reading", "Uploading")
+    answered(page)
+    page.reload()
+    page.unroute("**/upload/**")
+    page.wait_for_selector("#load:not(.v-btn--loading)")
+    answered(page)
+    assert not page.locator("#reading").count() and page.locator("#path").is_enabled()
+
+
 def test_two_uploads_are_chosen_and_shown(loaded):
     assert loaded.input_value("#fixed") == "first" and loaded.input_value("#moving") == "second"
     assert not loaded.locator("#centre").count()

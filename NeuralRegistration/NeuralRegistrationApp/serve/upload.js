@@ -4,7 +4,7 @@ window.trame.utils.neuralreg = {
     const chosen = Array.from(files || []);
     if (!chosen.length) return;
     const batch = "upload/" + Math.random().toString(36).slice(2);
-    window.trame.state.set("reading", "Uploading…");
+    window.trame.state.set("uploading", "Uploading…");
     try {
       for (const file of chosen) {
         const answer = await fetch(`${batch}/${encodeURIComponent(file.name)}`, { method: "POST", body: file });
@@ -14,7 +14,7 @@ window.trame.utils.neuralreg = {
     } catch (error) {
       console.warn("upload", error); // the server ended the connection: its sentence is in the page already
     } finally {
-      window.trame.state.set("reading", "");
+      window.trame.state.set("uploading", "");
     }
   },
 };
