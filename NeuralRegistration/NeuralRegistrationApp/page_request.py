@@ -42,8 +42,11 @@ class RequestPart:
         self.state.change("fixed_points", "moving_points")(self.on_points)
 
     def request(self) -> Request:
-        """What is asked for, not checked. Raises RegistrationError for a seed that is none."""
+        """What is asked for, not checked. Raises RegistrationError for a seed that is none, and a refused option."""
         state, seed = self.state, str(self.state.seed).strip()
+        wrong = next((field["wrong"] for field in state.options if field["wrong"]), "")
+        if wrong:  # what stands in the field is not what a run would take
+            raise RegistrationError(wrong)
         if not seed.isdecimal():
             raise RegistrationError("The seed under Advanced is a whole number from 0 on.")
         nodes = self.page.chosen("fixed", "moving", "fixed_mask", "moving_mask", "initial_transform")
@@ -115,12 +118,14 @@ class RequestPart:
             state.kept_options = kept
             state.changed_options = len(self._chosen_options())
             state.options = [{**field, "wrong": wrong} if field["name"] == name else field for field in state.options]
+            self.on_input()
 
     def restore(self) -> None:
         """The values of the preset again."""
         with self.state as state:
             state.kept_options = options.forgotten(state.kept_options, state.method)
             self.draw()
+            self.on_input()
 
 
 def _items(kind: type) -> list[dict[str, str]]:
