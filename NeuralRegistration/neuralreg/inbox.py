@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from .job import JOB
+from .job import EXIT_CANCELLED, JOB
 
 LOOK_EVERY = 0.02  # seconds between two looks for a job
 WATCH_EVERY = 0.5  # seconds between two looks at the caller
@@ -46,14 +46,14 @@ class Inbox:
         """Whether the caller is gone, or has taken the folder away."""
         return not self.folder.is_dir() or (self.parent is not None and not self.parent.alive())
 
-    def end_when_abandoned(self, code: int) -> None:
-        """From another thread: end this process with `code` if it is still there some time after the caller went."""
+    def end_when_abandoned(self) -> None:
+        """From another thread: end this process if it is still there some time after the caller went."""
 
         def watch() -> None:
             while not self.abandoned():
                 time.sleep(WATCH_EVERY)
             time.sleep(GRACE)
-            os._exit(code)
+            os._exit(EXIT_CANCELLED)
 
         threading.Thread(target=watch, daemon=True).start()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..inbox import Inbox
-from ..job import EXIT_CANCELLED, PATHS, Cancelled, Progress, RegistrationError, RegistrationJob, Result
+from ..job import PATHS, Cancelled, Progress, RegistrationError, RegistrationJob, Result
 from ..monitor import FileMonitor
 from ..workspace import check_output, written_since
 from .shared import PROGRESS, add_command, add_settings, say, settings_of, shower, writing
@@ -111,7 +111,7 @@ def _serve(options: argparse.Namespace) -> None:
     inbox = Inbox(Path(options.inbox), options.parent_pid)
     if not inbox.folder.is_dir():
         raise RegistrationError(f"The inbox {inbox.folder} is no folder; make it first.")
-    inbox.end_when_abandoned(EXIT_CANCELLED)  # also while torch is being imported
+    inbox.end_when_abandoned()  # also while torch is being imported
     from ..calibration import calibrate
     from ..devices import choose_device
     from ..run import load_job

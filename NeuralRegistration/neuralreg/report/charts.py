@@ -35,7 +35,7 @@ def loss_curve(loss: Sequence[Sequence[float]]) -> str:
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in line)
         parts.append(f'<polyline class="curve" points="{path}"/>')
     parts.append(_text((LEFT + WIDTH) / 2, HEIGHT - 8, f"{len(points)} iterations", "middle"))
-    return _svg(WIDTH, HEIGHT, "Loss over the iterations, lower is better", parts)
+    return _svg(HEIGHT, "Loss over the iterations, lower is better", parts)
 
 
 def timing_bars(timings: Mapping[str, float]) -> str:
@@ -52,7 +52,7 @@ def timing_bars(timings: Mapping[str, float]) -> str:
             f'<rect class="bar" x="128" y="{y}" width="{max(1.5, 420 * seconds / longest):.1f}" height="17" rx="2"/>'
         )
         parts.append(_text(136 + 420 * seconds / longest, y + 13, f"{seconds:.1f} s", "start"))
-    return _svg(WIDTH, 16 + 26 * len(stages), "Seconds spent in each stage", parts)
+    return _svg(16 + 26 * len(stages), "Seconds spent in each stage", parts)
 
 
 def jacobian_bar(largest: float) -> str:
@@ -72,7 +72,7 @@ def jacobian_bar(largest: float) -> str:
         + _text(530, 16, "fold (J ≤ 0)", "start")
     )
     parts.append(_text(20, 54, "smaller in moving", "start") + _text(440, 54, "larger in moving", "end"))
-    return _svg(WIDTH, 60, "Colours of the Jacobian determinant", parts)
+    return _svg(60, "Colours of the Jacobian determinant", parts)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -96,5 +96,5 @@ def _text(x: float, y: float, words: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escaped}</text>'
 
 
-def _svg(width: float, height: float, title: str, parts: Sequence[str]) -> str:
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
+def _svg(height: float, title: str, parts: Sequence[str]) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
