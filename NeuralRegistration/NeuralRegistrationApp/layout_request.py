@@ -26,7 +26,7 @@ OPTIONAL = (
     ("initial_transform", "Initial transform", "transforms", START_TIP, "None"),
 )
 METHOD = (
-    ("method", "Method", "Which network finds the deformation"),
+    ("method", "Method", "How the deformation is found; the line below says what the method is for"),
     ("preset", "Preset", "Speed against accuracy"),
 )
 CHOICES = (
