@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from neuralreg import qa
 from NeuralRegistrationLib.colours import FOLDING, GROWING, HIGHEST, KEEPING, SHRINKING
+from NeuralRegistrationLib.theme import DARK
 from trame.ui.vuetify3 import VAppLayout
 from trame.widgets import client, html
 from trame.widgets import vuetify3 as v3
@@ -26,10 +28,11 @@ STYLE = """
   #panel { flex: none; }
   #views { flex: none; height: min(100vw, 100vh); }
 }"""
-LIGHTS = "({green: '#4cc26f', amber: '#f2a33a', red: '#f06a60'})"
-CURVE = f"""<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"
+LIGHTS = f"({ {light: DARK[light] for light in (qa.GREEN, qa.AMBER, qa.RED)} })"
+KINDS = f"({ {qa.GREEN: 'success', qa.AMBER: 'warning', qa.RED: 'error'} })"  # each with a sign of its own, too
+CURVE = f"""<svg viewBox="0 -3 {WIDTH} {HEIGHT + 6}" preserveAspectRatio="none"
   style="display: block; width: 100%; height: 60px; border-bottom: 1px solid #777">
-  <polyline v-for="(points, index) in curve" :key="index" :points="points" fill="none" stroke="#6fb7ff"
+  <polyline v-for="(points, index) in curve" :key="index" :points="points" fill="none" stroke="{DARK["curve"]}"
     vector-effect="non-scaling-stroke" stroke-width="1.5" /></svg>"""
 SHARED = "{{ windows }} windows show this page. They share everything, and the views fit the one that changed last."
 # A window says how large its views are when that changes: a pixel's change, so that whoever is left says it again.

@@ -88,8 +88,8 @@ def method(actions: dict[str, Callable]) -> None:
     html.Div("{{ summary }}", classes="text-caption text-medium-emphasis mt-1")
     html.Div("{{ estimate }}", v_if=("estimate && !running",), id="estimate",
              classes="text-caption text-disabled")  # fmt: skip
-    html.Div("{{ device === 'cpu' ? 'Running on the CPU, as chosen under Advanced.' : worker_device }}",
-             v_if=("worker_device",), id="computes", classes="text-caption text-disabled")  # fmt: skip
+    html.Div("{{ computes }}", v_if=("computes",), id="computes",
+             classes=("['text-caption', computes_warning ? 'text-warning' : 'text-disabled']",))  # fmt: skip
     with fold("advanced", "Advanced"):
         for name, label, tip in CHOICES:
             with html.Div(title=tip, classes="mt-2"):

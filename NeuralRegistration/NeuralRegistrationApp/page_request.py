@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import slicer
-from neuralreg.job import PRESETS, RegistrationError
+from neuralreg.job import RegistrationError
 from neuralreg.methods import describe
-from NeuralRegistrationLib import estimate, landmarks, options
-from NeuralRegistrationLib.parameters import Contrast, Device, Linear
+from NeuralRegistrationLib import dependencies, estimate, landmarks, options
+from NeuralRegistrationLib.parameters import Contrast, Device, Linear, Preset
 from NeuralRegistrationLib.request import Request, check
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ class RequestPart:
         self._methods = {entry["name"]: entry for entry in describe()}
         self.state.update({
             "methods": list(self._methods), "method": next(iter(self._methods)), "summary": "",
-            "presets": [{"title": name.capitalize(), "value": name} for name in PRESETS], "preset": "balanced",
+            "presets": _items(Preset), "preset": Preset.BALANCED.value,
             "contrasts": _items(Contrast), "contrast": Contrast.AUTO.value,
             "linears": _items(Linear), "linear": Linear.AFFINE.value,
             "devices": _items(Device), "device": Device.AUTO.value, "seed": "0",
             "fixed_mask": None, "moving_mask": None, "fixed_points": None, "moving_points": None,
-            "initial_transform": None, "centre": False, "estimate": "",
+            "initial_transform": None, "centre": False,
+            "estimate": "", "computes": "", "computes_warning": False,
             "options": [], "drawn": 0, "kept_options": "{}", "changed_options": 0,
             "optional_open": False, "advanced_open": False,
             "problem": "", "landmark_note": "", "landmark_warning": False,
@@ -62,7 +63,7 @@ class RequestPart:
     def on_input(self, **_: Any) -> None:
         """Say what stands in the way of a run, how long it will take, and what the landmarks will do."""
         state = self.state
-        self._estimate()
+        self._foresee()
         try:
             request = self.request()
             note = landmarks.remark(*request.landmarks(), request.method, request.preset, request.options)
@@ -73,13 +74,15 @@ class RequestPart:
         else:
             state.problem = ""
 
-    def _estimate(self) -> None:
+    def _foresee(self) -> None:
         state, pair, worker = self.state, self.page.pair(), self.page.logic.worker
-        device = "cpu" if state.device == "cpu" else worker.device.partition(": ")[0] or "cpu"
         state.estimate = ""
         if None not in pair:
             chosen = self._chosen_options()
-            state.estimate = estimate.sentence(pair, state.method, state.preset, chosen, device, worker.calibration)
+            state.estimate = estimate.sentence(pair, state.method, state.preset, chosen, state.device, worker)
+        if worker.device or worker.trouble:
+            line = dependencies.device_line(worker.device, worker.trouble, cpu_chosen=state.device == "cpu")
+            state.computes, state.computes_warning = line
 
     def show_points(self, moving_too: bool) -> None:
         """Show the chosen landmarks, those of each side in a colour of its own; other lists are hidden."""

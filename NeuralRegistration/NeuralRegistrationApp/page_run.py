@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuralreg.job import Progress, RegistrationError
 from NeuralRegistrationLib import estimate, look
-from NeuralRegistrationLib.curve import LossCurve
 from NeuralRegistrationLib.logic import DONE, STOPPED, Outcome
+from NeuralRegistrationLib.progress import RunProgress
 from NeuralRegistrationLib.request import Request
 from NeuralRegistrationLib.results import reminder
-from NeuralRegistrationLib.stages import STAGES
 from NeuralRegistrationLib.task import Task
 
 from .page_request import SENT
@@ -21,43 +19,17 @@ from .page_request import SENT
 if TYPE_CHECKING:
     from .page import Page
 
-WIDTH, HEIGHT = 300, 60  # of the curve, in its own units
-PUSH_EVERY = 0.2  # seconds between two updates of the page
-
-
-class Curve(LossCurve):
-    """The loss as lines for an SVG picture, each stage on a scale of its own."""
-
-    def __init__(self):
-        self.stages = []
-
-    def clear(self) -> None:
-        self.stages = []
-
-    def lines(self) -> list[str]:
-        """The `points` of one polyline per stage, side by side."""
-        count, left, lines = sum(map(len, self.stages)), 0.0, []
-        for values in self.stages:
-            share, low = WIDTH * len(values) / count, min(values)
-            span = (max(values) - low) or 1.0
-            places = [
-                (left + share * (i + 0.5) / len(values), HEIGHT - 3 - (value - low) / span * (HEIGHT - 6))
-                for i, value in enumerate(values)
-            ]
-            lines.append(" ".join(f"{x:.1f},{y:.1f}" for x, y in places))
-            left += share
-        return lines
+WIDTH, HEIGHT = 300, 54  # of the curve, in its own units
 
 
 class RunPart:
     def __init__(self, page: Page):
         self.page, self.logic, self.state = page, page.logic, page.state
-        self.curve, self.report = Curve(), Task()
+        self.progress, self.report = RunProgress(), Task()
         self.preview: look.Preview | None = None
         self.request: Request | None = None
-        self._pushed_at = 0.0
-        self.state.update({"running": False, "stopping": False, "stage": "", "percent": 0, "left": "", "curve": [],
-                           "live_preview": True, "worker_device": ""})  # fmt: skip
+        self.state.update({"running": False, "live_preview": True})
+        self._show_progress()
 
     def warm(self) -> None:
         """Let the worker import torch while the user looks around."""
@@ -65,8 +37,7 @@ class RunPart:
             self.logic.warm(onReady=self.on_ready)
 
     def on_ready(self) -> None:
-        with self.state as state:
-            state.worker_device = self.logic.worker.device.partition(": ")[2]
+        with self.state:
             self.page.asking.on_input()
 
     def start(self, chosen: dict[str, Any]) -> None:
@@ -77,10 +48,10 @@ class RunPart:
         request = self.request = self.page.asking.request()
         self.logic.start(request, self.on_progress, self.on_finished)
         self.preview = look.Preview(request.fixed, request.moving)
-        self.curve.clear()
+        self.progress = RunProgress()
         self.page.looking.reset()
-        state.update({"running": True, "stopping": False, "stage": "Starting", "percent": 0, "left": "", "curve": [],
-                      "message": ""})  # fmt: skip
+        state.update({"running": True, "message": ""})
+        self._show_progress()
 
     def cancel(self) -> None:
         self.logic.cancel()
@@ -88,30 +59,30 @@ class RunPart:
     def stop(self) -> None:
         """Let the run end with what it has. Raises RegistrationError when it cannot be told."""
         self.logic.stopAndKeep()
-        with self.state as state:
-            state.stopping, state.stage, state.left = True, "Finishing with the best so far", ""
+        self.progress.stop()
+        self._show_progress()
 
     def on_progress(self, progress: Progress) -> None:
-        if progress.loss is not None:
-            self.curve.add(progress.stage, progress.loss)
         if progress.preview and self.state.live_preview:
             self.preview.show(self.logic.folders.current / "run" / progress.preview)
             self.page.render()
-        now = time.monotonic()
-        if progress.loss is not None and now - self._pushed_at < PUSH_EVERY:
-            return
-        self._pushed_at = now
+        if self.progress.hear(progress):
+            self._show_progress()
+
+    def _show_progress(self) -> None:
+        shown = self.progress
         with self.state as state:
-            state.percent, state.curve = round(100 * progress.fraction, 1), self.curve.lines()
-            if not state.stopping or progress.stage != "deformable":
-                state.stage = STAGES.get(progress.stage, progress.stage)
-            if progress.seconds_left is not None and not state.stopping:  # that was the time of all iterations
-                state.left = f"{estimate.in_words(progress.seconds_left)} left"
+            state.update({"stopping": shown.stopping, "stage": shown.stage, "left": shown.left,
+                          "percent": round(100 * shown.fraction, 1), "curve": self._curve()})  # fmt: skip
+
+    def _curve(self) -> list[str]:
+        """The `points` of one SVG polyline per stage."""
+        return [" ".join(f"{x:.1f},{y:.1f}" for x, y in line) for line in self.progress.curve.lines(WIDTH, HEIGHT)]
 
     def on_finished(self, outcome: Outcome) -> None:
         self.preview.end()
         with self.state as state:
-            state.running, state.curve = False, self.curve.lines() if outcome.status == DONE else []
+            state.running, state.curve = False, self._curve() if outcome.status == DONE else []
         if outcome.status == DONE:
             self.page.folders[outcome.run.table.GetID()] = self.logic.folders.hand_over(outcome.run)  # for downloads
             self._learn(outcome)

@@ -33,14 +33,13 @@ def gpu_present() -> bool:
     return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
-def device_line(worker_device: str, trouble: str = "", cpu_chosen: bool = False) -> tuple[str, bool]:
+def device_line(worker_device: str, trouble: str, cpu_chosen: bool) -> tuple[str, bool]:
     """(text, whether it is a warning) on what will compute, from what the worker said when it was ready.
 
-    trouble: why the worker could not import torch. cpu_chosen: the user wants no GPU.
+    trouble: why there is no torch, here or in the worker. cpu_chosen: the user wants no GPU.
     """
-    problem = torch_problem() or trouble
-    if problem:
-        return problem, True
+    if trouble:
+        return trouble, True
     if cpu_chosen:
         return _("The CPU, as chosen under Advanced."), False
     if not worker_device:

@@ -13,6 +13,7 @@ from neuralreg.methods import kind_of, method_class, work
 from slicer.i18n import tr as _
 
 from . import dependencies
+from .worker import Worker
 
 # Measured: CPU seconds of DNVF with the presets fast and balanced, from files to files, for a pair of 1 mm brains
 # (brain_labelled 1000 and 1001 of Testing/benchmark/RESULTS.md), for a computer that takes 7.6 ms for the piece of work
@@ -77,15 +78,17 @@ def estimate(task: Task, device: str, cores: int, calibration: float | None = No
     return task.seconds(device) * slower * spread, False
 
 
-def sentence(
-    volumes: tuple, method: str, preset: str, options: dict[str, Any], device: str, calibration: float | None
-) -> str:
-    """How long it will take to register two volume nodes (fixed and moving, or None), and how well that is known."""
+def sentence(volumes: tuple, method: str, preset: str, options: dict[str, Any], device: str, worker: Worker) -> str:
+    """How long it will take to register two volume nodes (fixed and moving, or None), and how well that is known.
+
+    `device` is the user's choice; what "auto" comes to, the worker knows once it is ready.
+    """
     if volumes[0] is None or volumes[0].GetImageData() is None:
         return _("The time is estimated once there is a fixed volume.")
     task = Task.of(*volumes, method, preset, options)
     try:
-        seconds, learnt = estimate(task, device, dependencies.cores(), calibration)
+        found = "cpu" if device == "cpu" else worker.device.partition(": ")[0] or "cpu"
+        seconds, learnt = estimate(task, found, dependencies.cores(), worker.calibration)
     except RegistrationError:  # said where the run is started
         return _("The time is estimated once the options fit together.")
     known = _("About {time}, going by runs on this computer.")

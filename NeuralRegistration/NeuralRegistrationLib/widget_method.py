@@ -47,21 +47,17 @@ class MethodSection(Section):
     def _refresh_estimate(self, node) -> None:
         chosen = options.chosen(node.options, node.method)
         self.ui.estimateLabel.text = estimate.sentence(
-            (node.fixedVolume, node.movingVolume), node.method, node.preset.value, chosen, self.device(),
-            self.logic.worker.calibration,
+            (node.fixedVolume, node.movingVolume), node.method, node.preset.value, chosen, node.device.value,
+            self.logic.worker,
         )  # fmt: skip
 
-    def device(self) -> str:
-        """ "cuda" or "cpu", as far as it is known."""
-        chosen = self.parameters.device.value
-        return "cpu" if chosen == "cpu" else (self.logic.worker.device.partition(": ")[0] or "cpu")
-
     def refresh_device(self) -> None:
-        worker = self.logic.worker
-        text, warn = dependencies.device_line(worker.device, worker.trouble, self.parameters.device.value == "cpu")
+        worker, problem = self.logic.worker, dependencies.torch_problem()
+        cpu_chosen = self.parameters.device.value == "cpu"
+        text, warn = dependencies.device_line(worker.device, problem or worker.trouble, cpu_chosen)
         self.ui.deviceLabel.text = text
         paint_text(self.ui.deviceLabel, "warning" if warn else "")
-        self.ui.installButton.visible = bool(dependencies.torch_problem() or worker.trouble)
+        self.ui.installButton.visible = bool(problem or worker.trouble)
 
     @told
     def onInstall(self) -> None:

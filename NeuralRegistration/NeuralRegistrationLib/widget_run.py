@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import time
-
 import qt
 from neuralreg.job import Progress, RegistrationError
 from slicer.i18n import tr as _
 
 from . import estimate, look, theme
-from .curve import LossCurve
 from .dependencies import torch_problem
 from .logic import DONE, STOPPED, Outcome
 from .parameters import OUTPUTS
+from .progress import LossCurve, RunProgress
 from .results import reminder
 from .section import Section, told
-from .stages import STAGES
 from .widget_look import LookSection
 
-DRAW_EVERY = 0.2  # seconds between two drawings of the curve
+MARGIN = 4  # px around the curve
 
 
 class ResizeWatch(qt.QWidget):
@@ -43,11 +40,10 @@ class ResizeWatch(qt.QWidget):
 class RunSection(Section):
     def __init__(self, panel):
         super().__init__(panel)
-        self.curve = LossCurve(self.ui.lossLabel)
+        self.progress = RunProgress()
         self._resized = ResizeWatch(self.ui.lossLabel, self.draw_curve)
         self.preview = None
         self.request = None
-        self._drawn_at = 0.0
         self.ui.applyButton.connect("clicked()", self.onApply)
         self.ui.cancelButton.connect("clicked()", self.onCancel)
         self.ui.stopButton.connect("clicked()", self.onStop)
@@ -81,10 +77,9 @@ class RunSection(Section):
         self.logic.start(request, self.onProgress, finished)
         self.request = request
         self.preview = look.Preview(request.fixed, request.moving)
-        self.curve.clear()
-        self.ui.progressBar.value = 0
-        self.ui.stageLabel.text = _("Starting")
-        self.ui.timeLabel.text = ""
+        self.progress = RunProgress()
+        self.ui.lossLabel.clear()
+        self._show_progress()
         self._show_running(True)
         self.panel.refresh()
 
@@ -94,8 +89,9 @@ class RunSection(Section):
     @told
     def onStop(self) -> None:
         self.logic.stopAndKeep()
+        self.progress.stop()
         self.ui.stopButton.enabled = False
-        self.ui.stageLabel.text = _("Finishing with the best so far")
+        self._show_progress()
 
     def onPreview(self, on) -> None:
         """Without preview the views are the user's again at once."""
@@ -103,25 +99,19 @@ class RunSection(Section):
             self.preview.end()
 
     def onProgress(self, progress: Progress) -> None:
-        self.ui.progressBar.value = round(1000 * progress.fraction)
-        if self.ui.stopButton.enabled or progress.stage != "deformable":
-            self.ui.stageLabel.text = STAGES.get(progress.stage, progress.stage)
-        if progress.seconds_left is not None:
-            self.ui.timeLabel.text = _("{time} left").format(time=estimate.in_words(progress.seconds_left))
-        if progress.loss is not None:
-            self.curve.add(progress.stage, progress.loss)
-        now = time.monotonic()
-        if progress.loss is not None and now - self._drawn_at > DRAW_EVERY:
-            self._drawn_at = now
-            self.draw_curve()
+        if self.progress.hear(progress):
+            self._show_progress()
         if progress.preview and self.parameters is not None and self.parameters.livePreview:
             self.preview.show(self.logic.folders.current / "run" / progress.preview)
 
+    def _show_progress(self) -> None:
+        self.ui.progressBar.value = round(1000 * self.progress.fraction)
+        self.ui.stageLabel.text, self.ui.timeLabel.text = self.progress.stage, self.progress.left
+        self.draw_curve()
+
     def draw_curve(self) -> None:
-        if not self.curve.stages:
-            return
-        label = self.ui.lossLabel
-        self.curve.draw(theme.colour(label, "curve"), theme.colour(label, "axis"), _("loss, lower is better"))
+        if self.progress.curve.stages:
+            draw(self.progress.curve, self.ui.lossLabel, _("loss, lower is better"))
 
     def onFinished(self, outcome: Outcome) -> None:
         self.panel.section(LookSection).showsNewest = outcome.status == DONE
@@ -158,3 +148,27 @@ class RunSection(Section):
         self._resized.stop()
         if self.preview is not None:
             self.preview.end()
+
+
+def draw(curve: LossCurve, label, caption: str) -> None:
+    """Paint a curve into a label."""
+    width, height = max(label.width, 50), max(label.height, 40)
+    picture = qt.QPixmap(width, height)
+    picture.fill(qt.QColor(0, 0, 0, 0))
+    painter = qt.QPainter(picture)
+    painter.setRenderHint(qt.QPainter.Antialiasing)
+    painter.setPen(qt.QPen(qt.QColor(theme.colour(label, "axis"))))
+    painter.drawLine(MARGIN, height - MARGIN, width - MARGIN, height - MARGIN)
+    painter.drawText(0, 0, width - MARGIN, height, qt.Qt.AlignRight | qt.Qt.AlignTop, caption)
+    pen = qt.QPen(qt.QColor(theme.colour(label, "curve")))
+    pen.setWidthF(1.6)
+    painter.setPen(pen)
+    painter.translate(MARGIN, 2 * MARGIN)
+    for points in curve.lines(width - 2 * MARGIN, height - 4 * MARGIN):
+        path = qt.QPainterPath()
+        path.moveTo(*points[0])
+        for point in points[1:]:
+            path.lineTo(*point)
+        painter.drawPath(path)
+    painter.end()
+    label.setPixmap(picture)

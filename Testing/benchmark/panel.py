@@ -110,7 +110,7 @@ def measure_run(panel, loop: EventLoop) -> None:
 def measure_cancel(panel) -> None:
     """Cancel in the middle of the optimisation, until the process is gone and Register can be clicked again."""
     panel.ui.applyButton.click()
-    while not panel.runSection().curve.stages:
+    while not panel.runSection().progress.curve.stages:
         slicer.app.processEvents()
         time.sleep(TURN)
     process = panel.logic.worker._process

@@ -178,7 +178,7 @@ def test_what_the_page_takes_from_the_panel_touches_qt_in_functions_only():
         seen.add(module)
         used = {name.replace(".", "/") + ".py" for name in imports(ROOT / module, (module.split("/")[0],))}
         waiting |= {name for name in used - seen if name.startswith("NeuralRegistrationLib/")}
-    assert "NeuralRegistrationLib/curve.py" in seen
+    assert "NeuralRegistrationLib/progress.py" in seen
     for module in seen:
         for node in _on_import(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
             assert not (isinstance(node, ast.Name) and node.id == "qt"), f"{module}, line {node.lineno}"

@@ -116,10 +116,10 @@ def test_a_second_start_leaves_the_first_run_alone(panel, wait):
     assert not panel.ui.batchButton.enabled and not panel.ui.evaluateButton.enabled
     section = panel.runSection()
     wait(lambda: section.preview.node is not None)
-    preview, curve = section.preview, section.curve.stages
+    preview, curve = section.preview, section.progress.curve.stages
     with pytest.raises(RegistrationError, match="is running"):
         section.start(panel.request(), print)
-    assert section.preview is preview and section.curve.stages is curve and panel.logic.running
+    assert section.preview is preview and section.progress.curve.stages is curve and panel.logic.running
     panel.ui.cancelButton.click()
     assert not slicer.util.getNodes("Registration preview*")
 

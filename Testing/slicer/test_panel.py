@@ -129,7 +129,7 @@ def test_progress_preview_and_cancel(panel, wait):
     play(panel, "endless")
     panel.ui.applyButton.click()
     wait(lambda: panel.ui.progressBar.value > 300)
-    assert panel.runSection().preview.node is not None and panel.runSection().curve.stages
+    assert panel.runSection().preview.node is not None and panel.runSection().progress.curve.stages
     assert panel.ui.applyButton.isHidden() and not panel.ui.cancelButton.isHidden()
     child = panel.logic.worker.process_id
     panel.ui.cancelButton.click()
@@ -196,8 +196,9 @@ def test_the_slider_names_what_it_fades_to(panel, wait):
 def test_stop_and_keep(panel, wait):
     play(panel, "endless")
     panel.ui.applyButton.click()
-    wait(lambda: panel.ui.progressBar.value > 300)
+    wait(lambda: panel.ui.timeLabel.text.endswith(" left"))
     panel.ui.stopButton.click()
+    assert not panel.ui.timeLabel.text, "that was the time of all iterations"
     finish(panel, wait)
     assert "stopped early" in panel.ui.statusLabel.text and runs()[0].transform is not None
 

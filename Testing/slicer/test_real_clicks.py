@@ -64,7 +64,7 @@ def test_progress_curve_and_preview(done):
     in_all_views, values, (low, high) = preview
     assert in_all_views and np.ptp(values) > 0.5 * (high - low) > 0, "the warped volume, neither black nor white"
     assert low <= np.percentile(values, 5) and np.percentile(values, 95) <= 1.2 * high
-    curve = done.panel.runSection().curve.stages
+    curve = done.panel.runSection().progress.curve.stages
     assert curve and all(stage[-1] <= stage[0] for stage in curve), "each resolution has a loss of its own, that falls"
     assert not done.ui.lossLabel.pixmap.isNull() and not done.ui.lossLabel.isHidden()
     assert not slicer.util.getNodes("Registration preview*"), "the preview takes itself away"

@@ -172,7 +172,7 @@ def error_without(panel):
 def test_stop_and_keep(panel, wait):
     choose_pair(panel, preset="Best")
     panel.ui.applyButton.click()
-    wait(lambda: panel.runSection().curve.stages)
+    wait(lambda: panel.runSection().progress.curve.stages)
     panel.ui.stopButton.click()
     wait(lambda: not panel.logic.running)
     assert "stopped early" in panel.ui.statusLabel.text and Result.load(files_of_newest(panel) / RESULT).stopped_early

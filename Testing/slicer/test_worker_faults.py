@@ -73,7 +73,7 @@ def test_too_little_gpu_memory_falls_back_to_the_cpu_and_says_so(pair, wait):
 def test_what_ends_a_real_run_from_outside(pair, wait, event):
     pair.ui.presetComboBox.setCurrentText("Best")  # long enough to be caught in the middle
     before = start(pair, wait)
-    wait(lambda: pair.runSection().curve.stages, 100)
+    wait(lambda: pair.runSection().progress.curve.stages, 100)
     child = pair.logic.worker.process_id
     if event == "scene closed":
         slicer.mrmlScene.Clear(0)
