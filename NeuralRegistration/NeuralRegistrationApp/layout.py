@@ -95,11 +95,14 @@ def _run(actions: dict[str, Callable]) -> None:
             html.Span("{{ stage }}", id="stage")
             html.Span("{{ left }}")
         v3.VCheckbox(label="Live preview", v_model=("live_preview",), density="compact", hide_details=True)
+    v3.VAlert("{{ message }}", v_if=("message",), id="message", type=("message_kind",), variant="tonal",
+              density="compact", classes="mt-3 text-body-2")  # fmt: skip
+    # Above all else about a result, where it is seen without scrolling.
+    v3.VAlert("{{ verdict }}", v_if=("checks.length && !running",), id="verdict", type=(f"{KINDS}[light]",),
+              variant="tonal", density="compact", classes="mt-3 text-body-2")  # fmt: skip
     with html.Div(v_if=("curve.length",), id="curve", classes="mt-2"):
         html.Div(CURVE)
         html.Div("Difference of the volumes, lower is better", classes="text-caption text-disabled text-right")
-    v3.VAlert("{{ message }}", v_if=("message",), id="message", type=("message_kind",), variant="tonal",
-              density="compact", classes="mt-3 text-body-2")  # fmt: skip
 
 
 def _look() -> None:
@@ -146,14 +149,14 @@ def _css(colour: tuple[float, float, float]) -> str:
 def _trust(actions: dict[str, Callable]) -> None:
     _heading("Trust", "checks.length && !running")
     with html.Div(v_if=("checks.length && !running",), id="trust"):
-        html.Div("{{ verdict }}", style=(f"`color: ${{{LIGHTS}[light]}}`",), classes="text-body-2 mb-1", id="verdict")
+        html.Div("{{ notes }}", v_if=("notes",), id="notes", classes="text-caption text-warning mb-1")
         with v3.VTable(density="compact", classes="bg-transparent", id="checks"), html.Tbody():  # noqa: SIM117
             with html.Tr(v_for="one in checks", key="one.name", title=("one.rule",)):
                 with html.Td(classes="px-0"):
                     v3.VIcon("mdi-circle", size="x-small", color=(f"{LIGHTS}[one.light]",), v_if=("one.light",))
                 html.Td("{{ one.name }}", classes="px-1 text-caption")
                 html.Td("{{ one.value }}", classes="px-1 text-caption text-right", style="text-wrap: balance")
-        html.Div("{{ note }}", classes="text-caption text-disabled mt-1")
+        html.Div(qa.NOTE, classes="text-caption text-disabled mt-1")
         evidence(actions["measure"])
         html.Div("Download", classes="text-subtitle-2 text-medium-emphasis mt-4 mb-1")
         with v3.VRow(dense=True):

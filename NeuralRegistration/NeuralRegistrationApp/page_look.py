@@ -26,7 +26,7 @@ class LookPart:
     def __init__(self, page: Page):
         self.page, self.state = page, page.state
         self.state.update({"runs": [], "run": None, "layers": list(LAYERS), "layer": "after", "blend": 0.5,
-                           "grid": False, "checks": [], "verdict": "", "light": "", "note": qa.NOTE})  # fmt: skip
+                           "grid": False, "checks": [], "verdict": "", "light": "", "notes": ""})  # fmt: skip
         self.state.change("run")(self.on_run)
         self.state.change("layer", "grid")(self.on_layer)
         self.state.change("blend")(self.on_blend)
@@ -65,7 +65,8 @@ class LookPart:
             return
         checks = trust.checks(run)
         self.state.checks = [asdict(row) for row in (*checks, *trust.figures(run))]
-        self.state.verdict, self.state.light = " ".join([trust.summary(run), *run.notes]), qa.worst(checks)
+        self.state.verdict, self.state.light = trust.summary(run), qa.worst(checks)
+        self.state.notes = " ".join(run.notes)
         for other in runs():
             if other.table is not run.table:
                 look.show_grid(other, False)

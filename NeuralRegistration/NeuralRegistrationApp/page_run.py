@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuralreg.job import Progress, RegistrationError
 from NeuralRegistrationLib import estimate, look
-from NeuralRegistrationLib.logic import DONE, STOPPED, Outcome
+from NeuralRegistrationLib.logic import DONE, FAILED, Outcome
 from NeuralRegistrationLib.progress import RunProgress
 from NeuralRegistrationLib.request import Request
 from NeuralRegistrationLib.results import reminder
@@ -89,7 +89,8 @@ class RunPart:
             self.page.looking.show(outcome.run)
         else:
             self.page.looking.on_layer()  # the earlier result again, which the panel still speaks of
-        kind = {DONE: "success", STOPPED: "info"}.get(outcome.status, "error")
+        # Not in green: whether it is good the checks say.
+        kind = "error" if outcome.status == FAILED else "info"
         self.page.say(outcome.message + reminder(outcome.status == DONE), kind)
         self.page.render()
         self.warm()

@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 
 from . import estimate, look, theme
 from .dependencies import torch_problem
-from .logic import DONE, STOPPED, Outcome
+from .logic import DONE, FAILED, Outcome
 from .parameters import OUTPUTS
 from .progress import LossCurve, RunProgress
 from .results import reminder
@@ -130,7 +130,7 @@ class RunSection(Section):
         self.preview = self.request = None  # they hold volumes, which a closed scene shall take along
         self._show_running(False, keep_curve=outcome.status == DONE)
         message = outcome.message + reminder(outcome.status == DONE)
-        self.panel.say(message, {DONE: "good", STOPPED: "info"}.get(outcome.status, "error"))
+        self.panel.say(message, "error" if outcome.status == FAILED else "info")  # good or not the checks say
         self.panel.refresh()
 
     def _show_running(self, running: bool, keep_curve: bool = False) -> None:

@@ -162,6 +162,13 @@ def test_a_run_ends_with_checks_that_its_similarity_passes(registered):
     assert "Look at the images" in registered.locator("#verdict").inner_text()
 
 
+def test_the_verdict_is_seen_first_and_nothing_else_is_green(registered):
+    message, verdict, curve = map(registered.locator, ("#message", "#verdict", "#curve"))
+    assert "text-success" in verdict.get_attribute("class") and "text-success" not in message.get_attribute("class")
+    heights = [one.bounding_box()["y"] for one in (message, verdict, curve)]
+    assert heights == sorted(heights)
+
+
 def test_every_way_to_look_changes_the_views(registered):
     picture = views(registered)
     for layer in ("before", "checkerboard", "jacobian", "after"):

@@ -10,7 +10,7 @@ import slicer
 from clicks import finish, play, register, temporary_files
 from fakerun import GRIDS, add_volume
 from neuralreg.job import Progress
-from NeuralRegistrationLib import estimate, look, trust
+from NeuralRegistrationLib import estimate, look, theme, trust
 from NeuralRegistrationLib.results import runs
 from NeuralRegistrationLib.widget_method import MethodSection
 from test_worker import gone
@@ -101,13 +101,15 @@ def test_worker_is_warm_and_names_its_device(panel, wait):
 
 def test_register_fills_the_scene(panel, wait):
     register(panel, wait)
-    assert "Done" in panel.ui.statusLabel.text
+    good = theme.colour(panel.ui.statusLabel, "good")
+    assert "Done" in panel.ui.statusLabel.text and good not in panel.ui.statusLabel.styleSheet, "it may yet be bad"
     run = runs()[0]
     assert run.name == "moving to fixed (DNVF)" and len(run.outputs()) == 5
     assert run.fixed is panel.parameters.fixedVolume
     view = look.slice_views()[0]
     assert view.GetBackgroundVolumeID() == run.fixed.GetID() and view.GetForegroundVolumeID() == run.warped.GetID()
     assert panel.ui.trustTable.rowCount >= 3 and "passed" in panel.ui.verdictLabel.text
+    assert good in panel.ui.verdictLabel.styleSheet
     assert panel.ui.applyButton.enabled and not panel.ui.applyButton.isHidden()
 
 
