@@ -210,8 +210,11 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
         return request
 
     def requestFor(self, moving) -> Request:
-        """The settings of the panel for a moving volume, not checked."""
+        """The settings of the panel for a moving volume, not checked. Raises RegistrationError for a refused option."""
         node = self.parameters
+        refused = next(iter(self.section(MethodSection).refused.values()), "")
+        if refused:  # what stands in the field is not what a run would take
+            raise RegistrationError(refused)
         return Request(
             node.fixedVolume, moving, node.fixedMask, node.movingMask, node.initialTransform,
             node.fixedLandmarks, node.movingLandmarks,

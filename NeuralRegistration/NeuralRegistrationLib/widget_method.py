@@ -17,6 +17,7 @@ class MethodSection(Section):
         super().__init__(panel)
         self.methods = {entry["name"]: entry for entry in describe()}
         self.editors: dict[str, object] = {}
+        self.refused: dict[str, str] = {}  # option → what the method says of the text in its field
         self._drawn = None  # (method, preset, changed options) that the form shows
         self.ui.methodComboBox.addItems(list(self.methods))
         self.ui.methodComboBox.connect("currentIndexChanged(int)", self.onMethod)
@@ -76,7 +77,7 @@ class MethodSection(Section):
             editor.blockSignals(True)
         while self.form.rowCount():
             self.form.removeRow(0)
-        self.editors = {}
+        self.editors, self.refused = {}, {}
         for option in options.fields(node.method, node.preset.value, node.options):
             editor = self._editor(option)
             editor.toolTip = option.help
@@ -105,12 +106,11 @@ class MethodSection(Section):
     def on_text(self, option, editor) -> None:
         try:
             self.change(option.name, editor.text)
-            if editor.styleSheet:  # it was refused before
-                editor.setStyleSheet("")
-                self.panel.say("")
+            self.refused.pop(option.name, None)
         except RegistrationError as error:
-            paint_text(editor, "error")
-            self.panel.say(str(error), "error")
+            self.refused[option.name] = str(error)
+        paint_text(editor, "error" if option.name in self.refused else "")
+        self.panel.refresh()
 
     def change(self, name: str, value) -> None:
         """Take a new value of an option over. Raises RegistrationError when the method does not accept it."""
@@ -123,3 +123,4 @@ class MethodSection(Section):
         node = self.parameters
         node.options = options.forgotten(node.options, node.method)
         self.draw_options()  # also where what is shown was refused and never stored
+        self.panel.refresh()

@@ -289,8 +289,14 @@ def test_options_are_checked_and_can_be_reset(panel):
     assert json.loads(panel.parameters.options)["DNVF"]["smoothness"] == 2.5
     editor.text = "much"
     editor.editingFinished.emit()
-    assert '"much" is no value' in panel.ui.statusLabel.text
+    assert '"much" is no value' in panel.ui.hintLabel.text and not panel.ui.applyButton.enabled
+    editor.text = "3"
+    editor.editingFinished.emit()
+    assert not editor.styleSheet and panel.ui.applyButton.enabled
+    editor.text = "much"
+    editor.editingFinished.emit()
     panel.ui.defaultsButton.click()
+    assert panel.ui.applyButton.enabled and panel.ui.hintLabel.isHidden()
     assert json.loads(panel.parameters.options) == {} and section.editors["smoothness"].text == before
 
 
