@@ -111,17 +111,21 @@ class RequestPart:
         state.changed_options = len(self._chosen_options())
 
     def change(self, name: str, value: bool | str) -> None:
-        """Take a new value of an option over; what the method refuses is said at its field."""
+        """Take a new value of an option over, and those that were refused until now where it makes them suit; what the
+        method refuses is said at its field."""
         state = self.state
-        try:
-            kept, wrong = options.changed(state.kept_options, state.method, state.preset, name, value), ""
-        except RegistrationError as error:
-            kept, wrong = state.kept_options, str(error)
+        values = {**{field["name"]: field["value"] for field in state.options if field["wrong"]}, name: value}
+        kept, wrong = options.changed(state.kept_options, state.method, state.preset, values)
         with state:
             state.kept_options = kept
             state.changed_options = len(self._chosen_options())
-            state.options = [{**field, "wrong": wrong} if field["name"] == name else field for field in state.options]
+            state.options = [self._shown(field, values, wrong) for field in state.options]
             self.on_input()
+
+    @staticmethod
+    def _shown(field: dict[str, Any], values: dict[str, bool | str], wrong: dict[str, str]) -> dict[str, Any]:
+        name = field["name"]
+        return {**field, "value": values.get(name, field["value"]), "wrong": wrong.get(name, "")}
 
     def restore(self) -> None:
         """The values of the preset again."""

@@ -28,9 +28,8 @@ class Field:
 
 def fields(method: str, preset: str, stored: str) -> list[Field]:
     """The options of a method with the values that a run would take."""
-    entry = _entry(method)
-    values = {**entry["presets"].get(preset, {}), **chosen(stored, method)}
-    return [_field(option, values.get(option["name"], option["default"])) for option in entry["options"]]
+    values = {**_values(method, preset), **chosen(stored, method)}
+    return [_field(option, values[option["name"]]) for option in _entry(method)["options"]]
 
 
 def chosen(stored: str, method: str) -> dict[str, Any]:
@@ -38,20 +37,43 @@ def chosen(stored: str, method: str) -> dict[str, Any]:
     return json.loads(stored).get(method, {})
 
 
-def changed(stored: str, method: str, preset: str, name: str, value: bool | str) -> str:
-    """What is kept once the field `name` has a new value.
+def changed(stored: str, method: str, preset: str, values: dict[str, bool | str]) -> tuple[str, dict[str, str]]:
+    """What is kept once fields have new values, and by field what is wrong with those that the method refuses.
 
-    Raises RegistrationError when the method does not accept it.
+    Some suit only together: the lists of the stages, which are of one length.
     """
-    option = next(option for option in _entry(method)["options"] if option["name"] == name)
-    kept = {**chosen(stored, method), name: value if isinstance(value, bool) else _value(value, option)}
+    try:
+        return _with(stored, method, preset, values), {}
+    except RegistrationError:
+        wrong = {}
+    for name, value in values.items():
+        try:
+            stored = _with(stored, method, preset, {name: value})
+        except RegistrationError as error:
+            wrong[name] = str(error)
+    return stored, wrong
+
+
+def _with(stored: str, method: str, preset: str, values: dict[str, bool | str]) -> str:
+    known = {option["name"]: option for option in _entry(method)["options"]}
+    typed = {name: value if isinstance(value, bool) else _value(value, known[name]) for name, value in values.items()}
+    kept = {**chosen(stored, method), **typed}
     make_method(method, preset, kept)
+    same = _values(method, preset)  # a field that was only passed through says that its typing is finished, too
+    kept = {name: value for name, value in kept.items() if value != same[name]}
     return json.dumps({**json.loads(stored), method: kept})
 
 
 def forgotten(stored: str, method: str) -> str:
     """What is kept once a method has the values of its preset again."""
     return json.dumps({name: values for name, values in json.loads(stored).items() if name != method})
+
+
+def _values(method: str, preset: str) -> dict[str, Any]:
+    """The values of a preset, tuples as lists."""
+    entry = _entry(method)
+    values = {**{option["name"]: option["default"] for option in entry["options"]}, **entry["presets"].get(preset, {})}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _entry(method: str) -> dict[str, Any]:

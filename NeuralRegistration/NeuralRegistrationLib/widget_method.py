@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import qt
-from neuralreg.job import RegistrationError
 from neuralreg.methods import METHODS, describe
 from slicer.i18n import tr as _
 
@@ -100,24 +99,19 @@ class MethodSection(Section):
         else:
             editor = qt.QLineEdit()
             editor.text = option.value
-            editor.connect("editingFinished()", lambda: self.on_text(option, editor))
+            editor.connect("editingFinished()", lambda: self.change(option.name, editor.text))
         return editor
 
-    def on_text(self, option, editor) -> None:
-        try:
-            self.change(option.name, editor.text)
-            self.refused.pop(option.name, None)
-        except RegistrationError as error:
-            self.refused[option.name] = str(error)
-        paint_text(editor, "error" if option.name in self.refused else "")
-        self.panel.refresh()
-
-    def change(self, name: str, value) -> None:
-        """Take a new value of an option over. Raises RegistrationError when the method does not accept it."""
+    def change(self, name: str, value: bool | str) -> None:
+        """Take a new value of an option over, with those that were refused so far if it makes them suit."""
         node = self.parameters
-        stored = options.changed(node.options, node.method, node.preset.value, name, value)
+        values = {**{refused: self.editors[refused].text for refused in self.refused}, name: value}
+        stored, self.refused = options.changed(node.options, node.method, node.preset.value, values)
+        for changed in values:
+            paint_text(self.editors[changed], "error" if changed in self.refused else "")
         self._drawn = (node.method, node.preset.value, stored)  # the form shows it: it must not be drawn under a click
         node.options = stored
+        self.panel.refresh()
 
     def onDefaults(self) -> None:
         node = self.parameters

@@ -111,6 +111,22 @@ def test_options_are_the_method_s_own_and_checked(loaded):
     loaded.wait_for_function("document.querySelector('#option-smoothness')?.value === '2.5'")
 
 
+def test_lists_of_another_length_count_once_all_of_them_have_it(loaded):
+    loaded.click("#advanced")
+    choose(loaded, "method", "Cas-DNVF")
+    loaded.wait_for_selector("#option-network")
+    lists = {"image_factors": "4", "velocity_factors": "6", "iterations": "9", "windows": "5", "strides": "1"}
+    for number, (name, text) in enumerate(lists.items()):
+        if number:
+            says(loaded, "#problem", "lists of one length")
+        loaded.fill(f"#option-{name}", text)
+        loaded.press(f"#option-{name}", "Tab")
+    loaded.wait_for_selector("#options .v-messages", state="detached")
+    loaded.wait_for_selector("#register:not([disabled])")
+    loaded.click("#restore")
+    choose(loaded, "method", "DNVF")
+
+
 def test_all_of_it_is_in_the_job_and_the_table_owns_up(loaded, site):
     choose(loaded, "fixed_mask", "body")
     choose(loaded, "moving_mask", "drawn.seg")

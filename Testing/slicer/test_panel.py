@@ -316,6 +316,36 @@ def test_what_is_being_typed_counts_when_another_module_is_chosen(panel, wait):
     assert json.loads(panel.parameters.options)["DNVF"]["smoothness"] == 0.7 and editor.text == "0.7"
 
 
+def test_fields_that_were_only_passed_through_set_no_option(panel):
+    """Options that the user has set overrule what suits small volumes and CTs."""
+    section = next(s for s in panel.sections if hasattr(s, "editors"))
+    for editor in section.editors.values():
+        if hasattr(editor, "editingFinished"):
+            editor.editingFinished.emit()
+    assert not json.loads(panel.parameters.options).get("DNVF")
+
+
+def test_lists_of_another_length_count_once_all_of_them_have_it(panel):
+    section = next(s for s in panel.sections if hasattr(s, "editors"))
+    lists = {
+        "image_factors": "4, 2",
+        "velocity_factors": "6, 2",
+        "iterations": "9, 9",
+        "windows": "5, 5",
+        "strides": "1",
+    }
+    for name, text in lists.items():
+        section.editors[name].text = text
+        section.editors[name].editingFinished.emit()
+    assert set(section.refused) == set(lists) and panel.parameters.options == "{}"
+    assert "lists of one length" in panel.ui.hintLabel.text
+    section.editors["strides"].text = "1, 1"
+    section.editors["strides"].editingFinished.emit()
+    assert not section.refused
+    kept = json.loads(panel.parameters.options)["DNVF"]
+    assert kept["velocity_factors"] == [6, 2] and kept["strides"] == [1, 1]
+
+
 def test_options_of_a_closed_scene_are_not_shown_for_those_of_the_next(panel, tmp_path):
     """A run takes what the scene holds: the form must not show anything else."""
     section = panel.section(MethodSection)
