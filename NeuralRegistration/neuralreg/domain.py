@@ -53,8 +53,8 @@ def _volume(image: Tensor, spacing: tuple[float, ...]) -> float:
 
 def _end(areas: Tensor) -> float:
     """The larger one of the first and the last cross-section, but for stray voxels, as a share of the largest."""
-    areas = areas[areas > 0.002 * areas.max()]
-    return float(areas[[0, -1]].max() / areas.max())
+    known = [area for area in areas.tolist() if area > 0.002 * float(areas.max())]
+    return max(known[0], known[-1]) / max(known)
 
 
 def domain_of(images: list[dict[str, Any]], any_contrast: bool = False) -> dict[str, Any]:

@@ -67,9 +67,10 @@ def run(job: RegistrationJob, monitor: Monitor | None = None, *, overwrite: bool
     return result
 
 
-def load_job(path: Path) -> RegistrationJob:
+def load_job(path: str | Path) -> RegistrationJob:
     """The job in a file, or in the folder of a run; relative paths count from that folder, so that it can be moved with
     its data."""
+    path = Path(path)
     file = path / JOB if path.is_dir() else path
     job = RegistrationJob.load(file)
     return _with_paths(job, lambda given: given if Path(given).is_absolute() else str(file.parent / given))

@@ -146,11 +146,11 @@ def test_an_input_that_was_changed_since_the_run_is_named(folder, tmp_path):
     inputs = {name: checksum(str(path)) for name, path in files.items()}
     dataclasses.replace(result, inputs=inputs).save(copy / "run" / RESULT)
     note = "Changed since the run: moving."
-    assert note not in report.write_report(copy / "run").read_text()
+    assert note not in report.write_report(copy / "run").read_text(encoding="utf-8")
     evaluate_run(copy / "run")
     moving = io.read_image(files["moving"])
     io.write_image(Image(moving.data.flip(1), moving.grid), files["moving"])
-    assert note in report.write_report(copy / "run").read_text()
+    assert note in report.write_report(copy / "run").read_text(encoding="utf-8")
     with pytest.warns(UserWarning, match=note):
         evaluate_run(copy / "run")
 
