@@ -5,6 +5,7 @@ import hashlib
 import io as stdio
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -78,6 +79,21 @@ def test_apply_labels_as_itk_does(result, pair):
     mine = sitk.GetArrayFromImage(sitk.ReadImage(str(out)))
     assert mine.dtype == np.uint16
     assert (mine != oracle).mean() < 1e-4
+
+
+@pytest.mark.parametrize("how", ["transform", "reference", "labels", "link"])
+def test_apply_does_not_replace_one_of_its_inputs(result, pair, tmp_path, capsys, how):
+    files = {name: tmp_path / name for name in ("transform.h5", "fixed.nii.gz", "moving_labels.nii.gz")}
+    for name, path in files.items():
+        shutil.copy(next(folder / name for folder in (result, pair.folder) if (folder / name).exists()), path)
+    transform, reference, labels = files.values()
+    link = tmp_path / "link.nii.gz"
+    link.symlink_to(labels)
+    output = {"transform": transform, "reference": reference, "labels": labels, "link": link}[how]
+    before = output.read_bytes()
+    arguments = (transform, "--reference", reference, "--labels", labels)
+    assert call("apply", *arguments, "-o", output, at=tmp_path) == 2
+    assert "name another file for the output" in capsys.readouterr().err and output.read_bytes() == before
 
 
 def test_apply_moves_points_with_the_image_and_back(result, pair):

@@ -25,7 +25,7 @@ def add_apply(commands: Any) -> None:
         "  neuralreg apply result --reference fixed.nii.gz --image moving_t2.nii.gz -o t2_on_fixed.nii.gz\n"
         "  neuralreg apply result/transform.h5 --reference fixed.nii.gz --labels seg.nii.gz -o seg_on_fixed.nii.gz\n"
         "  neuralreg apply result --points moving_points.mrk.json -o points_on_fixed.mrk.json\n"
-        "  neuralreg apply result --from fixed --reference moving.nii.gz --labels atlas.nii.gz -o atlas.nii.gz\n"
+        "  neuralreg apply result --from fixed --reference moving.nii.gz --labels atlas.nii.gz -o on_moving.nii.gz\n"
         "  neuralreg apply result --reference fixed.nii.gz --field -o field.nii.gz\n",
     )
     parser.add_argument("transform", metavar="TRANSFORM", help="folder of a run, or a transform file fixed to moving")
@@ -53,7 +53,8 @@ def add_apply(commands: Any) -> None:
 
 
 def _apply(options: argparse.Namespace) -> None:
-    output = output_file(options.output)
+    inputs = options.transform, options.reference, options.image, options.labels, options.points
+    output = output_file(options.output, *inputs)
     if options.points is None and options.reference is None:
         raise RegistrationError("Add --reference with the volume whose grid the output shall have.")
     notes: list[str] = []

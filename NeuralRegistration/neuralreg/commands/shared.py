@@ -14,7 +14,7 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
 
-from ..files import check_folder
+from ..files import check_folder, split_number
 from ..job import AFFINE_STAGES, DEVICES, PRESETS, SIMILARITIES, RegistrationError, choose
 from ..monitor import Show, bar, json_lines
 
@@ -51,14 +51,22 @@ def shower(progress: str | None) -> Show:
     return lambda _: None
 
 
-def output_file(name: str) -> Path:
-    """The path of a file to write. Raises RegistrationError for a folder, and when its own is not there, before any
-    work is done."""
+def output_file(name: str, *inputs: str | None) -> Path:
+    """The path of a file to write. Raises RegistrationError for a folder, when its own is not there, and for one of the
+    inputs, before any work is done."""
     path = Path(name)
+    if any(_same_file(path, split_number(given)[0]) for given in inputs if given):
+        raise RegistrationError(f"{path} is an input, which would be lost; name another file for the output.")
     if path.is_dir():
         raise RegistrationError(f"{path} is a folder; name a file in it.")
     check_folder(path)
     return path
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # one is not there, or has a name that no file can have
+        return path.samefile(other)
+    return False
 
 
 def add_command(commands: Any, name: str, function: Callable, summary: str, text: str = "", examples: str = "") -> Any:
