@@ -60,7 +60,7 @@ def _with(stored: str, method: str, preset: str, values: dict[str, bool | str]) 
     kept = {**chosen(stored, method), **typed}
     make_method(method, preset, kept)
     same = _values(method, preset)  # a field that was only passed through says that its typing is finished, too
-    kept = {name: value for name, value in kept.items() if value != same[name]}
+    kept = {name: value for name, value in kept.items() if value != same.get(name)}
     return json.dumps({**json.loads(stored), method: kept})
 
 

@@ -325,6 +325,14 @@ def test_fields_that_were_only_passed_through_set_no_option(panel):
     assert not json.loads(panel.parameters.options).get("DNVF")
 
 
+def test_an_option_that_a_script_has_written_in_capitals_stays_when_another_one_is_typed(panel):
+    panel.parameters.options = json.dumps({"DNVF": {"Smoothness": 1.5}})
+    editor = next(s for s in panel.sections if hasattr(s, "editors")).editors["rate"]
+    editor.text = "0.05"
+    editor.editingFinished.emit()
+    assert json.loads(panel.parameters.options)["DNVF"] == {"Smoothness": 1.5, "rate": 0.05}
+
+
 def test_lists_of_another_length_count_once_all_of_them_have_it(panel):
     section = next(s for s in panel.sections if hasattr(s, "editors"))
     lists = {
