@@ -54,7 +54,9 @@ def read_pairs(path: Path) -> list[Pair]:
     seen: set[str] = set()
     for pair in pairs:
         if pair.name.lower() in seen:  # some file systems take a and A for the same
-            raise RegistrationError(f'{path} holds two pairs named "{pair.name}"; add a column name that differs.')
+            raise RegistrationError(
+                f'{path} holds two pairs named "{pair.name}"; give each a name of its own, in a column "name".'
+            )
         seen.add(pair.name.lower())
     return pairs
 
