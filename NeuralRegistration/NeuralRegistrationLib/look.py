@@ -25,14 +25,33 @@ def slice_views() -> list:
     return list(slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
 
 
-def overlay(background, foreground, opacity: float = 0.5, fit: bool = False) -> None:
-    """Lay one volume over another in all slice views."""
+def overlay(background, foreground, opacity: float = 0.5) -> None:
+    """Lay one volume over another in all slice views; these stay where they are, unless nothing could be seen there."""
     for view in slice_views():
         view.SetBackgroundVolumeID(background.GetID() if background is not None else None)
         view.SetForegroundVolumeID(foreground.GetID() if foreground is not None else None)
         view.SetForegroundOpacity(opacity)
-    if fit:
+    bring_into_sight(background)
+
+
+def bring_into_sight(volume) -> None:
+    """Fit the slice views where not one of them shows a volume: the other volume of a pair may lie far away."""
+    views = slice_views()  # none without Slicer's window
+    if volume is not None and views and not any(_sees(view, volume) for view in views):
         slicer.util.resetSliceViews()
+
+
+def _sees(view, volume) -> bool:
+    """Whether a volume reaches into what a slice view shows."""
+    node = slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceNode{view.GetLayoutName()}")
+    if node is None:
+        return False
+    slice_from_world, bounds = vtk.vtkMatrix4x4(), np.zeros(6)
+    vtk.vtkMatrix4x4.Invert(node.GetSliceToRAS(), slice_from_world)
+    volume.GetSliceBounds(bounds, slice_from_world)
+    low, high = bounds.reshape(3, 2).T
+    reach = np.array(node.GetFieldOfView()) * (0.5, 0.5, 0)
+    return bool(np.all(low <= reach) and np.all(high >= -reach))
 
 
 def blend(opacity: float) -> None:
@@ -265,6 +284,8 @@ class Preview:
             if view.GetForegroundVolumeID() == self.node.GetID():
                 view.SetForegroundVolumeID(foreground)
                 view.SetForegroundOpacity(opacity)
+        for volume_id in filter(None, {view.GetBackgroundVolumeID() for view in slice_views()}):
+            bring_into_sight(slicer.mrmlScene.GetNodeByID(volume_id))
         if self.node.GetScene() is not None:
             for node in (self.node.GetDisplayNode(), self.node):
                 slicer.mrmlScene.RemoveNode(node)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import slicer
+import vtk
 from clicks import finish, play, register, temporary_files
 from fakerun import GRIDS, add_volume
 from neuralreg.job import Progress
@@ -122,6 +123,56 @@ def test_outputs_that_are_not_wanted_are_not_made(panel, wait):
     register(panel, wait)
     run = runs()[0]
     assert run.inverse is None and run.jacobian is None and run.warped is target
+
+
+def test_the_views_go_where_the_result_is(panel, wait):
+    """They show one volume, and the other one is far away: preview and result would be black."""
+    fixed, moving = panel.parameters.fixedVolume, panel.parameters.movingVolume
+    away = slicer.util.arrayFromVTKMatrix(geometry_of(moving))
+    away[:3, 3] += 900
+    moving.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(away))
+    look.overlay(moving, None)
+    assert all(sees(node, moving) for node in slice_nodes())
+    panel.refresh()
+    panel.ui.centreCheckBox.checked = True
+    play(panel, "endless")
+    panel.ui.applyButton.click()
+    wait(lambda: panel.runSection().preview.node is not None)
+    assert all(sees(node, fixed) for node in slice_nodes())
+    panel.ui.cancelButton.click()
+    assert all(sees(node, moving) for node in slice_nodes())
+    register(panel, wait)
+    assert all(sees(node, fixed) for node in slice_nodes())
+
+
+def test_the_views_stay_where_they_show_the_result(panel, wait):
+    """Somebody has chosen the slice and the enlargement."""
+    look.overlay(panel.parameters.fixedVolume, None)
+    for node in slice_nodes():
+        node.JumpSlice(6.0, -8.0, 3.0)
+        node.SetFieldOfView(10, 10, 1)
+    before = [slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()).tolist() for node in slice_nodes()]
+    register(panel, wait)
+    assert before == [slicer.util.arrayFromVTKMatrix(node.GetSliceToRAS()).tolist() for node in slice_nodes()]
+    assert all(node.GetFieldOfView()[0] == 10 for node in slice_nodes())
+
+
+def slice_nodes():
+    return slicer.util.getNodesByClass("vtkMRMLSliceNode")
+
+
+def sees(node, volume):
+    """Whether the middle of a slice lies in a volume."""
+    bounds = [0.0] * 6
+    volume.GetRASBounds(bounds)
+    middle = [node.GetSliceToRAS().GetElement(axis, 3) for axis in range(3)]
+    return all(low <= x <= high for low, x, high in zip(bounds[::2], middle, bounds[1::2], strict=True))
+
+
+def geometry_of(volume):
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return matrix
 
 
 def test_progress_preview_and_cancel(panel, wait):
