@@ -110,6 +110,7 @@ def _join(new: dict, result: Result, fixed, moving, name: str, outputs: Outputs)
     _reference(kept["inverse"], moving, fixed)
     if kept["warped"] is not None:
         _copy_display(moving, kept["warped"])
+        _copy_units(moving, kept["warped"])
     if kept["jacobian"] is not None:
         show_jacobian(kept["jacobian"])
     table = results.add_table(name, result, fixed=fixed, moving=moving, **kept)
@@ -264,3 +265,9 @@ def _copy_display(source, target) -> None:
     else:
         display.CopyContent(shown)
         display.SetAndObserveColorNodeID(shown.GetColorNodeID())
+
+
+def _copy_units(source, target) -> None:
+    """What the grey values are and in which unit, such as HU, where DICOM has told: Segment Statistics says so."""
+    target.SetVoxelValueQuantity(source.GetVoxelValueQuantity())
+    target.SetVoxelValueUnits(source.GetVoxelValueUnits())

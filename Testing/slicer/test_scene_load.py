@@ -140,6 +140,21 @@ def test_a_warped_volume_whose_moving_has_no_window_gets_its_own(scene, tmp_path
     assert display.GetColorNodeID() == "vtkMRMLColorTableNodeGrey"
 
 
+def test_a_warped_ct_is_in_hounsfield_units_too(pair, run):
+    """As DICOM has told of the moving volume; Segment Statistics writes them behind its figures."""
+    for set_entry, code, meaning in (
+        (pair[1].SetVoxelValueQuantity, "112031", "Attenuation Coefficient"),
+        (pair[1].SetVoxelValueUnits, "[hnsf'U]", "Hounsfield unit"),
+    ):
+        entry = slicer.vtkCodedEntry()
+        entry.SetValueSchemeMeaning(code, "UCUM", meaning)
+        set_entry(entry)
+    loaded = load_run(run, *pair, "run")
+    assert loaded.warped.GetVoxelValueQuantity().GetCodeMeaning() == "Attenuation Coefficient"
+    assert loaded.warped.GetVoxelValueUnits().GetCodeMeaning() == "Hounsfield unit"
+    assert loaded.jacobian.GetVoxelValueUnits() is None
+
+
 def ids(scene):
     return sorted(scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes()))
 
