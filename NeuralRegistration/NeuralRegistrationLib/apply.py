@@ -7,7 +7,7 @@ import vtk
 from neuralreg.job import RegistrationError
 
 from .look import maps
-from .moved import FIXED, MOVING, above, away_from, lies_under, parents_at_start
+from .moved import FIXED, MOVING, above, away_from, lies_under, parents_at_start, time_point
 from .results import Run, hierarchy, items
 
 TO_FIXED, TO_MOVING = "to fixed", "to moving"
@@ -54,7 +54,7 @@ def transform_for(run: Run, direction: str):
 def _check_frames(nodes: list) -> None:
     """Raise RegistrationError for a volume of a sequence: hardening would change the time point that is shown only."""
     for node in nodes:
-        if slicer.modules.sequences.logic().GetFirstBrowserNodeForProxyNode(node) is not None:
+        if time_point(node) is not None:
             raise RegistrationError(
                 f'"{node.GetName()}" is a sequence, of which only the time point shown would be hardened; uncheck '
                 "Harden, and all of them are moved."

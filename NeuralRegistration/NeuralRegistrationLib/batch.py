@@ -11,6 +11,7 @@ import vtk
 from neuralreg.job import RegistrationError
 
 from .logic import DONE, FAILED, STOPPED, Outcome
+from .moved import time_point
 from .request import Request
 from .results import fill_table
 
@@ -69,6 +70,7 @@ class Batch:
         self.items, self.request = items, request
         self.start_one, self.changed = start, changed
         self.running = True
+        self._time_point = time_point(request.fixed)
 
     def next(self) -> None:
         """Begin the next item that has not been tried; at the end write the summary."""
@@ -84,6 +86,11 @@ class Batch:
         try:
             if item.node.GetScene() is None:
                 raise RegistrationError(f'"{item.name}" was deleted before its turn.')
+            if time_point(request.fixed) != self._time_point:
+                raise RegistrationError(
+                    f'"{request.fixed.GetName()}" shows another time point than for the first volume; go back to that '
+                    "one, and register this one again."
+                )
             self.start_one(request, lambda outcome: self.finished(item, outcome))
         except RegistrationError as error:
             self.finished(item, Outcome(FAILED, str(error)))

@@ -21,7 +21,7 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
 
-from .moved import FIXED, MOVING, Place, moved_by_hand, place
+from .moved import FIXED, MOVING, Place, changed_meanwhile, place
 from .parameters import NeuralRegistrationParameterNode, forget_unknown
 from .request import Request, in_words, write_job
 from .results import Run, run_of, write_measurements, write_notes
@@ -231,13 +231,7 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         result = Result.load(self.folders.current / "run" / RESULT)
         kept = _(" (stopped early)") if result.stopped_early else ""
         said = [in_words(warning, self._request, self.folders.current) for warning in result.warnings]
-        said += [
-            _('"{name}" was moved while it was registered; the result belongs to where it lay at the start.').format(
-                name=getattr(run, side).GetName()
-            )
-            for side in (FIXED, MOVING)
-            if moved_by_hand(run, side)
-        ]
+        said += changed_meanwhile(run, self._places)
         notes = "".join(f" {one}" for one in said)
         if result.stopped_early:
             said.append(_("The optimisation was stopped by the user; the result is the best one until then."))

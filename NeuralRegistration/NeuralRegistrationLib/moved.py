@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
+import slicer
 from neuralreg.job import RegistrationError
 from slicer.i18n import tr as _
 
@@ -19,17 +20,26 @@ SAME_PLACE = 0.1  # of the smallest voxel side: saving rounds, and Slicer bends 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a volume lies: the transforms above it, the nearest first, and its corners in world space, RAS mm."""
+    """Where a volume lies: the transforms above it, the nearest first, and its corners in world space, RAS mm; and the
+    time point that it shows."""
 
     parents: tuple = ()
     corners: list[list[float]] | None = None
+    time_point: int | None = None
 
 
 def place(volume) -> Place:
     """Where a volume lies now; not known where there is none, or an item of a sequence, which is in no scene."""
     if in_scene(volume) is None or volume.GetImageData() is None:
         return Place()
-    return Place(tuple(above(volume)), corners(volume, volume.GetParentTransformNode()).round(4).tolist())
+    around = corners(volume, volume.GetParentTransformNode()).round(4).tolist()
+    return Place(tuple(above(volume)), around, time_point(volume))
+
+
+def time_point(node) -> int | None:
+    """Which item of a sequence a node shows; None for one that shows none."""
+    browsers = slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")
+    return next((one.GetSelectedItemNumber() for one in browsers if one.GetSequenceNode(node) is not None), None)
 
 
 def above(node) -> list:
@@ -74,6 +84,20 @@ def moved_by_hand(run: Run, side: str) -> bool:
     if volume is None or mover(volume, volume, parents_at_start(run, side)) is not None:
         return False
     return not _same_place(run, side, volume.GetParentTransformNode())
+
+
+def changed_meanwhile(run: Run, places: dict[str, Place]) -> list[str]:
+    """What to say of the volumes of a run that has just ended, where they are not as they were when it began."""
+    said = []
+    for side, before in places.items():
+        volume = getattr(run, side)
+        if moved_by_hand(run, side):
+            text = _('"{name}" was moved while it was registered; the result belongs to where it lay at the start.')
+            said.append(text.format(name=volume.GetName()))
+        if volume is not None and time_point(volume) != before.time_point:
+            text = _('"{name}" shows another time point now; the result belongs to the one shown at the start.')
+            said.append(text.format(name=volume.GetName()))
+    return said
 
 
 def _same_place(run: Run, side: str, parent) -> bool:

@@ -207,6 +207,52 @@ def test_a_volume_that_was_moved_meanwhile_is_named(panel, wait):
     assert moved.parents_at_start(runs()[0], moved.MOVING) == []
 
 
+def shown_sequence():
+    """A sequence of three volumes, its browser, and the volume node that shows one of them."""
+    sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "breath")
+    for index in range(3):
+        volume = add_volume("breath", GRIDS["axial"], shift=(index, 0, 0))
+        sequence.SetDataNodeAtValue(volume, str(index))
+        slicer.mrmlScene.RemoveNode(volume)
+    browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "browser")
+    browser.AddSynchronizedSequenceNode(sequence)
+    show(browser, 0)
+    return sequence, browser, browser.GetProxyNode(sequence)
+
+
+def show(browser, index):
+    browser.SetSelectedItemNumber(index)
+    slicer.modules.sequences.logic().UpdateProxyNodesFromSequences(browser)
+
+
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_another_time_point_that_is_shown_after_the_run_is_named(panel, wait, side):
+    _sequence, browser, shown = shown_sequence()
+    getattr(panel.ui, f"{side}Selector").setCurrentNode(shown)
+    register(panel, wait)
+    assert "time point" not in panel.ui.statusLabel.text
+    play(panel, "endless")
+    panel.ui.applyButton.click()
+    wait(lambda: panel.logic.running and panel.ui.progressBar.value > 200)
+    show(browser, 2)
+    panel.ui.stopButton.click()
+    finish(panel, wait)
+    assert '"breath" shows another time point now' in panel.ui.runNotesLabel.text
+
+
+def test_a_batch_does_not_go_on_with_another_time_point_of_the_fixed_volume(panel, wait):
+    """Somebody looks through the sequence meanwhile: the volumes would be brought to different breaths."""
+    sequence, browser, shown = shown_sequence()
+    panel.ui.fixedSelector.setCurrentNode(shown)
+    panel.ui.sequenceSelector.setCurrentNode(sequence)
+    panel.ui.batchButton.click()
+    show(browser, 2)
+    batch = panel.section(BatchSection).batch
+    wait(lambda: not batch.running)
+    assert [item.outcome.status for item in batch.items] == ["done", "failed", "failed"]
+    assert "another time point than for the first volume" in batch.items[1].outcome.message
+
+
 def test_before_is_not_shown_with_volumes_that_were_moved_since(panel, wait):
     """As when the transform is undone under which a volume was registered; and evidence comes with a doubt."""
     moving, ui = panel.parameters.movingVolume, panel.ui
