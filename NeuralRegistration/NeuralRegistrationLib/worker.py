@@ -27,6 +27,7 @@ from slicer.i18n import tr as _
 from .endings import explain, torch_trouble
 
 PACKAGE_FOLDER = Path(__file__).resolve().parents[1]  # where the package `neuralreg` lies
+LAST_SECONDS = 2  # for a killed child to be gone
 OUT, ERR = "out.txt", "err.txt"  # what the child says, beside its job
 
 
@@ -208,4 +209,5 @@ def _kill_tree(process: subprocess.Popen) -> None:
     else:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # the whole group is gone already
             os.killpg(process.pid, signal.SIGKILL)  # also when the launcher has ended: the group may live on
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # what hangs in a driver must not make the window hang
+        process.wait(LAST_SECONDS)

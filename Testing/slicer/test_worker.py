@@ -12,7 +12,7 @@ from clicks import PATIENCE
 from fakechild import PLAYS, command
 from neuralreg.job import JOB, STOP, RegistrationJob
 from NeuralRegistrationLib.endings import explain
-from NeuralRegistrationLib.worker import Ending, Worker
+from NeuralRegistrationLib.worker import Ending, Worker, _kill_tree
 
 
 @pytest.fixture
@@ -134,6 +134,23 @@ def test_a_child_that_the_kill_cannot_reach_ends_with_its_folder(worker, job, mo
     monkeypatch.setattr("NeuralRegistrationLib.worker._kill_tree", lambda process: None)
     worker.kill()
     process.wait(PATIENCE)
+
+
+def test_a_child_that_hangs_when_it_is_killed_does_not_hang_the_window(monkeypatch):
+    """One that waits for a driver or a network folder does not end before that answers."""
+
+    class Hanging:
+        pid = None
+
+        def poll(self):
+            return 0
+
+        def wait(self, timeout=None):
+            assert timeout is not None
+            raise subprocess.TimeoutExpired("neuralreg", timeout)
+
+    monkeypatch.setattr(os, "killpg", lambda group, number: None, raising=False)
+    _kill_tree(Hanging())
 
 
 def test_a_child_that_cannot_be_started_leaves_nothing(worker, tmp_path, monkeypatch):
