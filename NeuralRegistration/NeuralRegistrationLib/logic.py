@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -218,6 +219,8 @@ class NeuralRegistrationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             while run is None and not self._cancelled and time.monotonic() < end:
                 run = next(loading)
         except Exception as error:  # whatever it is: a run that cannot be loaded must end, with its reason
+            if not isinstance(error, RegistrationError):
+                logging.exception("The result of a registration could not be loaded")
             self._finish(Outcome(FAILED, str(error)))
             return
         if self._closed:  # within the step

@@ -9,6 +9,7 @@ launcher between the two programs passes on. Whoever owns a Worker calls `poll` 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from neuralreg.inbox import Inbox
-from neuralreg.job import EXIT_USER_ERROR, Progress
+from neuralreg.job import EXIT_CANCELLED, EXIT_USER_ERROR, Progress
 from slicer.i18n import tr as _
 
 from .endings import explain, torch_trouble
@@ -159,6 +160,8 @@ class Worker:
         code = self._process.returncode
         if code and not self._folder.exists():
             return Ending(EXIT_USER_ERROR, _("The temporary folder was deleted during the run; register again."))
+        if code not in (0, EXIT_CANCELLED, EXIT_USER_ERROR):  # the sentence is for the user, this for a report of a bug
+            logging.error("neuralreg ended with exit code %s and wrote:\n%s", code, self._errors())
         return Ending(code, "" if code == 0 else explain(code, self._errors()))
 
     def _errors(self) -> str:

@@ -39,6 +39,21 @@ def test_faults_end_in_one_sentence(panel, wait, name, words):
     assert "Done" in panel.ui.statusLabel.text
 
 
+def test_slicers_log_says_where_it_broke_down(panel, wait, caplog, monkeypatch):
+    """The panel shows one sentence; who shall find the bug needs what the process wrote, and the files are gone."""
+    register(panel, wait, "crash")
+    assert "in optimise" in caplog.text and "RuntimeError: a bug" in caplog.text
+    monkeypatch.setattr("NeuralRegistrationLib.scene_load._copy_units", lambda *_: {}["another bug"])
+    register(panel, wait)
+    assert "in _join" in caplog.text and "KeyError: 'another bug'" in caplog.text
+
+
+def test_what_the_user_can_put_right_is_no_bug(panel, wait, caplog):
+    register(panel, wait, "sentence")
+    register(panel, wait, "no result")
+    assert not caplog.records
+
+
 def test_closed_scene(panel, wait):
     play(panel, "endless")
     panel.ui.applyButton.click()
