@@ -376,6 +376,17 @@ def test_a_result_that_came_while_another_module_was_shown_is_seen_on_return(pan
     assert view.GetForegroundVolumeID() is None, "but only once"
 
 
+def test_the_end_of_a_run_is_told_while_another_module_is_shown(panel, wait, monkeypatch):
+    said = []
+    monkeypatch.setattr(slicer.util, "showStatusMessage", lambda message, *_: said.append(message))
+    register(panel, wait)
+    assert not said, "the panel says it"
+    panel.ui.applyButton.click()
+    panel.exit()
+    finish(panel, wait)
+    assert len(said) == 1 and said[0].startswith("Neural Registration: Done in")
+
+
 def test_flickering_ends_when_another_module_is_chosen(panel, wait):
     """Its button is out of sight then, and the other module's views would go on changing."""
     register(panel, wait)
