@@ -1,4 +1,4 @@
-"""Inputs: whether the volumes overlap, and whether the landmarks are pairs; said beside the selectors."""
+"""Inputs: whether the volumes are images that overlap, and the landmarks pairs; said beside the selectors."""
 
 from __future__ import annotations
 
@@ -33,25 +33,13 @@ class InputsSection(Section):
         )
 
     def _refresh_overlap(self, node) -> None:
-        apart = False
-        if node.fixedVolume and node.movingVolume:
-            try:
-                apart = not volumes_overlap(node.fixedVolume, node.movingVolume)
-            except RegistrationError as error:
-                self.ui.overlapLabel.text = str(error)
-                apart = True
-            else:
-                self.ui.overlapLabel.text = _(
-                    "The volumes do not overlap in space: centre them, or choose an initial transform below."
-                )
-        moved_by = mover(node.movingVolume, node.movingVolume, []) if node.movingVolume else None
-        if moved_by is not None and not apart:
-            self.ui.overlapLabel.text = _(
-                'The moving volume lies where "{name}" has brought it; what comes now starts there and goes on top.'
-            ).format(name=moved_by.name)
-        self.ui.overlapLabel.visible = apart or moved_by is not None
-        self.ui.centreCheckBox.visible = apart or node.centre
-        paint_text(self.ui.overlapLabel, "warning" if apart else "info")
+        pair = node.fixedVolume, node.movingVolume
+        apart = _apart(*pair)
+        warning = apart or _label_map(*pair)
+        self.ui.overlapLabel.text = warning or _brought(node.movingVolume)
+        self.ui.overlapLabel.visible = bool(self.ui.overlapLabel.text)
+        self.ui.centreCheckBox.visible = bool(apart) or node.centre
+        paint_text(self.ui.overlapLabel, "warning" if warning else "info")
 
     def _refresh_landmarks(self, node) -> None:
         lists = (node.fixedLandmarks, node.movingLandmarks)
@@ -71,6 +59,35 @@ class InputsSection(Section):
         for markups in lists:
             for event in _events(markups):
                 self.panel.addObserver(markups, event, self.panel.onSceneChanged)
+
+
+def _apart(fixed, moving) -> str:
+    """Why two volumes cannot be registered where they lie; empty where they can, or one is missing."""
+    if fixed is None or moving is None:
+        return ""
+    try:
+        overlap = volumes_overlap(fixed, moving)
+    except RegistrationError as error:
+        return str(error)
+    return (
+        "" if overlap else _("The volumes do not overlap in space: centre them, or choose an initial transform below.")
+    )
+
+
+def _label_map(*volumes) -> str:
+    """What to say of a label map that was chosen as a volume: every check of its result may be green."""
+    for volume in volumes:
+        if volume is not None and volume.IsA("vtkMRMLLabelMapVolumeNode"):
+            text = _('"{name}" is a label map: its numbers count as brightness. Was the image meant on which it lies?')
+            return text.format(name=volume.GetName())
+    return ""
+
+
+def _brought(moving) -> str:
+    """What to say of a moving volume that an earlier result has brought to where it lies."""
+    moved_by = mover(moving, moving, []) if moving is not None else None
+    text = _('The moving volume lies where "{name}" has brought it; what comes now starts there and goes on top.')
+    return text.format(name=moved_by.name) if moved_by is not None else ""
 
 
 def _events(markups) -> tuple:

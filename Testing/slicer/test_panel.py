@@ -74,6 +74,18 @@ def test_no_overlap_is_said_before_apply_and_centring_helps(panel):
     assert panel.ui.applyButton.enabled
 
 
+@pytest.mark.parametrize("side", ["fixed", "moving"])
+def test_a_label_map_that_is_taken_for_an_image_is_doubted(panel, side):
+    """It stands in the list below the image, and every check of what comes out is green."""
+    ui, image = panel.ui, getattr(panel.parameters, f"{side}Volume")
+    assert ui.overlapLabel.isHidden()
+    getattr(ui, f"{side}Selector").setCurrentNode(add_volume("CT-label", GRIDS["axial"], label=True))
+    assert '"CT-label" is a label map' in ui.overlapLabel.text and not ui.overlapLabel.isHidden()
+    assert ui.applyButton.enabled and ui.centreCheckBox.isHidden(), "somebody may want it"
+    getattr(ui, f"{side}Selector").setCurrentNode(image)
+    assert ui.overlapLabel.isHidden()
+
+
 def test_what_a_closed_section_holds_is_said_in_its_title(panel):
     """The mask of one patient counts for the next one, until somebody sees that it is chosen."""
     ui, title = panel.ui, panel.ui.startSection.text
