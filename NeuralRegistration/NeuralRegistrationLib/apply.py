@@ -130,6 +130,12 @@ def drawn_there(node, run: Run, direction: str) -> bool:
     return volume is not None and is_there(volume, run, direction) and not lies_under(node, _way_back(run, direction))
 
 
+def cannot_be_edited(node) -> bool:
+    """Whether a node is a segmentation under a deformation: Slicer's effects take that for no transform at all."""
+    parent = node.GetParentTransformNode()
+    return node.IsA("vtkMRMLSegmentationNode") and parent is not None and not parent.IsTransformToWorldLinear()
+
+
 def nodes_in(folder: int) -> list:
     """The transformable nodes in a folder and the folders within."""
     tree = hierarchy()

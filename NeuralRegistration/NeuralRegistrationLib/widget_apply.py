@@ -84,12 +84,15 @@ class ApplySection(Section):
             nodes += [node for node in found if node not in nodes]
         drawn = next((node for node in nodes if apply.drawn_there(node, run, direction)), None)
         apply.move(nodes, run, direction, self.ui.hardenCheckBox.checked)
-        doubt = (
-            _(' "{name}" was drawn on the volume to which it was moved: was the other direction meant?').format(
-                name=drawn.GetName()
+        doubts = ""
+        if drawn is not None:
+            text = _(' "{name}" was drawn on the volume to which it was moved: was the other direction meant?')
+            doubts += text.format(name=drawn.GetName())
+        bent = next((node for node in nodes if apply.cannot_be_edited(node)), None)
+        if bent is not None:
+            text = _(
+                ' Harden "{name}" before you edit it: under a deformation Segment Editor draws beside the pointer.'
             )
-            if drawn is not None
-            else ""
-        )
-        self.panel.say(_("{count} moved.").format(count=len(nodes)) + doubt, "warning" if doubt else "good")
+            doubts += text.format(name=bent.GetName())
+        self.panel.say(_("{count} moved.").format(count=len(nodes)) + doubts, "warning" if doubts else "good")
         self.panel.refresh()

@@ -188,6 +188,21 @@ def test_a_segmentation_that_goes_where_it_was_drawn_is_doubted(panel, wait):
         assert ui.statusLabel.text.startswith("1 moved.") and ui.statusLabel.text.endswith(said or "moved.")
 
 
+def test_a_segmentation_under_a_deformation_is_not_to_be_edited_yet(panel, tmp_path):
+    """The effects of Segment Editor know linear transforms only, and paint elsewhere without a word."""
+    ui, parameters = panel.ui, panel.parameters
+    write_run(tmp_path, parameters.fixedVolume, parameters.movingVolume)
+    load_run(tmp_path, parameters.fixedVolume, parameters.movingVolume, "bent")
+    panel.refresh()
+    drawn = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "tumour")
+    ui.applySelector.setCheckState(drawn, qt.Qt.Checked)
+    ui.moveButton.click()
+    assert ui.statusLabel.text.startswith('1 moved. Harden "tumour" before you edit it')
+    ui.hardenCheckBox.checked = True
+    ui.moveButton.click()
+    assert drawn.GetParentTransformNode() is None and ui.statusLabel.text == "1 moved."
+
+
 def test_one_time_point_of_a_sequence_is_not_hardened(run, shown_sequence):  # noqa: F811
     """The next time point, and this one when it comes back, would lie where they lay."""
     _sequence, shown = shown_sequence
