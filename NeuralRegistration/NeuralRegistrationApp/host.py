@@ -1,4 +1,4 @@
-"""Slicer and Qt as far as NeuralRegistrationLib needs them: timers on asyncio, files over the real storage nodes.
+"""Slicer and Qt as far as NeuralRegistrationLib needs them: timers on asyncio.
 
 `boot` must run before NeuralRegistrationLib is imported. Anything that is not here raises AttributeError, on purpose.
 """
@@ -63,21 +63,6 @@ class QSettings:
         self._values[key] = value
 
 
-class TransformFiles:
-    """qSlicerCoreIOManager for the one kind of node that is saved through it here: transforms."""
-
-    @staticmethod
-    def fileWriterFileType(_node) -> str:
-        return "TransformFile"
-
-    @staticmethod
-    def saveNodes(_kind: str, properties: dict, _messages=None) -> bool:
-        node = slicer.mrmlScene.GetNodeByID(properties["nodeID"])
-        node.AddDefaultStorageNode(properties["fileName"])
-        node.GetStorageNode().SetFileName(properties["fileName"])
-        return bool(node.GetStorageNode().WriteData(node))
-
-
 class Layouts:
     """The layout manager: fits the slice views to what they show; the layout itself never changes."""
 
@@ -99,10 +84,7 @@ class Application:
 
     def __init__(self, views, folder: Path):
         self.temporaryPath = str(folder)
-        self._files, self._layouts = TransformFiles(), Layouts(views)
-
-    def coreIOManager(self) -> TransformFiles:
-        return self._files
+        self._layouts = Layouts(views)
 
     def layoutManager(self) -> Layouts:
         return self._layouts
