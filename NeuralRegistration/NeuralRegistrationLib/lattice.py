@@ -24,11 +24,6 @@ def local_geometry(volume) -> np.ndarray:
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
-def world_from_local(node) -> tuple[np.ndarray | None, vtk.vtkGeneralTransform | None]:
-    """`world_from` the transform under which a node lies."""
-    return world_from(node.GetParentTransformNode())
-
-
 def world_from(parent) -> tuple[np.ndarray | None, vtk.vtkGeneralTransform | None]:
     """(matrix, None) when a transform node and those above it are linear, (None, general transform) when they bend,
     RAS to RAS; the unit matrix for None."""
@@ -68,7 +63,7 @@ def on_lattice_of(volume, reference):
     As they are where the lattice is the same.
     """
     image, target, size = volume.GetImageData(), local_geometry(reference), reference.GetImageData().GetDimensions()
-    matrix, general = world_from_local(volume)
+    matrix, general = world_from(volume.GetParentTransformNode())
     same = matrix is not None and np.allclose(matrix @ local_geometry(volume), target, atol=SAME_WITHIN_MM)
     if same and image.GetDimensions() == size:
         return image
@@ -82,7 +77,7 @@ def on_whole_lattice_of(image, geometry: np.ndarray, reference):
 
     As it is where it does not lie on voxels of that volume.
     """
-    matrix, _bent = world_from_local(reference)
+    matrix, _bent = world_from(reference.GetParentTransformNode())
     if matrix is None:
         return image, geometry
     target, size = matrix @ local_geometry(reference), np.array(reference.GetImageData().GetDimensions())
@@ -108,29 +103,33 @@ def _general(matrix: np.ndarray) -> vtk.vtkGeneralTransform:
     return general
 
 
-def world_points(image, geometry: np.ndarray, general) -> np.ndarray:
-    """(n³, 3) RAS mm points in world space, spread over the volume, voxel borders included."""
-    steps = [np.linspace(-0.5, n - 0.5, SAMPLES_PER_AXIS) for n in image.GetDimensions()]
-    points = np.array(list(itertools.product(*steps)))
-    local = points @ geometry[:3, :3].T + geometry[:3, 3]
-    return local if general is None else np.array([general.TransformPoint(p) for p in local])
-
-
 def world_bounds(volume) -> tuple[np.ndarray, np.ndarray]:
     """(lowest, highest) RAS mm of the box around a volume in world space."""
-    matrix, general = world_from_local(volume)
-    geometry = local_geometry(volume) if matrix is None else matrix @ local_geometry(volume)
-    points = world_points(volume.GetImageData(), geometry, general)
+    points = _under(volume.GetParentTransformNode(), volume, _spread(volume.GetImageData()))
     return points.min(axis=0), points.max(axis=0)
 
 
 def corners(volume, parent) -> np.ndarray:
     """(8, 3) RAS mm: where the corner voxels of a volume lie in world space when it is put under a transform node."""
-    index = np.array(list(itertools.product(*[(0, n - 1) for n in volume.GetImageData().GetDimensions()])))
+    return _under(parent, volume, [(0, n - 1) for n in volume.GetImageData().GetDimensions()])
+
+
+def _spread(image) -> list[np.ndarray]:
+    """Voxel coordinates along each axis, spread over an image, voxel borders included."""
+    return [np.linspace(-0.5, n - 0.5, SAMPLES_PER_AXIS) for n in image.GetDimensions()]
+
+
+def _under(parent, volume, along: list) -> np.ndarray:
+    """`_world_points` of a volume that is put under a transform node, or under none."""
     matrix, general = world_from(parent)
     geometry = local_geometry(volume) if matrix is None else matrix @ local_geometry(volume)
-    points = index @ geometry[:3, :3].T + geometry[:3, 3]
-    return points if general is None else np.array([general.TransformPoint(point) for point in points])
+    return _world_points(along, geometry, general)
+
+
+def _world_points(along: list, geometry: np.ndarray, general) -> np.ndarray:
+    """(n, 3) RAS mm: every combination of the voxel coordinates along the three axes, in world space."""
+    local = np.array(list(itertools.product(*along))) @ geometry[:3, :3].T + geometry[:3, 3]
+    return local if general is None else np.array([general.TransformPoint(point) for point in local])
 
 
 def _enclosing_lattice(image, geometry, general) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +137,7 @@ def _enclosing_lattice(image, geometry, general) -> tuple[np.ndarray, np.ndarray
     spacing = np.linalg.norm(geometry[:3, :3], axis=0)
     left, _, right = np.linalg.svd(geometry[:3, :3] / spacing)
     axes = left @ right  # the nearest orthonormal axes
-    along = world_points(image, geometry, general) @ axes / spacing  # in voxels of the new lattice
+    along = _world_points(_spread(image), geometry, general) @ axes / spacing  # in voxels of the new lattice
     low, high = along.min(axis=0), along.max(axis=0)
     target = np.eye(4)
     target[:3, :3] = axes * spacing
