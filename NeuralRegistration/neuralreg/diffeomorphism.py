@@ -49,8 +49,8 @@ def extreme_determinants(displacement: Tensor) -> tuple[Tensor, Tensor]:
     return smallest, largest
 
 
-def untangled(displacement: Tensor, check: Callable[[], object] = lambda: None) -> tuple[Tensor, int]:
-    """The displacement with all determinants between MARGIN and 1 / MARGIN, and how many voxels had to be mended.
+def untangled(displacement: Tensor, check: Callable[[], object] = lambda: None) -> Tensor:
+    """The displacement with all determinants between MARGIN and 1 / MARGIN; the same tensor where they are already.
 
     Smoothing acts around bad cells only, wider and stronger the longer they last; far away nothing changes.
     `check` is called before every round; it may raise.
@@ -59,7 +59,6 @@ def untangled(displacement: Tensor, check: Callable[[], object] = lambda: None) 
     if not bool(torch.isfinite(displacement).all()):
         raise RegistrationError("The optimisation diverged; use a smaller rate, or one of the presets as it is.")
     bad = _bad_voxels(displacement)
-    mended = int(bad.sum())
     for round_ in range(ROUNDS):
         if not bool(bad.any()):
             break
@@ -71,7 +70,7 @@ def untangled(displacement: Tensor, check: Callable[[], object] = lambda: None) 
         check()
         displacement = 0.9 * displacement
         bad = _bad_voxels(displacement)
-    return displacement, mended
+    return displacement
 
 
 def with_inverse(
@@ -84,7 +83,7 @@ def with_inverse(
     displacement, guess (of the inverse): (1, 3, d, h, w) in voxels; the inverse: (1, 3, *shape) in voxels of `shape`.
     `check` is called between the steps; it may raise.
     """
-    forward, _ = untangled(displacement, check=check)
+    forward = untangled(displacement, check)
     check()
     coarse = invert(forward, guess, INVERSE_STEPS[0], check=check)
     inverse = _right_between(invert(forward, resize_displacement(coarse, shape), INVERSE_STEPS[1], check=check))
@@ -96,7 +95,7 @@ def with_inverse(
         if float(error.max()) <= RETURN_VOXELS:
             break
         bad = F.adaptive_max_pool3d((error > RETURN_VOXELS).float(), tuple(forward.shape[2:])) > 0
-        forward, _ = untangled(_smoothed_near(forward, bad, 2 + round_ // 3)[0], check=check)
+        forward = untangled(_smoothed_near(forward, bad, 2 + round_ // 3)[0], check)
         inverse = _right_between(invert(forward, inverse, 1, check=check))
     return forward, inverse
 
