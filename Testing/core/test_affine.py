@@ -70,7 +70,6 @@ def test_a_known_affine_comes_back_on_every_kind_of_grid(axes):
     fixed, moving = pair(true, grid(axes, spacing))
     found = register_affine(fixed, moving)
     assert error_mm(found.moving_from_aligned, true) < 0.6
-    assert found.similarity_after > found.similarity_before
     assert found.warning is None
 
 
@@ -166,7 +165,6 @@ def test_where_the_affine_descent_is_lost_the_rigid_result_stays(monkeypatch):
     true = motion(8, (6, -5, 4))
     found = register_affine(*pair(true, grid(), grid(extent=(220.0, 220.0, 220.0))))
     assert error_mm(found.moving_from_aligned, true) < 1.0 and found.warning is None
-    assert found.similarity_after > found.similarity_before
 
 
 def test_an_unlikely_stretch_is_said_unless_the_start_had_it():
@@ -195,7 +193,6 @@ def test_a_perfect_start_is_not_made_worse():
     true = motion(10, (8, 8, 8))
     fixed, moving = pair(true, grid())
     found = register_affine(fixed, moving, initial=true)
-    assert found.similarity_after >= found.similarity_before
     assert error_mm(found.moving_from_aligned, true) < 0.3
 
 
@@ -206,7 +203,6 @@ def test_a_search_that_went_wrong_keeps_the_start_and_says_so(monkeypatch):
     found = register_affine(fixed, moving, initial=Affine.identity())
     np.testing.assert_array_equal(found.moving_from_aligned.matrix, np.eye(4))
     assert "start was kept" in found.warning
-    assert found.similarity_after == found.similarity_before
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0, float("nan")])
@@ -214,7 +210,6 @@ def test_flat_images_keep_the_start(value):
     flat = Image(torch.full((1, 12, 12, 12), value), Grid.from_parts((12, 12, 12)))
     found = register_affine(flat, flat)
     np.testing.assert_array_equal(found.moving_from_aligned.matrix, np.eye(4))
-    assert np.isfinite([found.similarity_before, found.similarity_after]).all()
     assert found.warning
 
 

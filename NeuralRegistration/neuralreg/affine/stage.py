@@ -42,12 +42,9 @@ STRETCHED = (
 
 @dataclass(frozen=True)
 class AffineResult:
-    """Where the stage arrived. Similarities are mean squared local correlations, 0 to 1, at the stage's finest level:
-    before at `initial` (else as the files place the images), after at the result."""
+    """Where the stage arrived, and what there is to say of it."""
 
     moving_from_aligned: Affine
-    similarity_before: float
-    similarity_after: float
     warning: str | None = None
 
 
@@ -90,8 +87,7 @@ def _register(fixed, moving, kind, fixed_mask, moving_mask, initial, monitor) ->
     references = [np.eye(4), pair.centred()] if initial is None else [initial.matrix]
     for name, image, mask in (("fixed", fixed, fixed_mask), ("moving", moving, moving_mask)):
         if mask is not None and _is_noise(image, mask):  # which has a best match, too, wherever that is
-            alike = -evaluate(covered_correlation, levels[-1], references[0])
-            return AffineResult(Affine(references[0]), alike, alike, ONLY_NOISE.format(name))
+            return AffineResult(Affine(references[0]), ONLY_NOISE.format(name))
     start = _start(pair, levels, monitor) if initial is None else initial.matrix
     found = [descend(local_correlation, levels[1], start, "rigid", origin=start, check=monitor.check)[0]]
     for number, level in enumerate(levels[1:], 1):
@@ -122,14 +118,13 @@ def _never_worse(level: Level, found: list[np.ndarray], references: list[np.ndar
 
     Within masks the finest may not, where the rigid one does: it has left those of the moving image.
     """
-    before = [-evaluate(covered_correlation, level, reference) for reference in references]
-    best = int(np.argmax(before))
+    costs = [evaluate(covered_correlation, level, reference) for reference in references]
+    best = int(np.argmin(costs))
     for matrix in reversed(found):
-        after = -evaluate(covered_correlation, level, matrix)
-        if after > before[best] + WORTH:
-            return AffineResult(Affine(matrix), before[0], after, _stretched(matrix, references))
+        if evaluate(covered_correlation, level, matrix) < costs[best] - WORTH:
+            return AffineResult(Affine(matrix), _stretched(matrix, references))
     warning = "The linear alignment found nothing better than its start; the start was kept."
-    return AffineResult(Affine(references[best]), before[0], before[best], warning)
+    return AffineResult(Affine(references[best]), warning)
 
 
 def _stretched(matrix: np.ndarray, references: list[np.ndarray]) -> str | None:
