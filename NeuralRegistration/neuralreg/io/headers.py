@@ -34,7 +34,7 @@ class Voxels:
 
 def check_header(path: Path) -> None:
     """Raise RegistrationError for a header that would crash the reader, or about which its libraries complain aloud."""
-    header = nifti.read_header(path) if path.name.lower().endswith(nifti.ENDINGS) else None
+    header = nifti.read_header(path)
     if header is not None and (not header.shape or min(header.shape) < 1):
         raise RegistrationError(f"{path} is damaged: its header states no possible size; copy it again.")
     if header is not None and not all(m is None or np.isfinite(m).all() for m in (header.sform, header.qform)):
@@ -56,7 +56,7 @@ def check_header(path: Path) -> None:
 
 def check_complete(path: Path, promised: int) -> None:
     """Raise RegistrationError unless the file holds the `promised` bytes of voxels; allocates nothing of that size."""
-    header = nifti.read_header(path) if path.name.lower().endswith(nifti.ENDINGS) else None
+    header = nifti.read_header(path)
     if header is not None:  # its own bits per voxel count, not ITK's pixel type, which is wider for rescaled files
         voxels, promised = Voxels(header.data, 0, nifti.is_gzip(header.data)), header.needed
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -31,19 +32,17 @@ class NiftiHeader:
     @property
     def needed(self) -> int:
         """Bytes that the data file must hold, decompressed."""
-        voxels = 1
-        for size in self.shape:
-            voxels *= max(size, 1)
+        voxels = math.prod(max(size, 1) for size in self.shape)
         return self.offset + (voxels * max(self.bits, 0) + 7) // 8
 
 
 def read_header(path: Path) -> NiftiHeader | None:
-    """The header of a .nii(.gz) or a .hdr/.img pair; None when it is none of version 1 (ITK reads no other)."""
-    name = path.name.lower()
-    header = path
+    """The header of a .nii(.gz) or a .hdr/.img pair; None for any other file, and when it is none of version 1 (ITK
+    reads no other)."""
+    name, header = path.name.lower(), path
     if name.endswith((".img", ".img.gz")):
         header = path.with_name(path.name[: name.rindex(".img")] + ".hdr")
-    if not header.is_file():
+    if not name.endswith(ENDINGS) or not header.is_file():
         return None
     with header.open("rb") as file:
         head = file.read(65536)

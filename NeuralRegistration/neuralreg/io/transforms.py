@@ -16,7 +16,7 @@ from ..image import Grid, Image, Watch
 from ..job import TRANSFORM, RegistrationError
 from ..transform import Affine, Composite, DisplacementField, Transform, VelocityField
 from .headers import check_complete, check_header
-from .images import write_image
+from .images import to_sitk, write_image
 from .linear import SEVERAL, check_linear
 from .volumes import reason
 
@@ -39,7 +39,8 @@ def read_transform(path: str | Path) -> Transform:
         raise RegistrationError(f"There is no transform file {path}; check the path.")
     try:
         if path.name.lower().endswith(FIELD_FILES):
-            return _read_field(path)
+            with alone(path) as name:
+                return _read_field(path, name)
         if path.suffix.lower() in LINEAR_FILES:
             check_linear(path)
         elif path.suffix.lower() not in HDF5_FILES:  # MINC's .xfm, above all: ITK 5.4 takes its RAS for LPS
@@ -125,17 +126,12 @@ def _field(volume: sitk.Image) -> DisplacementField:
     values = np.array(sitk.GetArrayViewFromImage(volume), dtype=np.float32)
     if not np.isfinite(values).all():
         raise ValueError("its displacements hold NaN or infinity")
-    direction = np.array(volume.GetDirection()).reshape(3, 3)
-    grid = Grid.from_parts(volume.GetSize(), volume.GetOrigin(), volume.GetSpacing(), direction)
+    grid = Grid.from_parts(volume.GetSize(), volume.GetOrigin(), volume.GetSpacing(), volume.GetDirection())
     return DisplacementField(torch.from_numpy(np.ascontiguousarray(np.moveaxis(values, -1, 0))), grid)
 
 
-def _read_field(path: Path) -> DisplacementField:
-    with alone(path) as name:
-        return _read_named_field(path, name)
-
-
-def _read_named_field(path: Path, name: Path) -> DisplacementField:
+def _read_field(path: Path, name: Path) -> DisplacementField:
+    """The field in the file `path`, read under another of its names."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(name))
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -162,11 +158,7 @@ def _part_to_sitk(part: Transform) -> sitk.Transform:
         linear.SetMatrix(part.matrix[:3, :3].reshape(-1).tolist())
         linear.SetTranslation(part.matrix[:3, 3].tolist())
         return linear
-    volume = sitk.GetImageFromArray(_interleaved(part).astype(np.float64), isVector=True)
-    volume.SetSpacing(part.grid.spacing.tolist())
-    volume.SetOrigin(part.grid.origin.tolist())
-    volume.SetDirection(part.grid.direction.reshape(-1).tolist())
-    return sitk.DisplacementFieldTransform(volume)
+    return sitk.DisplacementFieldTransform(to_sitk(Image(part.mm, part.grid), np.float64))
 
 
 def _part_to_itk(part: Transform) -> ItkTransform:
@@ -175,8 +167,5 @@ def _part_to_itk(part: Transform) -> ItkTransform:
         return ItkTransform("AffineTransform_double_3_3", np.zeros(3), parameters)
     grid = part.grid
     fixed = np.concatenate([grid.size, grid.origin, grid.spacing, grid.direction.reshape(-1)])
-    return ItkTransform("DisplacementFieldTransform_float_3_3", fixed, _interleaved(part))
-
-
-def _interleaved(field: DisplacementField) -> np.ndarray:  # -> (D, H, W, 3) float32 mm
-    return np.ascontiguousarray(np.moveaxis(field.mm.detach().cpu().float().numpy(), 0, -1))
+    interleaved = np.moveaxis(part.mm.detach().cpu().float().numpy(), 0, -1)  # (D, H, W, 3) float32 mm
+    return ItkTransform("DisplacementFieldTransform_float_3_3", fixed, np.ascontiguousarray(interleaved))

@@ -42,7 +42,8 @@ def load_volume(name: str | Path, warn: Warn) -> sitk.Image:
     try:
         if path.is_dir():
             return _load_series(path, number)
-        return _load_file(path, number, warn)
+        with alone(path) as name:
+            return _load_file(path, name, number, warn)
     except (MemoryError, RuntimeError, OSError, ValueError) as error:
         if memory_ended(error):
             raise RegistrationError(f"{path} does not fit into memory; resample or crop it first.") from error
@@ -64,12 +65,7 @@ def reason(error: Exception) -> str:
     return re.sub(r"^.*ERROR:\s*|\w+\(0x[0-9a-f]+\):\s*", "", last).rstrip(".")[:160]
 
 
-def _load_file(path: Path, number: int | None, warn: Warn) -> sitk.Image:
-    with alone(path) as name:
-        return _load_named(path, name, number, warn)
-
-
-def _load_named(path: Path, name: Path, number: int | None, warn: Warn) -> sitk.Image:
+def _load_file(path: Path, name: Path, number: int | None, warn: Warn) -> sitk.Image:
     """The volume in the file `path`, read under another of its names."""
     if path.suffix.lower() in MINC:  # whose axes run to R, A and S; ITK 5.4 takes them for L, P and S
         raise ValueError("left and right, front and back of MINC files would be exchanged")
@@ -95,7 +91,7 @@ def _load_named(path: Path, name: Path, number: int | None, warn: Warn) -> sitk.
         reader.SetExtractIndex([0, 0, 0, picked, *[0] * (len(size) - 4)])
         reader.SetExtractSize([*size[:3], *[0] * (len(size) - 3)])
     volume = _scalar(_read(reader, promised), path, number)
-    header = nifti.read_header(path) if path.name.lower().endswith(nifti.ENDINGS) else None
+    header = nifti.read_header(path)
     return volume if header is None else _as_stored(volume, header, picked, path, warn)
 
 
