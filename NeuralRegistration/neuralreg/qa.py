@@ -6,7 +6,7 @@ of organs 0.8 to 0.9, no folding. They are a first look for a person who judges 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +36,12 @@ def read(values: Mapping[str, Any], largest_voxel_mm: float) -> list[Check]:
     return [check for check in checks if check is not None]
 
 
-def worst(checks: list[Check]) -> str:
+def worst(checks: Sequence[Check]) -> str:
     """The most serious light of a table."""
     return max((check.light for check in checks), key=(GREEN, AMBER, RED).index, default=GREEN)
 
 
-def caution(checks: list[Check]) -> str:
+def caution(checks: Sequence[Check]) -> str:
     """What a green table without evidence from outside does not say; empty for any other one."""
     if worst(checks) != GREEN or any(check.name in (LANDMARKS, OVERLAP) for check in checks):
         return ""

@@ -46,10 +46,10 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
     check = unreplaced(run_dir)
     job, result = RegistrationJob.load(run_dir / JOB), Result.load(run_dir / RESULT)
     volumes = {
-        "fixed": _volume(run_dir / job.fixed),  # in its run directory, a job counts relative paths from there
-        "moving": _volume(run_dir / job.moving),
-        "warped": _output(run_dir / WARPED),
-        "jacobian": _output(run_dir / JACOBIAN),
+        "fixed": _read(pictures.read_volume, run_dir / job.fixed),  # a job counts relative paths from its run directory
+        "moving": _read(pictures.read_volume, run_dir / job.moving),
+        "warped": _read(_output, run_dir / WARPED),
+        "jacobian": _read(_output, run_dir / JACOBIAN),
     }
     transform = _read(_transform, run_dir / TRANSFORM)
     values = dict(result.metrics)
@@ -108,16 +108,8 @@ def _largest(jacobian: sitk.Image) -> float:
     return next((end for end in (2.0, 4.0) if extreme <= math.log(end)), 8.0)
 
 
-def _volume(path: Path) -> sitk.Image:
-    return _read(pictures.read_volume, path)
-
-
-def _output(path: Path) -> sitk.Image:
+def _output(name: str) -> sitk.Image:
     """A volume that the run has written, float32; ITK would read one that was cut short as well."""
-    return _read(_whole, path)
-
-
-def _whole(name: str) -> sitk.Image:
     volume = pictures.read_volume(name)
     check_written(Path(name), NIFTI_HEADER + 4 * volume.GetNumberOfPixels())
     return volume

@@ -71,12 +71,12 @@ def render(
 
 
 def _head(run_dir: Path, job: RegistrationJob, result: Mapping[str, Any], checks: Sequence[qa.Check]) -> str:
-    light = qa.worst(list(checks))
+    light = qa.worst(checks)
     seconds = result["timings"].get("total")
     how = f"{result['method']}, preset {job.preset}, {result['device']}" + (f", {seconds:.0f} s" if seconds else "")
     verdict = (
         f'<div class="verdict {light}"><span class="light">{LIGHTS[light]}</span>'
-        f"<span>{VERDICTS[light]} {qa.caution(list(checks))} "
+        f"<span>{VERDICTS[light]} {qa.caution(checks)} "
         '<span class="quiet">Judge by the pictures first; the numbers support your eyes.</span></span></div>'
     )
     pair = ("Fixed", _short(job, "fixed")), ("Moving", _short(job, "moving"))
