@@ -127,28 +127,16 @@ def _voxels(factor: float, spacing: Sequence[float]) -> float:
 
 def describe() -> list[dict[str, Any]]:
     """Every method with its one sentence, presets and options, for help texts and the panel."""
-    return [
-        {
-            "name": name,
-            "summary": method_class(name).summary,
-            "presets": method_class(name).presets,
-            "options": [
-                _describe(f, typing.get_type_hints(method_class(name))) for f in dataclasses.fields(method_class(name))
-            ],
-        }
-        for name in METHODS
-    ]
+    found = []
+    for name, cls in ((name, method_class(name)) for name in METHODS):
+        hints = typing.get_type_hints(cls)
+        options = [_describe(field, hints[field.name]) for field in dataclasses.fields(cls)]
+        found.append({"name": name, "summary": cls.summary, "presets": cls.presets, "options": options})
+    return found
 
 
-def _describe(field: dataclasses.Field, hints: dict[str, Any]) -> dict[str, Any]:
-    hint = hints[field.name]
-    kind = (
-        "tuple"
-        if typing.get_origin(hint) is tuple
-        else "choice"
-        if typing.get_origin(hint) is typing.Literal
-        else hint.__name__
-    )
+def _describe(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
+    kind = {tuple: "tuple", typing.Literal: "choice"}.get(typing.get_origin(hint)) or hint.__name__
     extra = {"choices": list(typing.get_args(hint))} if kind == "choice" else {}
     return {"name": field.name, "type": kind, "default": field.default, **extra, **field.metadata}
 
