@@ -15,8 +15,8 @@ def dice(fixed: Tensor, warped: Tensor, labels: Iterable[int] | None = None) -> 
 
     A label that only one map has scores 0, one that neither has is left out.
     """
-    present = np.array(sorted({0, *_labels(fixed, warped)}))
-    a, b = (ranks.ravel() for ranks in _ranked(present, fixed, warped))
+    present, ranked = _ranked(fixed, warped)
+    a, b = (ranks.ravel() for ranks in ranked)
     in_a, in_b, common = (np.bincount(v, minlength=len(present)) for v in (a, b, a[a == b]))
     scores = {int(label): 2 * c / (p + q) for label, c, p, q in zip(present, common, in_a, in_b, strict=True) if p + q}
     wanted = set(present.tolist()) - {0} if labels is None else set(labels)
@@ -29,8 +29,7 @@ def hd95(fixed: Tensor, warped: Tensor, spacing, labels: Iterable[int] | None = 
     The larger of the two directed percentiles, between surface voxels (those with a face neighbour outside the label).
     spacing: (x, y, z) in mm. A label that one of the maps lacks has no distance and is left out.
     """
-    present = np.array(sorted({0, *_labels(fixed, warped)}))
-    arrays = _ranked(present, fixed, warped)
+    present, arrays = _ranked(fixed, warped)
     boxes = [_bounding_boxes(a) for a in arrays]
     both = sorted(set(boxes[0]) & set(boxes[1]))
     found = {int(present[rank]): rank for rank in both if present[rank]}
@@ -74,10 +73,8 @@ def _bounding_boxes(labels: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarra
     return boxes
 
 
-def _ranked(present: np.ndarray, *maps: Tensor) -> list[np.ndarray]:
-    """The maps with each label's rank among the labels `present`: they may be negative, or millions apart."""
-    return [np.searchsorted(present, m.detach().cpu().numpy().round().astype(np.int64)) for m in maps]
-
-
-def _labels(*maps: Tensor) -> list[int]:
-    return sorted({int(v) for m in maps for v in torch.unique(m).tolist()} - {0})
+def _ranked(*maps: Tensor) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The labels of all maps and 0, in order, and the maps with each label's rank among them: they may be negative, or
+    millions apart."""
+    present = np.array(sorted({0, *(int(v) for m in maps for v in torch.unique(m).tolist())}))
+    return present, [np.searchsorted(present, m.detach().cpu().numpy().round().astype(np.int64)) for m in maps]
