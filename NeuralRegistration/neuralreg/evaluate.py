@@ -11,6 +11,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -134,16 +135,16 @@ def _pairs(fixed: Any, moving: Any) -> list[tuple[Path, Path]]:
 
 
 def _labels_of(pairs: list[tuple[Path, Path]], transform: Transform, inverse: Transform, grid: Grid) -> dict[str, Any]:
-    """`label_measurements` of all pairs of label maps together."""
+    """`label_measurements` of all pairs of label maps together, and their means."""
     table, alone = {}, set()
     for fixed_file, moving_file in pairs:
         fixed, moving = io.read_labels(fixed_file), io.read_labels(moving_file)
-        more = _per_label(_with_room(fixed, moving, inverse, grid), moving, transform)
+        more = label_measurements(_with_room(fixed, moving, inverse, grid), moving, transform)
         if table.keys() & more.keys():
             raise RegistrationError(f"{fixed_file} has numbers of another label map; give each structure its own.")
         table |= more
         alone |= _present(fixed) ^ _present(moving)
-    found = _with_means(dict(sorted(table.items(), key=lambda row: int(row[0]))))
+    found = with_means(dict(sorted(table.items(), key=lambda row: int(row[0]))))
     return found | {"in_one_map_only": sorted(alone - {int(label) for label in table})}
 
 
@@ -165,12 +166,8 @@ def _with_room(labels: Image, moving: Image, inverse: Transform, grid: Grid) -> 
     return Image(torch.nn.functional.pad(labels.data, padding), labels.grid.cropped(low, high))
 
 
-def label_measurements(fixed: Image, moving: Image, transform: Transform) -> dict[str, Any]:
+def label_measurements(fixed: Image, moving: Image, transform: Transform) -> dict[str, dict[str, float | None]]:
     """Dice before and after and HD95, on the grid of the fixed labels, for the labels that both maps have."""
-    return _with_means(_per_label(fixed, moving, transform))
-
-
-def _per_label(fixed: Image, moving: Image, transform: Transform) -> dict[str, dict[str, float | None]]:
     before, after = (resample_labels(moving, t, fixed.grid).data[0] for t in (Affine.identity(), transform))
     common = sorted(_present(fixed) & _present(moving))
     dice, dice_before = metrics.dice(fixed.data[0], after, common), metrics.dice(fixed.data[0], before, common)
@@ -181,11 +178,12 @@ def _per_label(fixed: Image, moving: Image, transform: Transform) -> dict[str, d
     }
 
 
-def _with_means(table: dict[str, dict[str, float | None]]) -> dict[str, Any]:
+def with_means(table: dict[str, dict[str, float | None]]) -> dict[str, Any]:
+    """`label_measurements` and their means. Raises RegistrationError where there are none."""
     if not table:
         raise RegistrationError("The two label maps have no label in common; give maps with the same numbering.")
     columns = {mean: [row[name] for row in table.values() if row[name] is not None] for name, mean in MEANS.items()}
-    means = {mean: _mean(values) for mean, values in columns.items() if values}
+    means = {mean: fmean(values) for mean, values in columns.items() if values}
     return {"per_label": table, "means": {**means, "labels": len(table)}}
 
 
@@ -258,11 +256,6 @@ def _prefixes(names: Sequence[str]) -> list[str]:
     if {"fixed", "moving"} <= set(found):
         return ["fixed", "moving"]
     return found[::-1] if found[:1] == ["moving"] or found[1:] == ["fixed"] else found
-
-
-def _mean(values) -> float:
-    values = list(values)
-    return math.fsum(values) / len(values)
 
 
 def format_table(evaluation: dict[str, Any]) -> str:

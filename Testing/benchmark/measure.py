@@ -92,7 +92,7 @@ def accuracy(pair: Pair, folder: Path) -> dict[str, object]:
         row |= {"core_s": round(result.timings.get("total", 0.0), 2), "device": result.device}
     if pair.fixed_labels and pair.moving_labels:
         labels = io.read_labels(pair.fixed_labels), io.read_labels(pair.moving_labels)
-        means = evaluate.label_measurements(*labels, transform)["means"]
+        means = evaluate.with_means(evaluate.label_measurements(*labels, transform))["means"]
         names = (("dice", "dice_mean"), ("dice_before", "dice_before_mean"), ("hd95_mm", "hd95_mean_mm"))
         row |= {column: round(means[name], 4) for column, name in names if name in means}
     if pair.landmarks:
