@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import io
 from .files import reading
-from .image import Grid, Image, resample, resample_labels
+from .image import Grid, Image, resample
 from .job import INVERSE, TRANSFORM, RegistrationError
 from .transform import Transform
 
@@ -28,9 +28,9 @@ def load_pair(path: Path) -> tuple[Transform, Transform | None]:
 
 def apply_to_image(image: Image, target_from_grid: Transform, grid: Grid, labels: bool = False) -> Image:
     """`image ∘ target_from_grid` on `grid`; outside the image its lowest value, or label 0. Labels keep their type."""
-    if not labels:
-        return resample(image, target_from_grid, grid, "bilinear", float(image.data.min()))
-    return resample_labels(image, target_from_grid, grid)
+    if labels:
+        return resample(image, target_from_grid, grid, "nearest")
+    return resample(image, target_from_grid, grid, default=float(image.data.min()))
 
 
 def inverse_points(transform: Transform, points: Tensor, start: Tensor | None = None) -> Tensor:

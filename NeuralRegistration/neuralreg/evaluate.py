@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import io, metrics, qa
 from .files import changed, reading, replacing
-from .image import Grid, Image, bounding_box, resample_labels
+from .image import Grid, Image, bounding_box, resample
 from .job import (
     EVALUATION,
     INVERSE,
@@ -168,7 +168,7 @@ def _with_room(labels: Image, moving: Image, inverse: Transform, grid: Grid) -> 
 
 def label_measurements(fixed: Image, moving: Image, transform: Transform) -> dict[str, dict[str, float | None]]:
     """Dice before and after and HD95, on the grid of the fixed labels, for the labels that both maps have."""
-    before, after = (resample_labels(moving, t, fixed.grid).data[0] for t in (Affine.identity(), transform))
+    before, after = (resample(moving, t, fixed.grid, "nearest").data[0] for t in (Affine.identity(), transform))
     common = sorted(_present(fixed) & _present(moving))
     dice, dice_before = metrics.dice(fixed.data[0], after, common), metrics.dice(fixed.data[0], before, common)
     distances = metrics.hd95(fixed.data[0], after, fixed.grid.spacing, common)

@@ -259,7 +259,7 @@ def resample(
     checked_grid(grid, "resample")
     mode = choose("mode", mode, ("bilinear", "nearest"))
     if mode == "nearest" and not image.data.is_floating_point() and image.data.dtype != torch.bool:
-        return resample_labels(image, target_from_grid, grid, int(default), watch)
+        return _resample_labels(image, target_from_grid, grid, int(default), watch)
     image = Image(image.data.float(), image.grid)
     out = image.data.new_empty(len(image.data), *grid.shape)
     for first, last in grid.slabs(watch):
@@ -267,17 +267,10 @@ def resample(
     return Image(out, grid)
 
 
-def resample_labels(
-    labels: Image,
-    target_from_grid: Callable[[Tensor], Tensor],
-    grid: Grid,
-    default: int = 0,
-    watch: Watch | None = None,
+def _resample_labels(
+    labels: Image, target_from_grid: Callable[[Tensor], Tensor], grid: Grid, default: int, watch: Watch | None
 ) -> Image:
-    """`resample` for label maps: nearest neighbour, the labels' own type of number, however large they are.
-
-    They are sampled as ranks: float32 cannot tell apart labels above 2**24.
-    """
+    """Whole numbers are sampled as ranks: float32 cannot tell apart labels above 2**24."""
     numbers = torch.unique(labels.data)
     beyond = torch.full_like(numbers[:1], default)
     numbers = torch.unique(torch.cat((numbers, beyond)))

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from neuralreg import io, pipeline
 from neuralreg.affine import register_affine
-from neuralreg.image import Grid, Image, resample, resample_labels
+from neuralreg.image import Grid, Image, resample
 from neuralreg.phantom import SEMI_AXES_MM, SmoothDeformation
 from neuralreg.preprocess import shrunk
 from neuralreg.transform import Affine, Transform
@@ -72,7 +72,8 @@ def scans(folder: Path, contrast: str) -> tuple[Image, Image]:
 def with_ct(folder: Path, seed: int, name: str = "1000") -> tuple[Image, Image]:
     """The T1 of a brain, and a CT of the head around it, painted from the structures that were drawn on the T1."""
     fixed = _brain(io.read_image(folder / f"{name}_T1w_brain.nii.gz"))
-    labels = resample_labels(io.read_labels(folder / f"{name}_labels.nii.gz"), lambda points: points, fixed.grid)
+    labels = io.read_labels(folder / f"{name}_labels.nii.gz")
+    labels = resample(labels, lambda points: points, fixed.grid, "nearest")
     return fixed, painted_ct(labels, TISSUES, seed)
 
 

@@ -26,7 +26,7 @@ from neuralreg import feedforward, io, weights
 from neuralreg.affine import register_affine
 from neuralreg.body import body_mask
 from neuralreg.diffeomorphism import untangled
-from neuralreg.image import resample_labels
+from neuralreg.image import resample
 from neuralreg.job import Monitor
 from neuralreg.methods import make_method
 from neuralreg.metrics import dice, folds_percent, sdlogj
@@ -163,7 +163,7 @@ def predicted(images: Images, name: str, model: Path) -> DisplacementField:
 
 def overlap(fixed_labels, moving_labels, transform) -> float:
     """Mean Dice over the labels; they are warped once."""
-    warped = resample_labels(moving_labels, transform, fixed_labels.grid)
+    warped = resample(moving_labels, transform, fixed_labels.grid, "nearest")
     return statistics.fmean(dice(fixed_labels.data[0], warped.data[0]).values())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from neuralreg import pipeline
-from neuralreg.image import Grid, resample_labels
+from neuralreg.image import Grid, resample
 from neuralreg.phantom import make_phantom
 from neuralreg.preprocess import make_pair, working_grid
 from neuralreg.transform import Affine
@@ -29,7 +29,7 @@ def pair():
     """A T1, the CT of the same head bent by 11 mm, with room for the skull, and the phantom of both."""
     phantom = make_phantom(GRID, amplitude_mm=11.0)
     around = GRID.cropped((-6, -6, -6), np.array(GRID.size) + 6)
-    labels = resample_labels(phantom.moving_labels, lambda points: points, around)
+    labels = resample(phantom.moving_labels, lambda points: points, around, "nearest")
     return phantom, labels, painted_ct.painted_ct(labels, TISSUES, seed=0)
 
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "NeuralRegistration
 import numpy as np
 import torch
 from neuralreg import io, metrics, pipeline
-from neuralreg.image import Grid, Image, resample_labels
+from neuralreg.image import Grid, Image, resample
 from neuralreg.phantom import rotation, smooth_deformation
 from neuralreg.preprocess import shrunk
 from neuralreg.transform import Affine, Transform
@@ -177,7 +177,7 @@ def overlap(case: Case, transform: Transform) -> float:
     index = case.moving.grid.indices(transform(grid.points()))
     size = torch.tensor(case.moving.grid.size).view(3, 1, 1, 1)
     seen = ((index >= 0) & (index <= size - 1)).all(0)
-    warped = resample_labels(case.moving_labels, transform, grid).data[0]
+    warped = resample(case.moving_labels, transform, grid, "nearest").data[0]
     scores = metrics.dice(case.fixed_labels.data[0] * seen, warped * seen)
     return float(np.mean([score for label, score in scores.items() if label]))
 

@@ -16,7 +16,7 @@ import torch
 from .. import io
 from ..affine import register_affine
 from ..files import reading, replacing
-from ..image import Image, bounding_box, canonical, centre_of_mass, resample, resample_labels
+from ..image import Image, bounding_box, canonical, centre_of_mass, resample
 from ..job import RegistrationError
 from ..preprocess import coarsened, normalised
 from ..tables import read_table
@@ -158,7 +158,7 @@ def _packed(files: Files, packing: Packing, reference: Image | None) -> tuple[Im
         "group": np.array(files.group),
     }
     if labels is not None:
-        labels = resample_labels(labels, lambda p: p, small.grid).data[0].numpy()
+        labels = resample(labels, lambda p: p, small.grid, "nearest").data[0].numpy()
         arrays["labels"] = _as_int16(labels, files.labels)
     return image, arrays
 
