@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import errno
-import json
 import math
 import textwrap
 import warnings
@@ -31,6 +30,7 @@ from .job import (
     RegistrationError,
     RegistrationJob,
     Result,
+    write_json,
 )
 from .points import read_pairs
 from .tables import read_rows
@@ -98,7 +98,7 @@ def _inverse(run_dir: Path, transform: Transform) -> Transform:
 def _store(evaluation: dict[str, Any], run_dir: Path, check: Callable[[], None]) -> None:
     try:
         with replacing(run_dir / EVALUATION) as partial:
-            partial.write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+            write_json(evaluation, partial)
             check()
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -124,7 +124,7 @@ class RegistrationJob:
 
     def save(self, path: Path) -> None:
         """Write it as JSON. Raises OSError."""
-        Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_json(dataclasses.asdict(self), path)
 
     @classmethod
     def load(cls, path: Path) -> RegistrationJob:
@@ -197,7 +197,7 @@ class Result:
 
     def save(self, path: Path) -> None:
         """Write it as JSON. Raises OSError."""
-        Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+        write_json(dataclasses.asdict(self), path)
 
     @classmethod
     def load(cls, path: Path) -> Result:
@@ -226,6 +226,11 @@ class Result:
         if not all(isinstance(row, list) and len(row) == 3 and all(map(number, row)) for row in rows):
             raise TypeError('"loss" is no list of rows [stage, iteration, loss]')
         return self
+
+
+def write_json(values: dict[str, Any], path: Path) -> None:
+    """Write an object to a JSON file that people can read, too. Raises OSError."""
+    Path(path).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 
 from . import feedforward, weights
 from .files import replacing
-from .job import Progress, RegistrationError, read_json
+from .job import Progress, RegistrationError, read_json, write_json
 from .training import data, loop, packing
 from .training.config import TrainingConfig
 from .training.crew import Crew
@@ -51,7 +51,7 @@ def train(
     trainer = trainer_of(config, pack)
     if trainer.crew.leads:
         with replacing(output / CONFIG) as partial:
-            partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            write_json(settings, partial)
 
     def note(row: dict) -> None:
         # Whole, not appended: what is done again after an interruption would stand in it twice.

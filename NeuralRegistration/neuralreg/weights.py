@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .job import RegistrationError
+from .job import RegistrationError, write_json
 
 FORMAT = 1
 DOMAIN = {"volumes": 2, "cuts": 2, "depths": 2, "deciles": 9}  # how many numbers; `stray` is one by itself
@@ -78,8 +78,7 @@ def _save(path: Path, state: dict[str, Tensor], manifest: Manifest) -> None:
     state = {name: value.contiguous().clone() for name, value in state.items()}
     manifest = replace(manifest, sha256=checksum(state))
     write({"manifest": json.dumps(asdict(manifest), sort_keys=True), "state": state}, path)
-    card = json.dumps({"name": path.stem, **asdict(manifest)}, indent=2)
-    path.with_suffix(".json").write_text(card + "\n", encoding="utf-8")
+    write_json({"name": path.stem, **asdict(manifest)}, path.with_suffix(".json"))
 
 
 def write(content: dict[str, Any], path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..job import write_json
 from .shared import add_command, output_file, say, writing
 
 
@@ -47,10 +48,9 @@ def _evaluate(options: argparse.Namespace) -> None:
         numbers = evaluate_run(
             Path(options.run), options.fixed_labels, options.moving_labels, options.landmarks, options.evidence_only
         )
-        text = json.dumps(numbers, indent=2)
         if own is not None:
-            own.write_text(text + "\n", encoding="utf-8")
-    print(text if options.json == "-" else format_table(numbers))
+            write_json(numbers, own)
+    print(json.dumps(numbers, indent=2) if options.json == "-" else format_table(numbers))
 
 
 def add_report(commands: Any) -> None:
