@@ -207,15 +207,16 @@ def _check_initial(initial: Transform, warnings: list[str]) -> None:
     """The result is the initial transform with a diffeomorphism behind it: it folds where that one folds, which is
     said, and mirrors if that one mirrors, which is refused with a RegistrationError."""
     parts = parts_of(initial)
-    if any(isinstance(part, DisplacementField) and not part.mm.isfinite().all() for part in parts):
+    fields = [part for part in parts if isinstance(part, DisplacementField)]
+    if not all(f.mm.isfinite().all() for f in fields):
         raise RegistrationError("The initial transform holds NaN or infinity; make it again.")
     if math.prod(np.linalg.det(part.matrix[:3, :3]) for part in parts if isinstance(part, Affine)) < 0:
         raise RegistrationError(
             "The initial transform mirrors the moving volume, so left would become right; take the mirroring out of it."
         )
-    fields = [part for part in parts if isinstance(part, DisplacementField)]
-    everywhere = (torch.ones(field.grid.shape, dtype=torch.bool) for field in fields)
-    shares = [metrics.non_diffeomorphic_volume(f.to_voxels(), e)[1] for f, e in zip(fields, everywhere, strict=True)]
+    shares = [
+        metrics.non_diffeomorphic_volume(f.to_voxels(), torch.ones(f.grid.shape, dtype=torch.bool))[1] for f in fields
+    ]
     if max(shares, default=0.0) > 0:
         warnings.append(
             f"The initial transform folds space in {min(max(shares), 100):.3g} % of its field, and so will the result; "
