@@ -7,22 +7,19 @@ import time
 import torch
 import torch.nn.functional as F
 
+from .devices import one_thread
 from .sampling import identity, sample
 
 SIDE = 48  # voxels of the cube that is resampled and averaged
 REPEATS = 8  # the shortest counts: the others were disturbed by other programs
 
 
+@one_thread()
 def calibrate() -> float:
     """CPU seconds of the work on one thread; takes about a tenth of a second."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        image = torch.linspace(0, 1, SIDE**3).reshape(1, 1, SIDE, SIDE, SIDE)
-        coordinates = identity((SIDE, SIDE, SIDE), image) + 0.5
-        return min(_seconds(image, coordinates) for _ in range(REPEATS))
-    finally:
-        torch.set_num_threads(threads)
+    image = torch.linspace(0, 1, SIDE**3).reshape(1, 1, SIDE, SIDE, SIDE)
+    coordinates = identity((SIDE, SIDE, SIDE), image) + 0.5
+    return min(_seconds(image, coordinates) for _ in range(REPEATS))
 
 
 def _seconds(image: torch.Tensor, coordinates: torch.Tensor) -> float:

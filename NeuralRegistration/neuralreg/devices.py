@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -87,6 +89,17 @@ def _why_no_cuda() -> str:
 def use_threads(threads: int) -> None:
     """Let torch use `threads` CPU threads; 0 means one per core that this process may use."""
     torch.set_num_threads(min(threads, cores()) if threads else cores())
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, torch computes on one CPU thread; afterwards on as many as before."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def cores() -> int:

@@ -6,7 +6,6 @@ from coarse to fine, rigid and then affine. All points lie on lattices that foll
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..devices import one_thread
 from ..image import SMALLEST, Image, bounding_box, canonical, centre_of_mass, resample
 from ..job import Monitor, Progress, choose
 from ..transform import Affine
@@ -48,6 +48,9 @@ class AffineResult:
     warning: str | None = None
 
 
+# Hundreds of steps on a few thousand points: handing each to several threads costs more than it saves (more than ten
+# times as much on a busy machine) and would make the sums depend on the number of threads.
+@one_thread()
 def register_affine(
     fixed: Image,
     moving: Image,
@@ -64,23 +67,6 @@ def register_affine(
     Raises RegistrationError for an unknown `kind`, Cancelled when the monitor says so.
     """
     kind, monitor = choose("affine stage", kind, ("rigid", "affine")), monitor or Monitor()
-    with _one_thread():
-        return _register(fixed, moving, kind, fixed_mask, moving_mask, initial, monitor)
-
-
-@contextlib.contextmanager
-def _one_thread():
-    """Hundreds of steps on a few thousand points: handing each to several threads costs more than it saves (more than
-    ten times as much on a busy machine) and would make the sums depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _register(fixed, moving, kind, fixed_mask, moving_mask, initial, monitor) -> AffineResult:
     pair = _Pair.prepare(fixed, moving, fixed_mask, moving_mask, monitor.check)
     levels = pair.levels()
     _report(monitor, 0.1)
