@@ -24,6 +24,7 @@ from neuralreg.job import (
 from NeuralRegistrationLib import evidence
 from NeuralRegistrationLib.results import Run
 from NeuralRegistrationLib.scene import load_run, load_transform
+from NeuralRegistrationLib.scene_load import read_voxels
 from NeuralRegistrationLib.worker import Ending, Worker, python_executable
 
 from .formats import stem
@@ -119,11 +120,8 @@ def _points(values: dict, name: str):
 
 
 def _volume(kind: str, path: Path, name: str):
-    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-    storage.SetFileName(str(path))
-    storage.SetSingleFile(True)
     node = slicer.mrmlScene.AddNewNodeByClass(kind, name)
-    if not storage.ReadData(node):
+    if not read_voxels(node, path):
         slicer.mrmlScene.RemoveNode(node)
         raise RegistrationError(f"{name} could not be brought into the scene; check the free memory and try again.")
     node.CreateDefaultDisplayNodes()

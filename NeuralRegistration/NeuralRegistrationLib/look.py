@@ -11,6 +11,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from .lattice import local_geometry, on_lattice_of
 from .results import Run, folder_of, put_into_folder
+from .scene_load import read_voxels
 
 SQUARES = 8  # of the checkerboard along the longest side of the volume
 GRID_LINES = 20  # of the deformation grid along the longest side
@@ -246,12 +247,8 @@ class Preview:
         """Read the volume that the worker has just rewritten. An unreadable one is skipped: the next comes soon."""
         if self.node is None:
             self._begin()
-        storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
-        storage.SetFileName(str(path))
-        storage.SetSingleFile(True)
-        if not storage.ReadData(self.node):
-            return
-        self.node.SetName("Registration preview")
+        if read_voxels(self.node, path):
+            self.node.SetName("Registration preview")
 
     def _begin(self) -> None:
         self.node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Registration preview")

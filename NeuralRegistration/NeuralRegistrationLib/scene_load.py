@@ -169,19 +169,23 @@ def _unpack(path: Path) -> Generator[None, None, Path]:
     return unpacked
 
 
-def _volume_node(path: Path):
-    """The node of an unpacked file, which is removed.
+def read_voxels(node, path: Path) -> bool:
+    """Fill a volume node from one file; returns whether that can be read.
 
-    Read by the storage node alone: slicer.util.loadVolume shows a progress dialog, which lets clicks and timers in
-    between.
+    By the storage node alone: slicer.util.loadVolume shows a progress dialog, which lets clicks and timers in between.
     """
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
-    node.CreateDefaultDisplayNodes()
-    node.GetDisplayNode().AutoWindowLevelOff()  # before there are voxels to look for a window in
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
     storage.SetSingleFile(True)
     storage.SetFileName(str(path))
-    if not storage.ReadData(node):
+    return bool(storage.ReadData(node))
+
+
+def _volume_node(path: Path):
+    """The node of an unpacked file, which is removed."""
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode")
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().AutoWindowLevelOff()  # before there are voxels to look for a window in
+    if not read_voxels(node, path):
         raise RegistrationError(f"Slicer cannot read {path.name}.gz of the run; run it again.")
     path.unlink()
     return node
