@@ -179,15 +179,17 @@ class Fit:
 
     def lattice(self, factor: float) -> Shape:
         """Shape of the lattice at `factor` times the smallest spacing of the working grid."""
-        return coarser_shape(tuple(self.images.fixed.shape[2:]), self.images.spacing, factor)
+        return coarser_shape(self.images.shape, self.images.spacing, factor)
 
     def coefficients(self, level: Level) -> Shape:
         """The lattice on which a level's network is evaluated."""
         return self._knots(self.lattice(level.velocity))
 
     def _knots(self, shape: Shape) -> Shape:
-        spacing = coarser_spacing(tuple(self.images.fixed.shape[2:]), self.images.spacing, shape)
-        return coarser_shape(shape, spacing, self.knots)
+        return coarser_shape(shape, self._spacing(shape), self.knots)
+
+    def _spacing(self, shape: Shape) -> tuple[float, ...]:
+        return coarser_spacing(self.images.shape, self.images.spacing, shape)
 
     def suited(self, stages: Sequence[Stage]) -> list[Stage]:
         """The stages as this pair allows: levels too coarse for a small volume are left out, the last one excepted, and
@@ -197,8 +199,8 @@ class Fit:
         return [replace(s, levels=[self._affordable(level) for level in levels]) for s, levels in kept if levels]
 
     def _too_small(self, level: Level) -> bool:
-        whole = self.images.fixed.shape[2:]
-        return any(n < min(SMALLEST_SIDE, full) for n, full in zip(self.lattice(level.image), whole, strict=True))
+        sizes = zip(self.lattice(level.image), self.images.shape, strict=True)
+        return any(n < min(SMALLEST_SIDE, full) for n, full in sizes)
 
     def _affordable(self, level: Level) -> Level:
         large = self.energy.similarity == "mind" and math.prod(self.lattice(level.image)) > MIND_VOXELS
@@ -215,7 +217,8 @@ class Fit:
 
     def _level(self, network: nn.Module, level: Level, rate: float, span: tuple[float, float]) -> None:
         shape = self.lattice(level.velocity)
-        step = _Step(self.images.at(level.image), self.energy, level, self.chain.on(shape), self._spacing(shape))
+        spacing = torch.tensor(self._spacing(shape)).to(self.images.fixed)
+        step = _Step(self.images.at(level.image), self.energy, level, self.chain.on(shape), spacing)
         optimiser = Adam(network.parameters(), betas=BETAS)
         pending: list[Tensor] = []
         lowest, self.best = math.inf, self.images.fixed.new_zeros(1, 3, *shape)
@@ -235,10 +238,6 @@ class Fit:
                 if self.stopped or self._plateau(iteration + 1):
                     break
         self.levels_done += 1
-
-    def _spacing(self, shape: Shape) -> Tensor:
-        spacing = coarser_spacing(tuple(self.images.fixed.shape[2:]), self.images.spacing, shape)
-        return torch.tensor(spacing).to(self.images.fixed)
 
     def _look(self, pending: list[Tensor], iteration: int, fraction: float, level: Level) -> None:
         values = torch.stack(pending).tolist()
@@ -272,7 +271,7 @@ class _Side:
         self.content = self.images.content()
 
     def __call__(self, displacement: Tensor, corner: int) -> tuple[Tensor, Tensor]:  # -> loss, warped
-        fine = sampling.resize_displacement(displacement, tuple(self.images.fixed.shape[2:]))
+        fine = sampling.resize_displacement(displacement, self.images.shape)
         warped = sampling.warp(self.images.moving, fine)
         seen = self._seen(fine)
         weight = self.content if seen is None else self.content * seen

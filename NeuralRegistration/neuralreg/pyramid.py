@@ -47,6 +47,11 @@ class Images:
     spacing: tuple[float, float, float]  # x, y, z
     landmarks: Landmarks | None = None
 
+    @property
+    def shape(self) -> Shape:
+        """That of the lattice."""
+        return tuple(self.fixed.shape[2:])
+
     def swapped(self) -> Images:
         """The same pair seen from the moving image."""
         landmarks = self.landmarks and Landmarks(self.landmarks.moving, self.landmarks.fixed)
@@ -61,13 +66,13 @@ class Images:
 
         What does not count is painted over, lest it mix with what counts between voxels.
         """
-        shape = coarser_shape(tuple(self.fixed.shape[2:]), self.spacing, factor)
+        shape = coarser_shape(self.shape, self.spacing, factor)
         pairs = ((self.fixed, self.fixed_weight), (self.moving, self.moving_weight))
         images = [image if weight is None else filled(image, weight) for image, weight in pairs]
         images += [self.fixed_weight, self.moving_weight]
-        if shape != tuple(self.fixed.shape[2:]):
+        if shape != self.shape:
             images = [None if image is None else downsample(image, shape) for image in images]
-        return Images(*images, coarser_spacing(tuple(self.fixed.shape[2:]), self.spacing, shape), self.landmarks)
+        return Images(*images, coarser_spacing(self.shape, self.spacing, shape), self.landmarks)
 
 
 def coarser_shape(shape: Shape, spacing, factor: float) -> Shape:
