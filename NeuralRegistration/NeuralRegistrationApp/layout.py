@@ -71,7 +71,7 @@ def build(server: Any, actions: dict[str, Callable], add_views: Callable[[Any], 
                 add_views(layout)
 
 
-def _heading(text: str, condition: str = "true") -> None:
+def _heading(text: str, condition: str) -> None:
     html.Div(text, v_if=(condition,), classes="text-subtitle-2 text-medium-emphasis mt-4 mb-1")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import slicer
 from neuralreg.job import REPORT, TRANSFORM, WARPED, RegistrationError
-from NeuralRegistrationLib import look
+from NeuralRegistrationLib import look, results
 from NeuralRegistrationLib.logic import NeuralRegistrationLogic
 from NeuralRegistrationLib.scene import volumes_overlap
 
@@ -160,7 +160,7 @@ class Page:
 
     def refresh_volumes(self) -> None:
         """What can be chosen: volumes that no run has made, points, and every transform."""
-        made = {node.GetID() for run in self.looking.runs() for node in (*run.outputs(), *look.maps(run))}
+        made = {node.GetID() for run in results.runs() for node in (*run.outputs(), *look.maps(run))}
         nodes = [
             node
             for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")

@@ -31,10 +31,6 @@ class LookPart:
         self.state.change("layer", "grid")(self.on_layer)
         self.state.change("blend")(self.on_blend)
 
-    @staticmethod
-    def runs() -> list[Run]:
-        return runs()
-
     def run(self) -> Run | None:
         """The chosen run."""
         table = slicer.mrmlScene.GetNodeByID(self.state.run) if self.state.run else None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import qt
 import slicer
 import vtk
 from neuralreg.job import RegistrationError
@@ -101,13 +102,7 @@ class Batch:
             self.running = False
         self.changed()
         if self.running:
-            self.next_soon()
-
-    def next_soon(self) -> None:
-        """From the event loop, so that a long batch does not pile up calls."""
-        import qt
-
-        qt.QTimer.singleShot(0, self.next)
+            qt.QTimer.singleShot(0, self.next)  # from the event loop, so that a long batch does not pile up calls
 
     def release(self) -> None:
         """Let go of all nodes: a closed scene shall not stay in memory for the sake of what is written in a table."""
@@ -117,18 +112,20 @@ class Batch:
             if item.outcome is not None:
                 item.outcome = replace(item.outcome, run=None)
 
+    def _names(self, status: str) -> list[str]:
+        """The items that ended so."""
+        return [item.name for item in self.items if item.outcome is not None and item.outcome.status == status]
+
     @property
     def complete(self) -> bool:
         """Whether every item was registered."""
-        return all(item.outcome is not None and item.outcome.status == DONE for item in self.items)
+        return len(self._names(DONE)) == len(self.items)
 
     def summary(self) -> str:
-        done = sum(1 for item in self.items if item.outcome is not None and item.outcome.status == DONE)
-        failed = [item.name for item in self.items if item.outcome is not None and item.outcome.status == FAILED]
+        failed = self._names(FAILED)
         rest = f"; failed: {', '.join(failed)}" if failed else ""
-        if any(item.outcome is not None and item.outcome.status == STOPPED for item in self.items):
-            rest += "; cancelled"
-        return f"{done} of {len(self.items)} registered{rest}."
+        rest += "; cancelled" if self._names(STOPPED) else ""
+        return f"{len(self._names(DONE))} of {len(self.items)} registered{rest}."
 
 
 def summary_table(items: list[Item], fixed):

@@ -103,10 +103,7 @@ def fill_table(table, titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> N
     """Replace the contents of a table node by rows of texts; the user can read and copy but not edit them."""
     table.SetLocked(False)
     table.RemoveAllColumns()
-    if hasattr(table, "SetUseColumnTitleAsColumnHeader"):
-        table.SetUseColumnTitleAsColumnHeader(True)
-    else:  # before Slicer 5.10
-        table.SetUseColumnNameAsColumnHeader(True)
+    table.SetUseColumnTitleAsColumnHeader(True)
     for index, title in enumerate(titles):
         column = table.AddColumn()
         column.SetName(title)

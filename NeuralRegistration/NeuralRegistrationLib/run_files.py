@@ -105,8 +105,8 @@ def restore(run: Run, folder: Path, sides: tuple[str, ...]) -> None:
 
     Raises RegistrationError when that cannot be done, OSError when the disk is full.
     """
-    if problem(run, sides):
-        raise RegistrationError(problem(run, sides))
+    if reason := problem(run, sides):
+        raise RegistrationError(reason)
     run_dir, kept = folder / "run", json.loads(run.table.GetAttribute(FILES))
     for made in (run_dir, folder / "inputs"):
         made.mkdir(parents=True)

@@ -81,15 +81,14 @@ def _new_folder() -> Path:
 
 
 def _restored(run: Run, sides: tuple[str, ...]) -> Path:
-    folder = None
     try:
         folder = _new_folder()
-        run_files.restore(run, folder, sides)
-    except (OSError, RegistrationError) as error:
-        if folder is not None:
+        try:
+            run_files.restore(run, folder, sides)
+        except (OSError, RegistrationError):
             shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, RegistrationError):
             raise
+    except OSError as error:
         raise RegistrationError(
             _("The files of this registration cannot be made again ({reason}); check the free space of the "
               "temporary folder.").format(reason=error.strerror or error)

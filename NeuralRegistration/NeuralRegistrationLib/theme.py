@@ -10,13 +10,10 @@ DARK = {"info": "#8ec5ff", "good": "#7ddc96", "warning": "#ffbf66", "error": "#f
         "axis": "#8a8a8a", "green": "#4cc26f", "amber": "#f2a33a", "red": "#f06a60"}  # fmt: skip
 
 
-def is_dark(widget) -> bool:
-    return widget.palette.color(qt.QPalette.Window).lightness() < 128
-
-
 def colour(widget, name: str) -> str:
     """The colour of a meaning ("info", "good", "warning", "error", "curve", …) as #rrggbb."""
-    return (DARK if is_dark(widget) else LIGHT)[name]
+    dark = widget.palette.color(qt.QPalette.Window).lightness() < 128
+    return (DARK if dark else LIGHT)[name]
 
 
 def paint_text(label, kind: str) -> None:

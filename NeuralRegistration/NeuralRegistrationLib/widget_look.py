@@ -89,21 +89,17 @@ class LookSection(Section):
         """List the runs of the scene; the chosen one stays chosen as long as it is there."""
         box, known, before = self.ui.runComboBox, runs(), self.chosen()
         tables, names = [run.table for run in known], [run.name for run in known]
-        lost = before is None and bool(self._tables)
-        if tables != self._tables or [box.itemText(i) for i in range(box.count)] != names:
+        newest, self.showsNewest = self.showsNewest and bool(tables), False
+        lost = before is None and bool(self._tables)  # what was shown was of a run that is gone
+        if newest or tables != self._tables or [box.itemText(i) for i in range(box.count)] != names:
             box.blockSignals(True)
             box.clear()
             box.addItems(names)
-            box.setCurrentIndex(tables.index(before.table) if before is not None else min(0, len(tables) - 1))
+            kept = before is not None and not newest
+            box.setCurrentIndex(tables.index(before.table) if kept else min(0, len(tables) - 1))
             box.blockSignals(False)
             self._tables = tables
-        newest, self.showsNewest = self.showsNewest and bool(tables), False
-        if newest:
-            box.blockSignals(True)
-            box.setCurrentIndex(0)
-            box.blockSignals(False)
-            self.onReset()
-        elif lost:  # what was shown was of a run that is gone
+        if newest or lost:
             self.onReset()
 
     def _name_slider(self) -> None:

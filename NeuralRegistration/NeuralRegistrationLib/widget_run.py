@@ -72,8 +72,8 @@ class RunSection(Section):
 
     def start(self, request, finished) -> None:
         """Begin a run and show it. Raises RegistrationError when it cannot begin."""
-        if torch_problem():
-            raise RegistrationError(torch_problem())
+        if problem := torch_problem():
+            raise RegistrationError(problem)
         self.panel.say("")
         self.logic.start(request, self.onProgress, finished)
         self.request = request

@@ -47,9 +47,7 @@ class TrustSection(Section):
         theme.paint_text(self.ui.runNotesLabel, "warning")
         self.ui.trustTable.setRowCount(0)
         self.ui.trustTable.visible = run is not None
-        for check in rows:
-            self._add_row(check)
-        for check in trust.figures(run) if run is not None else []:
+        for check in [*rows, *trust.figures(run)] if run is not None else []:
             self._add_row(check)
         fit_height(self.ui.trustTable)
         self.ui.csvButton.enabled = run is not None

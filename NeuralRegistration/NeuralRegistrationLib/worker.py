@@ -82,11 +82,6 @@ class Worker:
         return self._process is not None and self._process.poll() is None
 
     @property
-    def busy(self) -> bool:
-        """Whether a job was sent whose end has not been told by `poll`."""
-        return self._sent
-
-    @property
     def process_id(self) -> int | None:
         return self._process.pid if self._process is not None else None
 

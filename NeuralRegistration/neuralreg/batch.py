@@ -91,7 +91,7 @@ def tasks_of(pairs: Iterable[Pair], jobs: Mapping[str, RegistrationJob], overwri
         job, commands = jobs[pair.name], []
         folder = Path(job.output)
         done = not overwrite and _is_done(job)
-        if not done or _changed(job):
+        if not done or changed(job, read_json(folder / RESULT, "result").get("inputs", {})):
             replace = ["--overwrite"] if overwrite or done else []
             commands.append(("run", str(_save(job)), "--progress", "json", *replace))
         if pair.fixed_labels and (commands or not _has_labels(folder, pair)):
@@ -116,12 +116,6 @@ def _is_done(job: RegistrationJob) -> bool:
     if {k: _listed(v) for k, v in there["options"].items()} != {k: _listed(v) for k, v in wanted["options"].items()}:
         raise RegistrationError(f"{folder} holds a result with other options; choose another folder or --overwrite.")
     return True
-
-
-def _changed(job: RegistrationJob) -> bool:
-    """Whether a file that the result was made from holds something else now."""
-    result = Path(job.output) / RESULT
-    return result.is_file() and bool(changed(job, read_json(result, "result").get("inputs", {})))
 
 
 def _listed(value: Any) -> Any:

@@ -80,7 +80,7 @@ def test_progress_then_end(worker, job):
     *progress, ending = events_until_end(worker)
     assert ending.code == 0 and not ending.message
     assert [p.stage for p in progress][-1] == "done" and {"affine", "deformable"} <= {p.stage for p in progress}
-    assert not worker.alive and not worker.busy
+    assert not worker.alive and worker.poll() == []
 
 
 def test_kill_ends_the_whole_tree_and_its_files(worker, job, tmp_path):
