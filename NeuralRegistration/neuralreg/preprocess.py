@@ -38,6 +38,9 @@ MASKED_WRONGLY = (
     "if it marks what shall not count, such as a tumour, invert it; if it marks what shall, draw it with plenty of its "
     "surroundings."
 )
+# Times the 95th percentile. Measured, 99.5th to 95th: heads, hippocampi and chests of MR and CT 1.05 to 1.55, a lung by
+# itself 2, painted PET with a full bladder 15 and more.
+HOT = 4.0
 MARGIN_VOXELS = 6  # room around the body in which the field falls to zero
 
 
@@ -168,13 +171,20 @@ def _quantile(ordered: torch.Tensor, share: float) -> float:
 
 
 def intensity_range(data: torch.Tensor) -> tuple[float, float]:
-    """Values that become 0 and 1: air and bone for CT; background and the 99.5th percentile of the rest elsewhere."""
+    """Values that become 0 and 1: air and bone for CT; elsewhere background and the 99.5th percentile of the rest, as
+    far as that is no hot spot."""
     values = _some_sorted(data)
     if _in_hounsfield(values):
         return HU_AIR, HU_BONE
     low, top = _quantile(values, 0.005), _quantile(values, 0.995)
     body = values[values > low + 0.02 * (top - low)]
-    return low, float(body[min(int(0.995 * len(body)), len(body) - 1)]) if len(body) else top
+    return low, below_hot_spots(values, low, _quantile(body, 0.995) if len(body) else top)
+
+
+def below_hot_spots(values: torch.Tensor, low: float, high: float) -> float:
+    """`high`, or less where it belongs to a few hot spots: beside a bladder in PET all the rest would be one grey."""
+    shown = values[values > low].sort().values
+    return min(high, low + HOT * (_quantile(shown, 0.95) - low)) if len(shown) else high
 
 
 def normalised(image: Image, soft_tissue: bool = False) -> Image:

@@ -104,6 +104,14 @@ def test_outliers_do_not_set_the_scale():
     assert low < 5 and 90 < high < 110
 
 
+def test_hot_spots_leave_the_body_its_greys_and_its_place_in_the_working_grid():
+    """A bladder in PET is fifty times as bright as muscle."""
+    plain, hot = head(), head()
+    hot.data[0, 14:19, 20:25, 16:21] = 6000.0
+    assert intensity_range(hot.data[0])[1] <= 4 * intensity_range(plain.data[0])[1]
+    assert working_grid(hot, 10**7).same_as(working_grid(plain, 10**7))
+
+
 def test_nan_becomes_background():
     image = head()
     image.data[0, 0, 0, 0] = float("nan")
