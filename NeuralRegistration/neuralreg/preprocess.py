@@ -182,8 +182,12 @@ def intensity_range(data: torch.Tensor) -> tuple[float, float]:
 
 
 def below_hot_spots(values: torch.Tensor, low: float, high: float) -> float:
-    """`high`, or less where it belongs to a few hot spots: beside a bladder in PET all the rest would be one grey."""
-    shown = values[values > low].sort().values
+    """`high`, or less where it belongs to a few hot spots: beside a bladder in PET all the rest would be one grey.
+
+    The noise around a small body, darker than HOT times the darkest quarter, does not count: the body is no hot spot.
+    """
+    values = values[values >= low].sort().values
+    shown = values[values > low + HOT * (_quantile(values, 0.25) - low)]
     return min(high, low + HOT * (_quantile(shown, 0.95) - low)) if len(shown) else high
 
 
