@@ -243,11 +243,15 @@ class NeuralRegistrationWidget(ScriptedLoadableModuleWidget, VTKObservationMixin
         return self.section(LookSection).chosen()
 
     def showMessage(self, text: str, kind: str = "info") -> None:
-        """Show a sentence in the panel; kind: info, good, warning or error."""
+        """Show a sentence in the panel, and in Slicer's status bar while another module is shown; kind: info, good,
+        warning or error."""
         self.ui.statusLabel.text = text
         self.ui.statusLabel.toolTip = text
         self.ui.statusLabel.visible = bool(text)
         paint_text(self.ui.statusLabel, kind)
+        if not self._shown:
+            told = _("Neural Registration: {message}").format(message=text) if text else ""
+            slicer.util.showStatusMessage(told)
 
 
 def outputs_of(node) -> Outputs:

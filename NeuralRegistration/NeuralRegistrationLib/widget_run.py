@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import qt
-import slicer
 from neuralreg.job import Progress, RegistrationError
 from slicer.i18n import tr as _
 
@@ -132,8 +131,6 @@ class RunSection(Section):
         self._show_running(False, keep_curve=outcome.status == DONE)
         message = outcome.message + reminder(outcome.status == DONE)
         self.panel.say(message, "error" if outcome.status == FAILED else "info")  # good or not the checks say
-        if self.parameters is None:  # another module is shown
-            slicer.util.showStatusMessage(_("Neural Registration: {message}").format(message=message))
         self.panel.refresh()
 
     def _show_running(self, running: bool, keep_curve: bool = False) -> None:

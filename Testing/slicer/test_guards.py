@@ -387,6 +387,19 @@ def test_the_end_of_a_run_is_told_while_another_module_is_shown(panel, wait, mon
     assert len(said) == 1 and said[0].startswith("Neural Registration: Done in")
 
 
+def test_the_end_of_a_batch_is_told_while_another_module_is_shown(panel, wait, monkeypatch):
+    """"Done" of its last volume would say that all went well; that of its first one, that it has ended."""
+    said = []
+    for volume in (panel.parameters.movingVolume, add_volume("gone", GRIDS["axial"])):
+        panel.ui.batchSelector.setCheckState(volume, qt.Qt.Checked)
+    panel.ui.batchButton.click()
+    panel.exit()
+    monkeypatch.setattr(slicer.util, "showStatusMessage", lambda message, *_: said.append(message))
+    slicer.mrmlScene.RemoveNode(slicer.util.getNode("gone"))
+    wait(lambda: not panel.section(BatchSection).batch.running)
+    assert said[-1] == "Neural Registration: 1 of 2 registered; failed: gone."
+
+
 def test_flickering_ends_when_another_module_is_chosen(panel, wait):
     """Its button is out of sight then, and the other module's views would go on changing."""
     register(panel, wait)
