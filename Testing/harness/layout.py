@@ -68,7 +68,7 @@ class LayoutManager:
 
     def resetSliceViews(self):
         for logic in self._logics.values():
-            logic.FitSliceToAll()
+            logic.FitSliceToBackground()
 
     def resetThreeDViews(self):
         """There is no 3D view here."""
