@@ -119,6 +119,15 @@ def test_a_small_body_in_a_noisy_field_of_view_keeps_its_greys():
     assert intensity_range(data)[1] > 95
 
 
+def test_a_wide_border_is_no_part_of_what_is_shown():
+    """Splines leave values below the border's: then all of the border lies above the darkest value."""
+    narrow = torch.zeros(40, 40, 40)
+    narrow[8:32, 8:32, 8:32] = 100.0
+    narrow[5:8], narrow[32:35] = -1.0, -1.0
+    wide = torch.nn.functional.pad(narrow, [30] * 6)
+    assert intensity_range(wide) == pytest.approx(intensity_range(narrow), abs=1.0)
+
+
 def test_nan_becomes_background():
     image = head()
     image.data[0, 0, 0, 0] = float("nan")
