@@ -19,10 +19,11 @@ from .allocator import kept_memory
 from .devices import choose_device, ran_full, use_threads
 from .diffeomorphism import with_inverse
 from .image import Grid, Image, portion, resample
+from .intensities import is_ct
 from .job import AFFINE_STAGES, DEVICES, SIMILARITIES, Monitor, Part, RegistrationError, choose
 from .methods import kind_of, make_method, suited
 from .optimise import Fit
-from .preprocess import Pair, PointPairs, check_mask, is_ct, make_pair, with_landmarks, working_grid
+from .preprocess import Pair, PointPairs, check_mask, make_pair, with_landmarks, working_grid
 from .transform import Affine, DisplacementField, Transform, jacobian_determinant, parts_of
 from .usage import enough_memory
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from .image import SMALLEST, Grid, Image, Watch, canonical, portion, resample, slabs
+from .intensities import HU_SHARE, intensity_range, is_ct, quantile, some_sorted
 from .job import RegistrationError
 from .pyramid import Images, Landmarks
 
@@ -22,12 +23,7 @@ if TYPE_CHECKING:
 
 PointPairs = tuple[torch.Tensor, torch.Tensor]  # fixed and moving, (3, n) each, LPS mm
 
-HU_AIR, HU_LUNG, HU_BONE = -1000.0, -500.0, 700.0
 HU_FAT = -50.0
-# What a CT has of air, and a crop without air of fat. An MR that was resampled with splines or a windowed sinc goes as
-# far below zero beside its edges, measured in 0.14 to 0.5 % of its voxels.
-HU_SHARE = 0.02
-HU_HIGHEST = 3071.0  # what 12 bits hold, as scanners store them; metal alone lies above
 HU_TISSUE, HU_SPREAD = 40.0, 30.0  # soft tissue, and within how much of it Hounsfield units keep most of their distance
 FEWEST_VOXELS = 64  # of the working grid that both volumes must show
 # A mask of so few finds no alignment. Measured: masks of a hundred to some hundreds ended up to 60 mm away.
@@ -38,9 +34,6 @@ MASKED_WRONGLY = (
     "if it marks what shall not count, such as a tumour, invert it; if it marks what shall, draw it with plenty of its "
     "surroundings."
 )
-# Times the 95th percentile. Measured, 99.5th to 95th: heads, hippocampi and chests of MR and CT 1.05 to 1.55, a lung by
-# itself 2, painted PET with a full bladder 15 and more.
-HOT = 4.0
 MARGIN_VOXELS = 6  # room around the body in which the field falls to zero
 
 
@@ -148,49 +141,6 @@ def _filled(content: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return plane.sum(0), plane.sum(1), torch.cat(along)
 
 
-def is_ct(data: torch.Tensor) -> bool:
-    """Whether the values look like Hounsfield units: one in fifty at least is air, or padding below it, something is
-    denser than lung, and less than one in fifty is metal."""
-    return _in_hounsfield(_some_sorted(data))
-
-
-def _in_hounsfield(ordered: torch.Tensor) -> bool:
-    # The upper limits: other volumes too have values far below zero, of an offset or a phase.
-    densest, dense = _quantile(ordered, 0.999), _quantile(ordered, 0.98)
-    return _quantile(ordered, HU_SHARE) <= HU_LUNG < densest and dense <= HU_HIGHEST
-
-
-def _some_sorted(data: torch.Tensor) -> torch.Tensor:
-    values = data.flatten()
-    values = torch.nan_to_num(values[:: max(1, values.numel() // 500_000)], nan=0.0, posinf=0.0, neginf=0.0)
-    return values.sort().values
-
-
-def _quantile(ordered: torch.Tensor, share: float) -> float:
-    return float(ordered[min(int(share * len(ordered)), len(ordered) - 1)])
-
-
-def intensity_range(data: torch.Tensor) -> tuple[float, float]:
-    """Values that become 0 and 1: air and bone for CT; elsewhere background and the 99.5th percentile of the rest, as
-    far as that is no hot spot."""
-    values = _some_sorted(data)
-    if _in_hounsfield(values):
-        return HU_AIR, HU_BONE
-    low, top = _quantile(values, 0.005), _quantile(values, 0.995)
-    body = values[values > low + 0.02 * (top - low)]
-    return low, below_hot_spots(values, low, _quantile(body, 0.995) if len(body) else top)
-
-
-def below_hot_spots(values: torch.Tensor, low: float, high: float) -> float:
-    """`high`, or less where it belongs to a few hot spots: beside a bladder in PET all the rest would be one grey.
-
-    The noise around a small body, darker than HOT times the darkest quarter, does not count: the body is no hot spot.
-    """
-    values = values[values >= low].sort().values
-    shown = values[values > low + HOT * (_quantile(values, 0.25) - low)]
-    return min(high, low + HOT * (_quantile(shown, 0.95) - low)) if len(shown) else high
-
-
 def normalised(image: Image, soft_tissue: bool = False) -> Image:
     """Intensities mapped linearly to [0, 1] by `intensity_range`, with some headroom; NaN and Inf become 0.
 
@@ -207,7 +157,7 @@ def normalised(image: Image, soft_tissue: bool = False) -> Image:
 
 def _to_soft_tissue(volume: Image, other: Image) -> bool:
     """Whether `volume` is a CT and `other` none, not even a crop without air: what it shares with MR is soft tissue."""
-    return is_ct(volume.data[0]) and _quantile(_some_sorted(other.data[0]), HU_SHARE) > HU_FAT
+    return is_ct(volume.data[0]) and quantile(some_sorted(other.data[0]), HU_SHARE) > HU_FAT
 
 
 def make_pair(

@@ -14,7 +14,7 @@ CORE = ROOT / "neuralreg"
 # A module uses lower floors only. `job` (the contract) is open to everybody.
 FLOORS = {
     1: {"job", "inbox", "sampling", "weights", "networks", "files", "usage", "workspace", "devices", "qa", "tables"}
-    | {"adam", "hdf5", "allocator"},
+    | {"adam", "hdf5", "allocator", "intensities"},
     2: {"image", "losses", "pyramid", "calibration", "workers"},
     3: {"transform", "feedforward", "preprocess", "optimise", "diffeomorphism", "body", "batch", "domain"},
     4: {"io", "affine", "metrics", "methods", "points", "phantom"},

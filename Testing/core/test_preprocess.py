@@ -5,12 +5,11 @@ import pytest
 import torch
 from geometry import TURN
 from neuralreg.image import Grid, Image, resample
+from neuralreg.intensities import intensity_range, is_ct
 from neuralreg.job import RegistrationError
 from neuralreg.preprocess import (
     MARGIN_VOXELS,
     check_mask,
-    intensity_range,
-    is_ct,
     make_pair,
     normalised,
     shrunk,

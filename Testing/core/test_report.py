@@ -17,6 +17,7 @@ from neuralreg.cli import main
 from neuralreg.evaluate import evaluate_run
 from neuralreg.files import checksum, replacing
 from neuralreg.image import Image
+from neuralreg.intensities import intensity_range
 from neuralreg.job import (
     EVALUATION,
     INVERSE,
@@ -228,6 +229,27 @@ def test_slices_are_in_radiological_convention_however_the_volume_is_stored(dire
         rows, columns = np.argwhere(shown > 0.6).mean(axis=0) / np.array(shown.shape)
         assert plane.flipped == flip and columns < 0.45 and rows < 0.45, plane.name
         assert max(shown.shape) == pytest.approx(pictures.LONGEST_SIDE, rel=0.1)
+
+
+def test_a_hot_spot_leaves_the_rest_of_the_body_in_the_pictures():
+    """A full bladder in PET."""
+    body = np.zeros((40, 44, 48), np.float32)
+    body[6:34, 8:36, 8:40] = np.linspace(90, 110, 32)
+    hot = body.copy()
+    hot[8:16, 18:26, 20:28] = 6000.0
+    for plane, usual in zip(*(pictures.planes(sitk.GetImageFromArray(values)) for values in (hot, body)), strict=True):
+        assert plane.lattice.GetSize() == usual.lattice.GetSize()  # cropped to the body, not to the spot
+    assert pictures.gray(body[20, 20, 20], intensity_range(hot)) > 0.2
+
+
+def test_what_a_ct_has_around_its_field_of_view_does_not_change_its_greys():
+    """Beside a CT without padding, all of it would be tinted in the overlay, as if nothing agreed."""
+    ct = np.full((40, 40, 40), -1000.0)
+    ct[8:32, 8:32, 8:32] = np.linspace(-900, 800, 24)
+    padded = ct.copy()
+    padded[:, :6] = -3024.0
+    shown = [pictures.gray(values, intensity_range(values)) for values in (ct, padded)]
+    np.testing.assert_array_equal(*shown)
 
 
 def test_what_is_no_number_is_background(tmp_path):

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..devices import one_thread
 from ..image import SMALLEST, Image, bounding_box, canonical, centre_of_mass, resample
+from ..intensities import below_hot_spots
 from ..job import Monitor, Progress, choose
-from ..preprocess import below_hot_spots
 from ..transform import Affine
 from .level import Level, Volume, averaged, make_level
 from .search import descend
@@ -218,8 +218,8 @@ def _volume(image: Image, mask: Image | None, spacing: float) -> Volume:
         inside, _ = averaged(full[None], image.grid, spacing)
         values = values / inside.clamp(min=1e-6)
     known = values[inside > 0.5]
-    known = (known if known.numel() else values).flatten()
-    low, high = _intensity_range(known.numpy())
+    known = np.sort((known if known.numel() else values).numpy(), axis=None)
+    low, high = _intensity_range(known)
     high = below_hot_spots(known, low, high)
     values = ((values - low) / max(high - low, SMALLEST)).clamp(0, 1)
     return Volume(torch.cat((values * inside, inside), dim=1), grid)

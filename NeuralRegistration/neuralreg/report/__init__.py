@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from .. import qa
 from ..files import changed, check_name, check_written, replacing
 from ..hdf5 import damaged
+from ..intensities import intensity_range
 from ..job import (
     EVALUATION,
     JACOBIAN,
@@ -75,7 +76,7 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
 
 def _pictures(volumes: dict[str, sitk.Image], transform: sitk.Transform) -> list[dict[str, Any]]:
     """For each plane its name, the letters at its sides and the pictures as data URIs."""
-    limits = {name: pictures.window(volumes[name]) for name in ("fixed", "moving")}
+    limits = {name: intensity_range(sitk.GetArrayViewFromImage(volumes[name])) for name in ("fixed", "moving")}
     bending, largest = pictures.deformable_part(transform), _largest(volumes["jacobian"])
     made = []
     for plane in pictures.planes(volumes["fixed"]):

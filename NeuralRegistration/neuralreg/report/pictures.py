@@ -16,8 +16,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..files import alone, split_number
+from ..intensities import intensity_range
 
 LONGEST_SIDE = 320  # pixels
+SMALLEST = 1e-30  # range of grey values that is divided by; in SI units some are tiny
 MARGIN = 0.05  # of the body's extent
 TILES = 8
 GRID_LINES = 22
@@ -86,7 +88,7 @@ def body_box(volume: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
     """First and last index (x, y, z) of what is brighter than the background, with a small margin."""
     step = [max(1, n // 96) for n in volume.GetSize()]
     small = sitk.GetArrayFromImage(volume[:: step[0], :: step[1], :: step[2]]).astype(np.float64)
-    low, high = np.percentile(small, (0.5, 99.5))
+    low, high = intensity_range(small)
     inside = small > low + 0.15 * (high - low)
     size = np.array(volume.GetSize()) - 1
     if not inside.any():
@@ -99,16 +101,8 @@ def body_box(volume: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
 # Pictures -------------------------------------------------------------------------------------------------------------
 
 
-def window(volume: sitk.Image) -> tuple[float, float]:
-    """The grey values shown as black and white: the 0.5 and 99.8 % quantiles."""
-    values = sitk.GetArrayViewFromImage(volume)
-    values = values.ravel()[:: max(1, values.size // 500_000)]
-    low, high = np.percentile(values, (0.5, 99.8))
-    return float(low), float(max(high, low + 1e-9))
-
-
 def gray(cut: np.ndarray, limits: tuple[float, float]) -> np.ndarray:  # -> (rows, columns) in 0 … 1
-    return np.clip((cut - limits[0]) / (limits[1] - limits[0]), 0.0, 1.0)
+    return np.clip((cut - limits[0]) / max(limits[1] - limits[0], SMALLEST), 0.0, 1.0)
 
 
 def plain(picture: np.ndarray) -> np.ndarray:
