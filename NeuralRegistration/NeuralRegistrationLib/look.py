@@ -47,12 +47,11 @@ def _sees(view, volume) -> bool:
     node = slicer.mrmlScene.GetNodeByID(f"vtkMRMLSliceNode{view.GetLayoutName()}")
     if node is None:
         return False
-    slice_from_world, bounds = vtk.vtkMatrix4x4(), np.zeros(6)
-    vtk.vtkMatrix4x4.Invert(node.GetSliceToRAS(), slice_from_world)
-    volume.GetSliceBounds(bounds, slice_from_world)
+    pixel_from_world, bounds = vtk.vtkMatrix4x4(), np.zeros(6)
+    vtk.vtkMatrix4x4.Invert(node.GetXYToRAS(), pixel_from_world)
+    volume.GetSliceBounds(bounds, pixel_from_world)
     low, high = bounds.reshape(3, 2).T
-    reach = np.array(node.GetFieldOfView()) * (0.5, 0.5, 0)
-    return bool(np.all(low <= reach) and np.all(high >= -reach))
+    return bool(np.all(high >= 0) and np.all(low <= np.array(node.GetDimensions()) * (1, 1, 0)))
 
 
 def blend(opacity: float) -> None:

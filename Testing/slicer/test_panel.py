@@ -169,6 +169,14 @@ def test_the_views_stay_where_they_show_the_result(panel, wait):
     assert all(node.GetFieldOfView()[0] == 10 for node in slice_nodes())
 
 
+def test_views_that_were_dragged_away_from_the_result_come_back(panel, wait):
+    look.overlay(panel.parameters.fixedVolume, None)
+    for node in slice_nodes():
+        node.SetSliceOrigin(500, 0, 0)
+    register(panel, wait)
+    assert all(node.GetXYZOrigin() == (0, 0, 0) for node in slice_nodes())
+
+
 def slice_nodes():
     return slicer.util.getNodesByClass("vtkMRMLSliceNode")
 
