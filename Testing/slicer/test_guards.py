@@ -388,7 +388,7 @@ def test_the_end_of_a_run_is_told_while_another_module_is_shown(panel, wait, mon
 
 
 def test_the_end_of_a_batch_is_told_while_another_module_is_shown(panel, wait, monkeypatch):
-    """ "Done" of its last volume would say that all went well; that of its first one, that it has ended."""
+    """The last volume's "Done" would say that all went well, the first one's that the batch has ended."""
     said = []
     for volume in (panel.parameters.movingVolume, add_volume("gone", GRIDS["axial"])):
         panel.ui.batchSelector.setCheckState(volume, qt.Qt.Checked)
