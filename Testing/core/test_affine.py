@@ -226,16 +226,18 @@ def test_what_a_scanner_writes_outside_its_bore_does_not_set_the_scale():
     assert low == pytest.approx(0, abs=10) and high == pytest.approx(1000, abs=10)
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("hot", ["fixed", "moving"])
-def test_a_hot_spot_in_one_image_does_not_hide_the_rest_of_it(hot):
+def test_a_hot_spot_in_one_image_does_not_hide_the_rest_of_it(hot, masked):
     """A bladder in PET, beside a CT, which does not show it."""
     true = motion(12, (9, -6, 4))
     images = dict(zip(("fixed", "moving"), pair(true, grid()), strict=True))
+    masks = {f"{name}_mask": Image((i.data > 20).float(), i.grid) for name, i in images.items()} if masked else {}
     data, on = images[hot].data, images[hot].grid
     spot = torch.from_numpy(CENTER + [0, -40, -25]).view(3, 1)
     spot = (spot if hot == "fixed" else true(spot)).view(3, 1, 1, 1)
     data[0][(on.points() - spot).norm(dim=0) < 22] *= 100
-    found = register_affine(images["fixed"], images["moving"]).moving_from_aligned
+    found = register_affine(images["fixed"], images["moving"], **masks).moving_from_aligned
     assert error_mm(found, true) < 1.5
 
 

@@ -218,9 +218,9 @@ def _volume(image: Image, mask: Image | None, spacing: float) -> Volume:
         inside, _ = averaged(full[None], image.grid, spacing)
         values = values / inside.clamp(min=1e-6)
     known = values[inside > 0.5]
-    known = np.sort((known if known.numel() else values).numpy(), axis=None)
-    low, high = _intensity_range(known)
-    high = below_hot_spots(known, low, high)
+    low, high = _intensity_range((known if known.numel() else values).numpy().ravel())
+    masked = values.where(inside > 0.5, low)  # with its surroundings: a mask's darkest quarter is body, not noise
+    high = below_hot_spots(np.sort(masked.numpy(), axis=None), low, high)
     values = ((values - low) / max(high - low, SMALLEST)).clamp(0, 1)
     return Volume(torch.cat((values * inside, inside), dim=1), grid)
 
