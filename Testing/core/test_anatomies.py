@@ -38,7 +38,6 @@ def no_folds(found: pipeline.Registration) -> bool:
 GRIDS = {  # size, spacing in mm
     "thick slices": ((72, 88, 22), (2.0, 2.0, 6.0)),
     "stack of few slices": ((64, 76, 9), (2.2, 2.2, 15.0)),
-    "stack of four slices": ((64, 76, 4), (2.2, 2.2, 36.0)),
     "coarse": ((28, 34, 26), (5.0, 5.0, 5.0)),
     "fine": ((40, 48, 36), (0.3, 0.3, 0.3)),
 }
