@@ -161,6 +161,18 @@ def test_joint_histogram_is_a_probability_with_the_right_means():
     assert float((joint.sum(0) * bins).sum()) == pytest.approx(float(warped.mean() * 28 + 1.5))
 
 
+@pytest.mark.parametrize("normalised", [False, True])
+def test_mutual_information_has_the_slope_by_every_input_and_does_not_depend_on_its_pieces(monkeypatch, normalised):
+    random = torch.Generator().manual_seed(5)
+    values = torch.rand(3, 1, 1, 4, 5, 6, generator=random, dtype=torch.float64) * 1.2 - 0.1  # some are clamped
+    inputs = [values[0], values[1], values[2].abs()]
+    measure = lambda *images: losses.mi(*images, bins=8, normalised=normalised)  # noqa: E731
+    whole = measure(*inputs)
+    monkeypatch.setattr(similarities, "_piece", lambda values: 7)
+    assert float(measure(*inputs)) == pytest.approx(float(whole), rel=1e-12)
+    assert torch.autograd.gradcheck(measure, [image.requires_grad_(True) for image in inputs])
+
+
 def test_mind_compares_the_twelve_pairs_of_neighbours_at_root_two():
     assert len(similarities._MIND_PAIRS) == 12
     assert {math.dist(a, b) for a, b in similarities._MIND_PAIRS} == {math.sqrt(2)}
