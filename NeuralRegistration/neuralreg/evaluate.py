@@ -67,12 +67,11 @@ def evaluate_run(
     job, result = RegistrationJob.load(run_dir / JOB), Result.load(run_dir / RESULT)
     transform = io.read_transform(run_dir / TRANSFORM)
     fixed = io.read_image(run_dir / job.fixed)  # a job in its run directory counts relative paths from there
-    if evidence_only:
-        values = {name: value for name, value in result.metrics.items() if isinstance(value, int | float)}
-    else:
+    values = {name: value for name, value in result.metrics.items() if isinstance(value, int | float)}
+    if not evidence_only:
         if note := changed(job, result.inputs, run_dir):
             warnings.warn(note, stacklevel=2)
-        values = _image_measurements(run_dir, job, fixed, transform, io.read_transform(run_dir / INVERSE))
+        values |= _image_measurements(run_dir, job, fixed, transform, io.read_transform(run_dir / INVERSE))
     evaluation = {"run": str(run_dir), "method": result.method, "preset": job.preset, "measurements": values}
     if pairs:
         labels = _labels_of(pairs, transform, _inverse(run_dir, transform), fixed.grid)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import metrics
+from . import metrics, qa
 from .affine import register_affine
 from .allocator import kept_memory
 from .devices import choose_device, ran_full, use_threads
@@ -42,6 +42,10 @@ SUITED = {
 }
 FULL_GPU = (
     "The GPU has too little free memory for this pair: the CPU was used; close other programs or use the preset fast."
+)
+UNLIKE = (
+    "After the linear alignment the two volumes have little in common: look whether they show the same part of the body "
+    "and lie on each other; where they start too far apart, give an initial transform."
 )
 Ready = Callable[[str, Transform | Image], object]
 NO_MEMORY = "There is not enough memory for this registration; use the preset fast, or resample or crop the images."
@@ -103,6 +107,7 @@ class _Given:
     moving_mask: Image | None = None
     monitor: Monitor = field(default_factory=Monitor)
     warnings: list[str] = field(default_factory=list)
+    measured: dict[str, float] = field(default_factory=dict)  # on the way; the rest is measured at the end
 
 
 def register(
@@ -201,6 +206,9 @@ def _affine(given: _Given, moving: Image, mask: Image | None, kind: str, initial
         given.fixed, moving, kind, fixed_mask=given.fixed_mask, moving_mask=mask, initial=initial, monitor=part
     )
     given.warnings.extend([found.warning] if found.warning else [])
+    if found.alike is not None:
+        given.measured["linear_correlation"] = found.alike
+        given.warnings.extend([UNLIKE] if found.alike < qa.ALIKE else [])
     return found.moving_from_aligned
 
 
@@ -347,7 +355,8 @@ def _outputs(given: _Given, transform: Transform, inverse: Transform, ready: Rea
 
 def _measured(given: _Given, warped: Image, jacobian: Image, transform: Transform, inverse: Transform) -> dict:
     watch = Part(given.monitor, "metrics", 0.93, 0.97).step
-    return metrics.summary(given.fixed, given.moving, warped, jacobian, transform, inverse, given.fixed_mask, watch)
+    values = metrics.summary(given.fixed, given.moving, warped, jacobian, transform, inverse, given.fixed_mask, watch)
+    return given.measured | values
 
 
 def _pulled(landmarks: PointPairs, transform: Transform, fit: Fit, warnings: list[str]) -> dict[str, float]:

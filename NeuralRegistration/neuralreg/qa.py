@@ -12,6 +12,9 @@ from typing import Any
 
 GREEN, AMBER, RED = "green", "amber", "red"
 DICE_GOOD, DICE_FAIR = 0.8, 0.6
+# Of the linear stage. Measured (Testing/RELIABILITY.md): volumes that belong together 0.28 and more, in any contrast;
+# other parts of the body up to 0.21; a head the wrong way round 0.15 to 0.30.
+ALIKE = 0.25
 LANDMARKS, OVERLAP = "Landmarks (TRE)", "Overlap of structures (Dice)"  # the checks that see a wrong alignment
 NOTE = (
     "Adapted from AAPM TG-132. A reading aid for the person who looks at the images: it does not replace looking, and "
@@ -31,7 +34,7 @@ class Check:
 
 def read(values: Mapping[str, Any], largest_voxel_mm: float) -> list[Check]:
     """The checks that can be made with the measurements at hand (names as in result.json and evaluation.json)."""
-    makers = (_folds, _inverted_volume, _inverse_consistency, _landmarks, _dice, _similarity)
+    makers = (_folds, _inverted_volume, _inverse_consistency, _landmarks, _dice, _alike, _similarity)
     checks = (make(values, largest_voxel_mm) for make in makers)
     return [check for check in checks if check is not None]
 
@@ -99,6 +102,18 @@ def _dice(values: Mapping[str, Any], voxel: float) -> Check | None:
     light = GREEN if mean >= DICE_GOOD else AMBER if mean >= DICE_FAIR else RED
     rule = f"Mean. Green: {DICE_GOOD} and more. Amber: {DICE_FAIR} and more (usual for small structures). Red: below."
     return Check(OVERLAP, f"{mean:.3f}", light, rule)
+
+
+def _alike(values: Mapping[str, Any], voxel: float) -> Check | None:
+    correlation = values.get("linear_correlation")
+    if correlation is None:
+        return None
+    light = GREEN if correlation >= ALIKE else AMBER
+    rule = (
+        f"Mean squared local correlation, from 0 to 1. Green: {ALIKE} and more. Amber: less, as volumes have that show "
+        "different parts of the body, or that the linear stage did not bring together."
+    )
+    return Check("Alike after the linear stage", f"{correlation:.2f}", light, rule)
 
 
 def _similarity(values: Mapping[str, Any], voxel: float) -> Check | None:

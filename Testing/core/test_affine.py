@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from neuralreg import qa
 from neuralreg.affine import level as one_level
 from neuralreg.affine import register_affine, search, similarity, stage
 from neuralreg.image import Grid, Image, canonical, resample
 from neuralreg.job import Cancelled, Monitor, RegistrationError
+from neuralreg.pyramid import gaussian
 from neuralreg.transform import Affine
 
 CENTER = np.array([10.0, -20.0, 5.0])
@@ -124,6 +126,26 @@ def test_a_small_overlap_does_not_look_good():
         descended.append(similarity.evaluate(similarity.local_correlation, level, np.eye(4)))
         judged.append(similarity.evaluate(similarity.covered_correlation, level, np.eye(4)))
     assert max(descended) < -0.9 and judged[0] < -0.9 and -0.6 < judged[1] < -0.4
+
+
+@pytest.mark.parametrize("overlap_mm", [8, 14, 28])
+def test_volumes_that_hardly_overlap_as_stored_are_brought_together(overlap_mm):
+    """In a corner that holds a few points of both grey values always seem to depend on each other."""
+    extent = np.array((80.0, 100.0, 64.0))  # within the head: there is no background to hold them together
+    true = motion(6, extent - overlap_mm)
+    fixed, moving = pair(true, grid(extent=extent), grid(center=CENTER + extent - overlap_mm, extent=extent))
+    noise = 30 * torch.randn(moving.data.shape, generator=torch.Generator().manual_seed(0))
+    found = register_affine(fixed, Image(250 - moving.data + noise, moving.grid), "rigid")
+    assert error_mm(found.moving_from_aligned, true) < 2.5 and found.warning is None
+
+
+def test_the_result_says_how_alike_the_two_are():
+    true = motion(5, (4, 4, 4))
+    fixed, moving = pair(true, grid())
+    assert register_affine(fixed, Image(300 - moving.data, moving.grid)).alike > 0.9, "in any contrast"
+    noise = torch.rand(1, *fixed.grid.shape, generator=torch.Generator().manual_seed(0))
+    found = register_affine(fixed, Image(gaussian(noise[None], [1.0] * 3)[0], fixed.grid))
+    assert found.alike < qa.ALIKE, "something else"
 
 
 def test_masks_restrict_what_is_compared():

@@ -163,6 +163,7 @@ def test_the_traffic_light_in_the_readme_is_that_of_the_program():
     text = README.read_text(encoding="utf-8")
     limits = re.search(r"\| Dice.*?\| ([\d.]+) and more \| ([\d.]+) and more", text)
     assert tuple(map(float, limits.groups())) == (qa.DICE_GOOD, qa.DICE_FAIR)
+    assert re.search(r"\| Alike.*?\| ([\d.]+) and more", text)[1] == str(qa.ALIKE)
     for name in ("Folding", "Volume turned inside out", "Forth and back again", "Landmarks", "Similarity"):
         assert re.search(rf"^\| {name}", text, re.MULTILINE), name
 

@@ -171,6 +171,7 @@ BACK = "inverse_consistency_{}_mm"
                 for mean, largest in ((0.0, 0.0), (0.1, 2.0), (0.1, 2.01), (2.0, 90.0), (2.01, 90.0))
             ],
         ),
+        (2.0, "GGAA", [{"linear_correlation": value} for value in (1.0, 0.25, 0.249, 0.0)]),
         (
             2.0,
             "GAARR",

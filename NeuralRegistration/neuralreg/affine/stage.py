@@ -21,7 +21,14 @@ from ..job import Monitor, Progress, choose
 from ..transform import Affine
 from .level import Level, Volume, averaged, make_level
 from .search import descend
-from .similarity import covered_correlation, evaluate, local_correlation, mutual_information
+from .similarity import (
+    Cost,
+    covered_correlation,
+    covered_information,
+    evaluate,
+    local_correlation,
+    mutual_information,
+)
 
 LEVEL_POINTS = (9_000, 30_000, 100_000)  # points in the box around the fixed object: 7.2, 4.8 and 3.2 mm for a brain
 START_ANGLE = np.deg2rad(22.0)
@@ -35,6 +42,7 @@ ONLY_NOISE = (
     "Inside the {} mask there is nothing but noise to align the volumes by, so the start was kept; draw a mask that "
     "holds anatomy, or none."
 )
+KEPT = "The linear alignment found nothing better than its start; the start was kept."
 STRETCHED = (
     "The linear alignment stretches the volume {:.2f} times in one direction and {:.2f} times in another; look whether "
     "that can be, and if not, give larger masks or none, or take a rigid alignment."
@@ -47,6 +55,7 @@ class AffineResult:
 
     moving_from_aligned: Affine
     warning: str | None = None
+    alike: float | None = None  # mean squared local correlation there, from 0 to 1
 
 
 # Hundreds of steps on a few thousand points: handing each to several threads costs more than it saves (more than ten
@@ -107,11 +116,10 @@ def _never_worse(level: Level, found: list[np.ndarray], references: list[np.ndar
     """
     costs = [evaluate(covered_correlation, level, reference) for reference in references]
     best = int(np.argmin(costs))
-    for matrix in reversed(found):
-        if evaluate(covered_correlation, level, matrix) < costs[best] - WORTH:
-            return AffineResult(Affine(matrix), _stretched(matrix, references))
-    warning = "The linear alignment found nothing better than its start; the start was kept."
-    return AffineResult(Affine(references[best]), warning)
+    better = [m for m in found if evaluate(covered_correlation, level, m) < costs[best] - WORTH]
+    matrix = better[-1] if better else references[best]
+    warning = _stretched(matrix, references) if better else KEPT
+    return AffineResult(Affine(matrix), warning, -evaluate(local_correlation, level, matrix))
 
 
 def _stretched(matrix: np.ndarray, references: list[np.ndarray]) -> str | None:
@@ -190,16 +198,17 @@ def _rotations() -> list[np.ndarray]:
 def _start(pair: _Pair, levels: list[Level], monitor: Monitor) -> np.ndarray:
     """The most promising rigid start: many compared, some refined, the finalists judged by local correlation."""
     starts = pair.starts()
-    costs = [evaluate(mutual_information, levels[0], start) for start in starts]
-    refined = []
-    for index in np.argsort(costs, kind="stable")[:REFINED_STARTS]:
-        monitor.check()
-        refined.append(descend(mutual_information, levels[0], starts[index], "rigid", 15))
+    promising = _best(starts, covered_information, levels[0], REFINED_STARTS)
+    refined = [descend(mutual_information, levels[0], m, "rigid", 15, check=monitor.check)[0] for m in promising]
     _report(monitor, 0.4)
-    refined.sort(key=lambda found: found[1])
-    best = [matrix for matrix, _ in refined[:FINALISTS]]
-    finalists = [descend(local_correlation, levels[0], matrix, "rigid", check=monitor.check) for matrix in best]
-    return min(finalists, key=lambda found: evaluate(covered_correlation, levels[1], found[0]))[0]
+    best = _best(refined, covered_information, levels[0], FINALISTS)
+    finalists = [descend(local_correlation, levels[0], m, "rigid", check=monitor.check)[0] for m in best]
+    return _best(finalists, covered_correlation, levels[1], 1)[0]
+
+
+def _best(matrices: list[np.ndarray], cost: Cost, level: Level, count: int) -> list[np.ndarray]:
+    costs = [evaluate(cost, level, matrix) for matrix in matrices]
+    return [matrices[index] for index in np.argsort(costs, kind="stable")[:count]]
 
 
 def _volume(image: Image, mask: Image | None, spacing: float) -> Volume:

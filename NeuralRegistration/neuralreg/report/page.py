@@ -34,6 +34,7 @@ NAMES = {
     "ncc_before": ("Correlation before", ""), "ncc_after": ("Correlation after", ""),
     "mutual_information_before": ("Mutual information before", "nats"),
     "mutual_information_after": ("Mutual information after", "nats"),
+    "linear_correlation": ("Squared local correlation after the linear stage", ""),
     "displacement_mean_mm": ("Displacement, mean", "mm"), "displacement_max_mm": ("Displacement, largest", "mm"),
     "jacobian_min": ("Jacobian determinant, smallest", ""), "jacobian_max": ("Jacobian determinant, largest", ""),
     "sdlogj": ("Spread of log Jacobian (SDlogJ)", ""),
