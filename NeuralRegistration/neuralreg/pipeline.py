@@ -44,8 +44,8 @@ FULL_GPU = (
     "The GPU has too little free memory for this pair: the CPU was used; close other programs or use the preset fast."
 )
 UNLIKE = (
-    "After the linear alignment the two volumes have little in common: look whether they show the same part of the body "
-    "and lie on each other; where they start too far apart, give an initial transform."
+    "After the linear alignment the two volumes have little in common: look whether they show the same part of the "
+    "body and lie on each other; where they start too far apart, give an initial transform."
 )
 Ready = Callable[[str, Transform | Image], object]
 NO_MEMORY = "There is not enough memory for this registration; use the preset fast, or resample or crop the images."
