@@ -49,7 +49,7 @@ class _JointCounts(torch.autograd.Function):
     """Weights of N pairs of values shared out among bins² -> (bins²,).
 
     Keeps nothing but its input for the derivative: autograd would keep a dozen numbers for each pair and bin that it
-    falls into, 2 GB for a head, and take five times as long.
+    falls into, 2 GB for a head, and take twice as long.
     """
 
     @staticmethod
