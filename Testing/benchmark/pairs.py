@@ -54,6 +54,16 @@ def lung_ct_without_masks(folder: Path) -> list[Pair]:
     return [replace(pair, dataset="lung_ct_without_masks", fixed_mask=None, moving_mask=None) for pair in pairs]
 
 
+def lungs_mr(folder: Path) -> list[Pair]:
+    """All directed pairs of chests in MR, with five lobes each; reliability/public.py downloads them."""
+    image, labels = (lambda n: folder / f"lungs_{n}.nii.gz"), (lambda n: folder / f"lungs_{n}_labels.nii.gz")
+    people = [n for n in range(1, 6) if image(n).is_file()]
+    return [
+        Pair("lungs_mr", f"{a}-{b}", image(a), image(b), labels(a), labels(b))
+        for a, b in itertools.permutations(people, 2)
+    ]
+
+
 def hippocampus(folder: Path) -> list[Pair]:
     """20 random pairs of small crops."""
     image, labels = (lambda s: folder / f"{s}_T1w.nii.gz"), (lambda s: folder / f"{s}_labels.nii.gz")
@@ -75,6 +85,7 @@ DATASETS: dict[str, Callable[[Path], list[Pair]]] = {
     "brain_labelled": brain_labelled,
     "lung_ct": lung_ct,
     "lung_ct_without_masks": lung_ct_without_masks,
+    "lungs_mr": lungs_mr,
     "hippocampus": hippocampus,
 }
 

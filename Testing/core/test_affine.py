@@ -28,7 +28,7 @@ def head(points: torch.Tensor) -> torch.Tensor:
     edge = ((x / 62) ** 2 + (y / 78) ** 2 + (z / 55) ** 2).sqrt()
     tissue = 120 + 40 * torch.sin(x / 9 + 1) * torch.cos(y / 11) + 35 * torch.sin(z / 8 + y / 25)
     lump = ((x - 25) ** 2 + (y + 30) ** 2 + (z - 15) ** 2).sqrt()
-    return (tissue + 60 * torch.sigmoid((18 - lump) / 2)) * torch.sigmoid((1 - edge) * 25)
+    return (tissue + 60 * torch.sigmoid((32 - lump) / 2)) * torch.sigmoid((1 - edge) * 25)
 
 
 def grid(axes: str = "LPS", spacing=(4.0, 4.0, 4.0), extent=(190.0, 210.0, 180.0), center=CENTER) -> Grid:
@@ -202,6 +202,37 @@ def _with_bar(image: Image, at: float) -> Image:
     x, _, z = image.grid.points() - torch.from_numpy(CENTER).view(3, 1, 1, 1)
     bar = ((x - at).abs() < 12) & (z.abs() < 60)
     return Image(torch.where(bar, 400.0, image.data[0])[None], image.grid)
+
+
+PERIOD_MM = 16.0
+
+
+def column(on: Grid) -> Image:
+    """A trunk that is longer than its field of view and repeats along the body, but for a lump."""
+    x, y, z = on.points() - torch.from_numpy(CENTER).view(3, 1, 1, 1)
+    edge = ((x / 60) ** 2 + (y / 50) ** 2).sqrt()
+    lump = ((x - 20) ** 2 + (y + 15) ** 2 + (z - 10) ** 2).sqrt()
+    tissue = 120 + 50 * torch.cos(2 * torch.pi * z / PERIOD_MM) + 60 * torch.sigmoid((32 - lump) / 2)
+    return Image((tissue * torch.sigmoid((1 - edge) * 25)).float()[None], on)
+
+
+@pytest.mark.parametrize("kind", ["rigid", "affine"])
+@pytest.mark.parametrize("looks", [True, False], ids=["looks beside", "does not"])
+def test_a_trunk_that_starts_a_vertebra_too_far_up_finds_its_place(kind, looks, monkeypatch):
+    monkeypatch.setattr(stage, "_start", lambda *_: motion(0, (30, 20, 40 + PERIOD_MM)).matrix)
+    if not looks:
+        monkeypatch.setattr(stage, "_elsewhere", lambda *_: [])
+    fixed, longer = column(grid()), column(grid(extent=(190, 210, 240), center=CENTER + (0, 0, 30)))
+    moving = Image(longer.data, grid(extent=(190, 210, 240), center=CENTER + (30, 20, 70)))
+    error = error_mm(register_affine(fixed, moving, kind).moving_from_aligned, motion(0, (30, 20, 40)))
+    assert error < 0.5 if looks else error > 0.6 * PERIOD_MM  # without looking it stays where it started
+
+
+def test_no_other_place_is_taken_where_the_first_is_right():
+    true = motion(10, (8, -6, 5), (1.05, 0.97, 1.0))
+    fixed, moving = pair(true, grid())
+    pair_of = stage._Pair.prepare(fixed, moving, None, None, lambda: None)
+    assert stage._elsewhere(pair_of.levels(), true.matrix, "affine", true.matrix, Monitor()) == []
 
 
 def test_an_initial_transform_is_the_start():

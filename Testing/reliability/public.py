@@ -2,11 +2,12 @@
 
     python Testing/reliability/public.py --data FOLDER [--only heads] [--threads 1]
 
-Files of public_images.csv that FOLDER lacks are downloaded there and checked (30 MB in all). Default settings, nothing
+Files of public_images.csv that FOLDER lacks are downloaded there and checked (40 MB in all). Default settings, nothing
 masked. Pairs whose alignment is known, because both lie in one space, are first moved 30 mm and 15° apart; the error is
-the mean distance from that truth in the body, in mm. The abdomens have labels that TotalSegmentator made (mean Dice of
-eight organs, where both show something). Printed for each pair besides: mean squared local correlation after the linear
-stage, mutual information before and after, the range of the Jacobian determinant, folded voxels, CPU seconds.
+the mean distance from that truth in the body, in mm. Where there are labels (abdomens: eight organs, as TotalSegmentator
+drew them; lungs: five lobes), their mean Dice on what both volumes show. Printed for each pair besides: mean squared
+local correlation after the linear stage, mutual information before and after, the range of the Jacobian determinant,
+folded voxels, CPU seconds.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import hashlib
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,17 +35,20 @@ from neuralreg.transform import Affine
 IMAGES = Path(__file__).with_name("public_images.csv")
 SHIFT_MM, AXIS, DEGREES = (18.0, -18.0, 16.0), (1.0, -2.0, 1.5), 15.0  # 30 mm
 ORGANS = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 6, 7: 7, 19: 14}  # number in the CT's labels: in the MR's
+LOBES = {number: number for number in range(1, 6)}
 
 
 @dataclass(frozen=True)
 class Row:
-    """Names of a fixed and a moving volume; whether both lie in one space; whether they belong together at all."""
+    """Names of a fixed and a moving volume; whether both lie in one space; whether they belong together at all; the
+    numbers of the structures in the fixed labels and in the moving ones, where there are any."""
 
     name: str
     fixed: str
     moving: str
     one_space: bool = False
     related: bool = True
+    structures: Mapping[int, int] | None = None
 
 
 ROWS = [
@@ -64,7 +68,9 @@ ROWS = [
     Row("brains: CT atlas, mean T1", "ct_brain", "icbm"),
     Row("chest: CT, crop of the same", "ct_aorta", "ct_heart", one_space=True),
     Row("abdomen: CT, slab of the same", "ct_abdomen", "ct_slab"),
-    Row("abdomen: CT slab, MR slab of another person", "ct_slab", "mr_slab"),
+    Row("abdomen: CT slab, MR slab of another person", "ct_slab", "mr_slab", structures=ORGANS),
+    Row("lungs: MR, two people", "lungs_1", "lungs_5", structures=LOBES),
+    Row("lungs: MR, two others", "lungs_4", "lungs_2", structures=LOBES),
     Row("prostate: ADC, diffusion", "adc", "dwi", one_space=True),
     Row("spine: T1, T2, one person", "spine_t1", "spine_t2"),
     Row("wrong: head, angiogram without brain", "t1_chris", "mra_chris", related=False),
@@ -110,8 +116,9 @@ def measure(row: Row, paths: dict[str, Path]) -> dict[str, str]:
     seconds = time.process_time() - before
     values = found.metrics
     truth = "" if away is None else f"{error_mm(found.transform, away, fixed):.2f} mm"
-    if f"{row.fixed}_labels" in paths:
-        truth = f"Dice {overlap(found.transform, *(paths[f'{name}_labels'] for name in (row.fixed, row.moving))):.3f}"
+    if row.structures:
+        labels = (io.read_labels(paths[f"{name}_labels"]) for name in (row.fixed, row.moving))
+        truth = f"Dice {overlap(found.transform, *labels, row.structures):.3f}"
     alike = values["linear_correlation"]
     return {
         "pair": row.name,
@@ -130,13 +137,12 @@ def error_mm(transform, truth: Affine, fixed: Image) -> float:
     return float((transform(points) - truth(points)).norm(dim=0).mean())
 
 
-def overlap(transform, fixed_labels: Path, moving_labels: Path) -> float:
-    """Mean Dice of ORGANS on the slices of the fixed labels that the moving ones cover."""
-    fixed, moving = io.read_labels(fixed_labels), io.read_labels(moving_labels)
+def overlap(transform, fixed: Image, moving: Image, structures: Mapping[int, int]) -> float:
+    """Mean Dice of structures on the slices of the fixed labels that the moving ones cover."""
     seen = Image(torch.ones_like(moving.data), moving.grid)
     seen, warped = (resample(image, transform, fixed.grid, "nearest").data for image in (seen, moving))
-    renamed = sum(torch.where(warped == theirs, ours, 0) for ours, theirs in ORGANS.items())
-    scores = metrics.dice(torch.where(seen > 0, fixed.data, 0)[0], renamed[0], ORGANS)
+    renamed = sum(torch.where(warped == theirs, ours, 0) for ours, theirs in structures.items())
+    scores = metrics.dice(torch.where(seen > 0, fixed.data, 0)[0], renamed[0], structures)
     return float(np.mean(list(scores.values())))
 
 

@@ -78,6 +78,12 @@ class Level:
         index_from_point = self.moving.grid.index_from_world @ moving_from_fixed @ translation(self.center)
         return torch.from_numpy(index_from_point[:3]).float()
 
+    def distance(self, a: np.ndarray, b: np.ndarray) -> float:
+        """Mean distance in mm between where two matrices bring the points."""
+        apart = torch.from_numpy(((a - b) @ translation(self.center))[:3]).float()
+        moved = torch.einsum("ab,bn->an", apart[:, :3], self.points.reshape(3, -1)) + apart[:, 3:]
+        return float(moved.norm(dim=0).mean())
+
     def warped(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Moving values at the points, and the weight of each inside both masks: (blocks, BLOCK³) twice."""
         coordinates = torch.einsum("ab,zbcde->zacde", matrix[:, :3], self.points) + matrix[:, 3].view(1, 3, 1, 1, 1)

@@ -19,7 +19,7 @@ from ..image import SMALLEST, Image, bounding_box, canonical, centre_of_mass, re
 from ..intensities import below_hot_spots
 from ..job import Monitor, Progress, choose
 from ..transform import Affine
-from .level import Level, Volume, averaged, make_level
+from .level import Level, Volume, averaged, make_level, translation
 from .search import descend
 from .similarity import (
     Cost,
@@ -33,6 +33,8 @@ from .similarity import (
 LEVEL_POINTS = (9_000, 30_000, 100_000)  # points in the box around the fixed object: 7.2, 4.8 and 3.2 mm for a brain
 START_ANGLE = np.deg2rad(22.0)
 REFINED_STARTS, FINALISTS = 8, 3
+BESIDE = 2.0  # coarsest spacings between an optimum and where others are looked for: 14 mm in a brain, 33 mm in a trunk
+CLEARLY = 0.02  # share by which another optimum must be more alike
 WORTH = 1e-5  # a gain in similarity below this is rounding
 # Share of the variance that is left in means over 2 × 2 × 2 voxels, and how many of those can tell. An eighth of noise;
 # measured: 0.84 inside a brain, 0.60 inside a lung, 0.33 to 0.66 inside single structures of a brain.
@@ -89,8 +91,27 @@ def register_affine(
     for number, level in enumerate(levels[1:], 1):
         _report(monitor, 0.4 + 0.2 * number)
         found.append(descend(local_correlation, level, found[-1], kind, origin=start, check=monitor.check)[0])
+    if initial is None:
+        found += _elsewhere(levels, found[-1], kind, start, monitor)
     _report(monitor, 1.0)
     return _never_worse(levels[-1], found, references)
+
+
+def _elsewhere(levels: list[Level], at: np.ndarray, kind: str, start: np.ndarray, monitor: Monitor) -> list[np.ndarray]:
+    """A clearly better optimum beside the one at hand, or nothing: trunks look alike a vertebra further up."""
+
+    def descended(matrix: np.ndarray, level: Level) -> np.ndarray:
+        return descend(local_correlation, level, matrix, kind, origin=start, check=monitor.check)[0]
+
+    shifts = BESIDE * levels[0].spacing * np.concatenate((np.eye(3), -np.eye(3)))
+    ends = [descended(translation(shift) @ at, levels[0]) for shift in shifts]
+    other = _best(ends, covered_correlation, levels[1], 1)[0]
+    if levels[0].distance(other, at) < levels[1].spacing:
+        return []
+    for level in levels[1:]:
+        other = descended(other, level)
+    costs = [evaluate(covered_correlation, levels[-1], matrix) for matrix in (at, other)]
+    return [other] if costs[1] < (1 + CLEARLY) * costs[0] else []
 
 
 def _report(monitor: Monitor, fraction: float) -> None:
