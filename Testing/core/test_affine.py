@@ -84,6 +84,38 @@ def test_25_degrees_and_40_mm_are_found(axis):
     np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-9)
 
 
+def lumps(on: Grid) -> Image:
+    """An ellipsoid of tissue that looks different from every side."""
+    coarse = torch.randn(1, 1, 14, 16, 14, generator=torch.Generator().manual_seed(5))
+    tissue = torch.nn.functional.interpolate(coarse, on.shape, mode="trilinear")[0]
+    z, y, x = torch.meshgrid(*(torch.linspace(-1.4, 1.4, n) for n in on.shape), indexing="ij")
+    return Image(60 * tissue * torch.sigmoid((1 - (x**2 + y**2 + z**2).sqrt()) * 25), on)
+
+
+@pytest.mark.parametrize(("degrees", "axis"), [(90, (1, 0, 0)), (120, (1, 1, 1)), (180, (0, 0, 1))])
+@pytest.mark.parametrize("axes", ["LPS", "oblique, left-handed"])
+def test_a_volume_that_lies_turned_is_found_and_said(degrees, axis, axes):
+    fixed = lumps(grid(axes))
+    true = motion(degrees + 8, (12, -8, 15), axis=AXES[axes] @ axis)
+    moving = Image(fixed.data, Grid(fixed.grid.shape, true.matrix @ fixed.grid.world_from_index))
+    found = register_affine(fixed, moving)
+    assert error_mm(found.moving_from_aligned, true) < 0.5
+    assert f"turned by about {180 - abs(degrees - 172)} degrees" in found.warning
+
+
+def test_the_other_turns_of_a_box():
+    turns = np.array(stage._turns_of_a_cube())
+    assert len(np.unique(turns, axis=0)) == 23
+    assert np.allclose(turns @ turns.transpose(0, 2, 1), np.eye(3)) and np.allclose(np.linalg.det(turns), 1)
+    assert not any(np.array_equal(turn, np.eye(3)) for turn in turns)
+
+
+def test_two_volumes_that_have_nothing_in_common_are_not_turned():
+    noise = Image(torch.rand(1, 40, 45, 42, generator=torch.Generator().manual_seed(3)), grid(extent=(168, 180, 160)))
+    found = register_affine(body(grid()), noise)
+    assert found.alike < stage.LOST and "turned" not in (found.warning or "")
+
+
 def hill(values: torch.Tensor) -> torch.Tensor:
     """A contrast that rises and falls again within the tissue of the head: as hard as contrasts get."""
     return 900 * torch.exp(-(((values - 110) / 45) ** 2)) * (values > 8)

@@ -4,10 +4,10 @@
 
 Files of public_images.csv that FOLDER lacks are downloaded there and checked (40 MB in all). Default settings, nothing
 masked. Pairs whose alignment is known, because both lie in one space, are first moved 30 mm and 15° apart; the error is
-the mean distance from that truth in the body, in mm. Where there are labels (abdomens: eight organs, as TotalSegmentator
-drew them; lungs: five lobes), their mean Dice on what both volumes show. Printed for each pair besides: mean squared
-local correlation after the linear stage, mutual information before and after, the range of the Jacobian determinant,
-folded voxels, CPU seconds.
+the mean distance from that truth in the body, in mm. Where there are labels (abdomens: eight organs, drawn by
+TotalSegmentator; lungs: five lobes), their mean Dice on what both volumes show. Printed for each pair besides: mean
+squared local correlation after the linear stage, mutual information before and after, the range of the Jacobian
+determinant, folded voxels, CPU seconds.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """The linear stage: brings two images together from about 40 mm and 25° apart, in any contrast, on any two grids.
 
 Centres and start rotations, compared by mutual information → the best few refined as rigid motions → local correlation
-from coarse to fine, rigid and then affine. All points lie on lattices that follow the fixed image: nothing is random.
+from coarse to fine, rigid and then affine → the same once more from places beside, should a better optimum lie there.
+All points lie on lattices that follow the fixed image: nothing is random.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from ..devices import one_thread
 from ..image import SMALLEST, Image, bounding_box, canonical, centre_of_mass, resample
 from ..intensities import below_hot_spots
-from ..job import Monitor, Progress, choose
+from ..job import Monitor, Part, Progress, choose
 from ..transform import Affine
 from .level import Level, Volume, averaged, make_level, translation
 from .search import descend
@@ -35,6 +36,8 @@ START_ANGLE = np.deg2rad(22.0)
 REFINED_STARTS, FINALISTS = 8, 3
 BESIDE = 2.0  # coarsest spacings between an optimum and where others are looked for: 14 mm in a brain, 33 mm in a trunk
 CLEARLY = 0.02  # share by which another optimum must be more alike
+LOST = 0.4  # mean squared local correlation below which volumes may lie turned; lost ones had up to 0.35
+FAR_MORE = 0.25  # share by which a turned volume must be more alike
 WORTH = 1e-5  # a gain in similarity below this is rounding
 # Share of the variance that is left in means over 2 × 2 × 2 voxels, and how many of those can tell. An eighth of noise;
 # measured: 0.84 inside a brain, 0.60 inside a lung, 0.33 to 0.66 inside single structures of a brain.
@@ -45,6 +48,10 @@ ONLY_NOISE = (
     "holds anatomy, or none."
 )
 KEPT = "The linear alignment found nothing better than its start; the start was kept."
+TURNED = (
+    "The moving volume is turned by about {:.0f} degrees against the fixed one; look whether that can be, and if not, "
+    "give an initial transform."
+)
 STRETCHED = (
     "The linear alignment stretches the volume {:.2f} times in one direction and {:.2f} times in another; look whether "
     "that can be, and if not, give larger masks or none, or take a rigid alignment."
@@ -86,15 +93,45 @@ def register_affine(
     for name, image, mask in (("fixed", fixed, fixed_mask), ("moving", moving, moving_mask)):
         if mask is not None and _is_noise(image, mask):  # which has a best match, too, wherever that is
             return AffineResult(Affine(references[0]), ONLY_NOISE.format(name))
-    start = _start(pair, levels, monitor) if initial is None else initial.matrix
+    if initial is None:
+        found, note = _anywhere(pair, levels, kind, monitor)
+    else:
+        found, note = _descended(levels, initial.matrix, kind, monitor), None
+    _report(monitor, 1.0)
+    result = _never_worse(levels[-1], found, references)
+    return replace(result, warning=" ".join(filter(None, (note, result.warning))) or None)
+
+
+def _anywhere(pair: _Pair, levels: list[Level], kind: str, monitor: Monitor) -> tuple[list[np.ndarray], str | None]:
+    """Matrices from coarse to fine, the last the best, and a sentence if only turning the volume made the two alike."""
+    found = _searched(levels, pair.starts(), kind, Part(monitor, "affine", 0.1, 0.9))
+    if -evaluate(local_correlation, levels[-1], found[-1]) >= LOST:
+        return found, None
+    turned = _searched(levels, pair.turned_starts(), kind, Part(monitor, "affine", 0.9, 1.0))
+    costs = [evaluate(covered_correlation, levels[-1], matrices[-1]) for matrices in (found, turned)]
+    if costs[1] >= (1 + FAR_MORE) * costs[0]:
+        return found, None
+    return turned, TURNED.format(_degrees(turned[-1]))
+
+
+def _searched(levels: list[Level], starts: list[np.ndarray], kind: str, monitor: Monitor) -> list[np.ndarray]:
+    start = _start(starts, levels, monitor)
+    found = _descended(levels, start, kind, monitor)
+    return found + _elsewhere(levels, found[-1], kind, start, monitor)
+
+
+def _descended(levels: list[Level], start: np.ndarray, kind: str, monitor: Monitor) -> list[np.ndarray]:
     found = [descend(local_correlation, levels[1], start, "rigid", origin=start, check=monitor.check)[0]]
     for number, level in enumerate(levels[1:], 1):
         _report(monitor, 0.4 + 0.2 * number)
         found.append(descend(local_correlation, level, found[-1], kind, origin=start, check=monitor.check)[0])
-    if initial is None:
-        found += _elsewhere(levels, found[-1], kind, start, monitor)
-    _report(monitor, 1.0)
-    return _never_worse(levels[-1], found, references)
+    return found
+
+
+def _degrees(matrix: np.ndarray) -> float:
+    """The angle of the rotation in a matrix."""
+    u, _, v = np.linalg.svd(matrix[:3, :3])
+    return float(np.rad2deg(np.arccos(np.clip((np.trace(u @ v) - 1) / 2, -1, 1))))
 
 
 def _elsewhere(levels: list[Level], at: np.ndarray, kind: str, start: np.ndarray, monitor: Monitor) -> list[np.ndarray]:
@@ -193,10 +230,16 @@ class _Pair:
     def starts(self) -> list[np.ndarray]:
         """Rotations about the axes of the fixed grid, with centres of mass or of the fields of view brought together,
         or with the images where their files place them."""
+        return self._starts([self.objects, self.grids, (self.objects[0], self.objects[0])], _rotations())
+
+    def turned_starts(self) -> list[np.ndarray]:
+        """The other 23 ways to lay a box upon itself: for a volume of which the file says what lies where wrongly."""
+        return self._starts([self.objects, self.grids], _turns_of_a_cube())
+
+    def _starts(self, centres, rotations) -> list[np.ndarray]:
         u, _, v = np.linalg.svd(self.fixed.grid.direction)  # a sheared lattice has no rotation of its own: the nearest
         axes = u @ v
-        centres = [self.objects, self.grids, (self.objects[0], self.objects[0])]
-        return [_about(*pair, axes @ turn @ axes.T) for pair in centres for turn in _rotations()]
+        return [_about(*pair, axes @ turn @ axes.T) for pair in centres for turn in rotations]
 
 
 def _about(fixed_point: np.ndarray, moving_point: np.ndarray, rotation: np.ndarray) -> np.ndarray:
@@ -216,9 +259,17 @@ def _rotations() -> list[np.ndarray]:
     return out
 
 
-def _start(pair: _Pair, levels: list[Level], monitor: Monitor) -> np.ndarray:
+def _turns_of_a_cube() -> list[np.ndarray]:
+    signed = (
+        np.array(signs)[:, None] * np.eye(3)[list(order)]
+        for order in itertools.permutations(range(3))
+        for signs in itertools.product((1.0, -1.0), repeat=3)
+    )
+    return [turn for turn in signed if np.linalg.det(turn) > 0 and np.trace(turn) < 3]
+
+
+def _start(starts: list[np.ndarray], levels: list[Level], monitor: Monitor) -> np.ndarray:
     """The most promising rigid start: many compared, some refined, the finalists judged by local correlation."""
-    starts = pair.starts()
     promising = _best(starts, covered_information, levels[0], REFINED_STARTS)
     refined = [descend(mutual_information, levels[0], m, "rigid", 15, check=monitor.check)[0] for m in promising]
     _report(monitor, 0.4)
