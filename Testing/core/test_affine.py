@@ -116,6 +116,12 @@ def test_two_volumes_that_have_nothing_in_common_are_not_turned():
     assert found.alike < stage.LOST and "turned" not in (found.warning or "")
 
 
+def test_a_turn_that_was_not_taken_is_not_spoken_of(monkeypatch):
+    monkeypatch.setattr(stage, "_anywhere", lambda *_: ([motion(90, (0, 0, 0)).matrix], "It is turned."))
+    image = body(grid())
+    assert register_affine(image, image).warning == stage.KEPT
+
+
 def hill(values: torch.Tensor) -> torch.Tensor:
     """A contrast that rises and falls again within the tissue of the head: as hard as contrasts get."""
     return 900 * torch.exp(-(((values - 110) / 45) ** 2)) * (values > 8)

@@ -99,7 +99,9 @@ def register_affine(
         found, note = _descended(levels, initial.matrix, kind, monitor), None
     _report(monitor, 1.0)
     result = _never_worse(levels[-1], found, references)
-    return replace(result, warning=" ".join(filter(None, (note, result.warning))) or None)
+    if note is None or result.warning == KEPT:
+        return result
+    return replace(result, warning=" ".join(filter(None, (note, result.warning))))
 
 
 def _anywhere(pair: _Pair, levels: list[Level], kind: str, monitor: Monitor) -> tuple[list[np.ndarray], str | None]:
