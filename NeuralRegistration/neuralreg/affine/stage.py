@@ -2,7 +2,8 @@
 
 Centres and start rotations, compared by mutual information → the best few refined as rigid motions → local correlation
 from coarse to fine, rigid and then affine → the same once more from places beside, should a better optimum lie there.
-All points lie on lattices that follow the fixed image: nothing is random.
+All of it again for the moving volume turned, should the two end unlike. All points lie on lattices that follow the
+fixed image: nothing is random.
 """
 
 from __future__ import annotations
