@@ -350,60 +350,6 @@ def test_file_types_that_are_not_written(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-def write_dicom(folder: Path, volume: sitk.Image, series: int, skip: int | None = None, tilt=0.0, placed=True) -> None:
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    folder.mkdir(exist_ok=True)
-    for k in range(volume.GetDepth()):
-        if k == skip:
-            continue
-        piece = volume[:, :, k]
-        x, y, z = volume.TransformIndexToPhysicalPoint((0, 0, k))
-        for tag, value in {
-            "0008|0060": "CT",
-            "0020|000d": "1.2.3.4",
-            "0020|000e": f"1.2.3.4.{series}",
-            "0020|0032": "\\".join(map(str, (x, y + tilt * k, z))),
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-            "0020|0013": str(k),
-        }.items():
-            if placed or tag != "0020|0032":
-                piece.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{series}_{k}.dcm"))
-        writer.Execute(piece)
-
-
-@pytest.fixture(scope="module")
-def dicom(tmp_path_factory) -> Path:
-    """Folders: `one` series, `two` series, one with a slice `missing`, from a `tilted` gantry, without positions."""
-    folder = tmp_path_factory.mktemp("dicom")
-    volume = sitk.Cast(io.to_sitk(image_on(grid_of("LPS"))), sitk.sitkInt16)
-    write_dicom(folder / "one", volume, 1)
-    write_dicom(folder / "two", volume, 1)
-    write_dicom(folder / "two", volume + 100, 2)
-    write_dicom(folder / "missing", volume, 1, skip=4)
-    write_dicom(folder / "tilted", volume, 1, tilt=0.3)
-    write_dicom(folder / "nowhere", volume, 1, placed=False)
-    return folder
-
-
-def test_dicom_folder(dicom):
-    image = io.read_image(dicom / "one")
-    assert torch.equal(image.data, image_on(grid_of("LPS")).data.short().float())
-    assert image.grid.same_as(grid_of("LPS"))
-
-
-def test_dicom_traps(dicom):
-    fails(dicom / "two", "2 DICOM series", "@0: 10 slices", "two@1")
-    difference = io.read_image(f"{dicom / 'two'}@1").data - io.read_image(f"{dicom / 'two'}@0").data
-    assert (difference.abs() == 100).all()
-    fails(f"{dicom / 'one'}@1", "one DICOM series only", "leave out the @1")
-    fails(dicom / "missing", "not evenly spaced")
-    fails(dicom / "tilted", "tilted gantry", "DICOM converter")
-    fails(dicom / "nowhere", "do not say where they lie")
-    fails(dicom / "one" / "1_3.dcm", "give the folder with all slices")
-
-
 def test_names_with_spaces_accents_links(tmp_path):
     folder = tmp_path / "Jürgen's scans – 日本"
     folder.mkdir()

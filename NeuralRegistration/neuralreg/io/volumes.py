@@ -5,7 +5,6 @@ A volume inside a file with several is named by its number: `scan.nii.gz@3`, `di
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from .. import dicom
 from ..files import alone, check_name, reading, split_number
 from ..job import RegistrationError
 from ..usage import memory_ended
@@ -23,10 +23,9 @@ Warn = Callable[[str], object]
 
 SHEARED = "The axes of {} are not at right angles; resample it to a regular grid first."
 NOWHERE = "{} has no usable position, voxel size or orientation in its header; correct it or convert it again."
-SKEW = 1e-3  # cosine between two axes, or tangent of a gantry's tilt; files round theirs to 1e-4 and better
+SKEW = 1e-3  # cosine between two axes; files round theirs to 1e-4 and better
 MINC = (".mnc", ".mnc2")
 FREESURFER = (".mgz", ".mgh")
-UNEVEN = 0.1  # of the distance between slices; scanners round positions, a missing slice is 1.0
 
 
 @reading()
@@ -41,7 +40,7 @@ def load_volume(name: str | Path, warn: Warn) -> sitk.Image:
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK's own warnings would go to the terminal unasked
     try:
         if path.is_dir():
-            return _load_series(path, number)
+            return _load_dicom(path, number)
         with alone(path) as name:
             return _load_file(path, name, number, warn)
     except (MemoryError, RuntimeError, OSError, ValueError) as error:
@@ -79,6 +78,8 @@ def _load_file(path: Path, name: Path, number: int | None, warn: Warn) -> sitk.I
     voxel = _voxel_type(reader.GetPixelID()).itemsize * reader.GetNumberOfComponents()
     promised = voxel * int(np.prod([int(n) for n in size], dtype=object))
     check_complete(path, promised)
+    if dicom.is_dicom(path):
+        return _load_dicom(path, number)
     if len(size) < 3:
         raise RegistrationError(
             f"{path} has {len(size)} dimensions; give a volume with 3, for DICOM the folder with all slices."
@@ -134,49 +135,13 @@ def _scalar(volume: sitk.Image, path: Path, number: int | None) -> sitk.Image:
     return volume
 
 
-def _load_series(path: Path, number: int | None) -> sitk.Image:
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
-    if not series:
-        raise RegistrationError(f"The folder {path} holds no DICOM images; give the folder with the slices, or a file.")
-    if len(series) == 1 and number:
-        raise RegistrationError(f"{path} holds one DICOM series only; leave out the @{number}.")
-    names = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), uid) for uid in series]
-    for slice_name in itertools.chain(*names):
-        check_name(slice_name)
-    picked = _pick(path, number, len(names), "DICOM series", [len(n) for n in names]) if len(names) > 1 else 0
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(names[picked])
-    reader.MetaDataDictionaryArrayUpdateOn()
-    volume = _scalar(reader.Execute(), path, None)
-    _check_slices(reader, len(names[picked]), volume, path)
-    return volume
-
-
-def _check_slices(reader: sitk.ImageSeriesReader, count: int, volume: sitk.Image, path: Path) -> None:
-    """ITK spreads the slices evenly along their normal, between the first and the last: with one missing, or each
-    shifted against the one before, all distances would be wrong."""
-    tag = "0020|0032"  # Image Position (Patient)
-    if count < 2:
-        return
-    known = [reader.GetMetaData(i, tag) for i in range(count) if reader.HasMetaDataKey(i, tag)]
-    positions = np.array([[float(v) for v in text.split("\\")] for text in known])
-    if len(known) < count or not np.ptp(positions, axis=0).any():
-        raise RegistrationError(
-            f"The images in {path} do not say where they lie, so they make no volume; export the original series."
-        )
-    right, down = np.array(volume.GetDirection()).reshape(3, 3)[:, :2].T
-    steps = np.diff(positions @ np.cross(right, down))
-    if np.abs(steps - np.median(steps)).max() > UNEVEN * abs(np.median(steps)):
-        raise RegistrationError(
-            f"The slices in {path} are not evenly spaced: one may be missing or belong to another series;"
-            " export the series again or convert it to NIfTI with a DICOM converter."
-        )
-    drift = (positions[-1] - positions[0]) @ np.stack([right, down], axis=1)
-    if np.abs(drift).max() > SKEW * abs(steps.sum()):
-        raise RegistrationError(
-            f"The slices in {path} are shifted against each other, as a tilted gantry does; let a DICOM converter"
-            " correct the tilt, and give the corrected volume."
-        )
+def _load_dicom(path: Path, number: int | None) -> sitk.Image:
+    """A DICOM file, or one volume of a folder."""
+    found = dicom.stacks(path)
+    if len(found) == 1:
+        return _scalar(dicom.read_stack(found[0], path), path, number)
+    picked = _pick(path, number, len(found), "volumes", [len(stack) for stack in found])
+    return _scalar(dicom.read_stack(found[picked], path), path, None)
 
 
 def _pick(path: Path, number: int | None, count: int, what: str, sizes: list[int] | None = None) -> int:
@@ -184,6 +149,8 @@ def _pick(path: Path, number: int | None, count: int, what: str, sizes: list[int
     if number is not None and 0 <= number < count:
         return number
     detail = f" ({', '.join(f'@{i}: {n} slices' for i, n in enumerate(sizes[:10]))})" if sizes else ""
+    if sizes and len(set(sizes)) == 1:
+        detail = f" of {sizes[0]} slices each"
     raise RegistrationError(
         f"{path} holds {count} {what}{detail}; pick one by its number, {path}@0 to {path}@{count - 1}."
     )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
+from .. import dicom
 from ..files import alone, split_number
 from ..intensities import intensity_range
 
@@ -170,9 +171,9 @@ def read_volume(name: str) -> sitk.Image:
     background, as when it was registered. Raises RuntimeError."""
     path, number = split_number(name)
     number = number or 0
-    if path.is_dir():
-        series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
-        return sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), series[number]))
+    if dicom.is_dicom(path):
+        found = dicom.stacks(path)
+        return dicom.read_stack(found[number if len(found) > 1 else 0], path)
     with alone(path) as only:
         volume = sitk.ReadImage(str(only))
     if volume.GetDimension() > 3:
