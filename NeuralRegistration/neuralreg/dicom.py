@@ -7,6 +7,7 @@ lie.
 
 from __future__ import annotations
 
+import math
 import mmap
 import re
 from collections import defaultdict
@@ -23,12 +24,16 @@ from .job import RegistrationError
 TILT = 1e-3  # tangent of a gantry's; files round positions to 1e-4 and better
 UNEVEN = 0.1  # of the distance between slices; scanners round positions, a missing slice is 1.0
 SAME_PLACE = 0.01  # mm between slices
-KIND, FRAMES, POSITION, AXES, NUMBER = "0008|0008", "0028|0008", "0020|0032", "0020|0037", "0020|0013"
+KIND, FRAMES, BITS, NUMBER = "0008|0008", "0028|0008", "0028|0100", "0020|0013"
+POSITION, AXES = "0020|0032", "0020|0037"
 SPACING = "0028|0030"  # mm between rows, between columns
 # The sequences in which each frame of a file, or all of them together, say so.
 PLACES, ORIENTATIONS, MEASURES = "0020|9113", "0020|9116", "0028|9110"
 ITEM = rb"(?:SQ\0\0)?.{4}\xfe\xff\0\xe0.{4}.{0,80}?"  # between a sequence's tag and one of the few within
 LONGEST = 200  # bytes of a position or of axes
+SYNTAX = re.compile(rb"\x02\0\x10\0UI..([0-9.]+)", re.DOTALL)  # how the voxels are encoded, near the file's beginning
+PLAIN = (b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.2")  # one after the other
+PACKED_RATIO = 1000  # the most that a byte of the other encodings is taken to hold
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Slice:
     axes: tuple[float, ...]
     number: float  # in the order in which the images were taken
     mosaic: bool
+    promised: int  # bytes of voxels in the file, as its header says
 
 
 def is_dicom(path: Path) -> bool:
@@ -69,6 +75,8 @@ def stacks(path: Path) -> list[list[Slice]]:
 def read_stack(stack: list[Slice], path: Path) -> sitk.Image:
     """The volume that the slices make. Raises RegistrationError where they make none, and RuntimeError as ITK does."""
     first = stack[0]
+    for one in stack if first.frame is None else [first]:
+        _check_complete(one)
     if first.mosaic:
         raise RegistrationError(
             f"{path} holds mosaics, in which all slices of a volume lie side by side in one picture; let a DICOM"
@@ -117,22 +125,36 @@ def _slices(name: str) -> list[Slice]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(name)
     reader.ReadImageInformation()
-    known = (key for key in (KIND, FRAMES, POSITION, AXES, NUMBER) if reader.HasMetaDataKey(key))
+    known = (key for key in (KIND, FRAMES, BITS, NUMBER, POSITION, AXES) if reader.HasMetaDataKey(key))
     stated = {key: reader.GetMetaData(key).strip() for key in known}
     mosaic = "MOSAIC" in stated.get(KIND, "").upper()
     number = (_numbers(stated.get(NUMBER, "")) or (0.0,))[0]
+    voxels = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
+    rest = number, mosaic, voxels * int(stated.get(BITS) or 8) // 8  # ITK's own type is wider for rescaled files
     count = int(stated.get(FRAMES) or 1)
     if count == 1:
         position, axes = (_numbers(stated.get(key, "")) for key in (POSITION, AXES))
-        return [Slice(name, None, position, axes, number, mosaic)]
+        return [Slice(name, None, position, axes, *rest)]
     positions, axes = _values(name, POSITION, 3, within=PLACES), _values(name, AXES, 6, within=ORIENTATIONS)
     if not positions and len(shared := _values(name, POSITION, 3)) == 1:
-        return [Slice(name, None, shared[0], (), number, mosaic)]
+        return [Slice(name, None, shared[0], (), *rest)]
     if len(positions) != count or len(axes) not in (1, count):
         positions, axes = [()] * count, [()]
     axes = axes * count if len(axes) == 1 else axes
     frames = zip(positions, axes, strict=True)
-    return [Slice(name, k, position, along, number, mosaic) for k, (position, along) in enumerate(frames)]
+    return [Slice(name, k, position, along, *rest) for k, (position, along) in enumerate(frames)]
+
+
+def _check_complete(one: Slice) -> None:
+    """Raise RegistrationError for a file that cannot hold the voxels that it promises; ITK would make room for them."""
+    path = Path(one.file)
+    with path.open("rb") as file:
+        syntax = SYNTAX.search(file.read(1000))
+    plain = syntax is None or syntax[1] in PLAIN
+    if path.stat().st_size * (1 if plain else PACKED_RATIO) < one.promised:
+        raise RegistrationError(
+            f"{path} is incomplete or damaged: it promises more voxels than it holds; copy it again."
+        )
 
 
 def _numbers(text: str) -> tuple[float, ...]:

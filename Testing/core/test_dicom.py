@@ -1,6 +1,7 @@
 """Volumes out of DICOM images, against the volume they were written from: slice by slice (by ITK) or as the frames of
 one file (by pydicom), in any order and orientation."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,17 @@ def test_time_points_of_a_series(tmp_path):
     fails(tmp_path, "3 volumes of 10 slices each", f"{tmp_path.name}@2")
     for time, volume in enumerate(volumes):
         assert_same(f"{tmp_path}@{time}", volume)
+
+
+def test_rescaled_slices(tmp_path):
+    """As PET and Philips' MR have them: ITK makes eight bytes of every two in the file."""
+    volume = sitk.Cast(io.to_sitk(image_on(grid_of("LPS", (64, 64, 9)))), sitk.sitkInt16)
+    write_slices(tmp_path, volume)
+    for path in tmp_path.iterdir():
+        file = pydicom.dcmread(path)
+        file.RescaleSlope, file.RescaleIntercept = 0.25, -3
+        file.save_as(path)
+    assert_same(tmp_path, sitk.Cast(volume, sitk.sitkFloat64) * 0.25 - 3)
 
 
 def test_slices_that_make_no_volume(tmp_path):
@@ -203,3 +215,15 @@ def test_frames_that_make_no_volume(tmp_path):
     for share in (0.05, 0.3, 0.6, 0.95):
         (tmp_path / "cut.dcm").write_bytes(whole[: int(share * len(whole))])
         fails(tmp_path / "cut.dcm", "cut.dcm")
+
+
+@pytest.mark.parametrize("rows, frames", [(60000, 1), (60000, 10), (12, 100000)])
+def test_headers_that_promise_too_much(tmp_path, rows, frames):
+    """One slice of 60000 × 60000 would take 7 GB."""
+    path = write_frames(tmp_path / "lying.dcm", [volume_on("LPS")])
+    file = pydicom.dcmread(path)
+    file.Rows, file.Columns, file.NumberOfFrames = rows, rows, frames
+    file.save_as(path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    fails(path, "lying.dcm", "incomplete or damaged" if rows == 60000 else "")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
