@@ -132,10 +132,11 @@ def _slices(name: str) -> list[Slice]:
     voxels = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
     rest = number, mosaic, voxels * int(stated.get(BITS) or 8) // 8  # ITK's own type is wider for rescaled files
     count = int(stated.get(FRAMES) or 1)
-    if count == 1:
-        position, axes = (_numbers(stated.get(key, "")) for key in (POSITION, AXES))
-        return [Slice(name, None, position, axes, *rest)]
+    if count == 1 and POSITION in stated:
+        return [Slice(name, None, _numbers(stated[POSITION]), _numbers(stated.get(AXES, "")), *rest)]
     positions, axes = _values(name, POSITION, 3, within=PLACES), _values(name, AXES, 6, within=ORIENTATIONS)
+    if count == 1:
+        return [Slice(name, None, *(found[0] if len(found) == 1 else () for found in (positions, axes)), *rest)]
     if not positions and len(shared := _values(name, POSITION, 3)) == 1:
         return [Slice(name, None, shared[0], (), *rest)]
     if len(positions) != count or len(axes) not in (1, count):

@@ -206,6 +206,13 @@ def test_files_of_frames_of_a_series(tmp_path):
         assert_same(f"{tmp_path}@{number}", volume)
 
 
+def test_files_of_one_frame_each(tmp_path):
+    volume, series = volume_on("oblique, left-handed"), generate_uid()
+    for k in range(volume.GetDepth()):
+        write_frames(tmp_path / f"{9 - k}.dcm", [volume], [k], number=k, series=series)
+    assert_same(tmp_path, volume)
+
+
 def test_frames_that_make_no_volume(tmp_path):
     volume = volume_on("LPS")
     fails(write_frames(tmp_path / "nowhere.dcm", [volume], placed=False), "do not say where they lie")
