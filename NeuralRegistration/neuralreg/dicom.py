@@ -228,7 +228,7 @@ def _in_order(stack: list[Slice], path: Path) -> tuple[list[Slice], float]:
             f"The slices in {path} are not evenly spaced: one may be missing, thicker than others or belong to another"
             " series; export the series again or convert it to NIfTI with a DICOM converter."
         )
-    if np.ptp(places[:, :2], axis=0).max() > TILT * steps.sum():
+    if np.abs(places[-1, :2] - places[0, :2]).max() > TILT * steps.sum():
         raise RegistrationError(
             f"The slices in {path} are shifted against each other, as a tilted gantry does; let a DICOM converter"
             " correct the tilt, and give the corrected volume."

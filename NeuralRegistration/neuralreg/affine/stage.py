@@ -111,8 +111,7 @@ def _anywhere(pair: _Pair, levels: list[Level], kind: str, monitor: Monitor) -> 
     if -evaluate(local_correlation, levels[-1], found[-1]) >= LOST:
         return found, None
     turned = _searched(levels, pair.turned_starts(), kind, Part(monitor, "affine", 0.9, 1.0))
-    costs = [evaluate(covered_correlation, levels[-1], matrices[-1]) for matrices in (found, turned)]
-    if costs[1] >= (1 + FAR_MORE) * costs[0]:
+    if not _more_alike(levels[-1], turned[-1], found[-1], FAR_MORE):
         return found, None
     return turned, TURNED.format(_degrees(turned[-1]))
 
@@ -150,8 +149,12 @@ def _elsewhere(levels: list[Level], at: np.ndarray, kind: str, start: np.ndarray
         return []
     for level in levels[1:]:
         other = descended(other, level)
-    costs = [evaluate(covered_correlation, levels[-1], matrix) for matrix in (at, other)]
-    return [other] if costs[1] < (1 + CLEARLY) * costs[0] else []
+    return [other] if _more_alike(levels[-1], other, at, CLEARLY) else []
+
+
+def _more_alike(level: Level, other: np.ndarray, at: np.ndarray, share: float) -> bool:
+    """Whether `other` makes the images more alike than `at` does, by this share at least."""
+    return evaluate(covered_correlation, level, other) < (1 + share) * evaluate(covered_correlation, level, at)
 
 
 def _report(monitor: Monitor, fraction: float) -> None:
