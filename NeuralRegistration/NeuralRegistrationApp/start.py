@@ -18,6 +18,7 @@ from neuralreg.job import RegistrationError
 PACKAGE = Path(__file__).resolve().parent
 MEGABYTE = 1 << 20
 FOUR_UP = "Four-Up"  # as in Slicer
+SCRIPTS = ("neuralreg/upload.js", "neuralreg/connection.js")
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # not all of them exist on Windows
 
 
@@ -109,13 +110,15 @@ async def _serve(settings: Settings, folder: Path, end: End) -> None:
     from trame.app import get_server
     from trame_slicer import module as trame_slicer_module
 
+    from . import document
     from .page import Page
     from .transfer import Transfer
     from .windows import Windows
 
     server, guard = get_server(client_type="vue3"), Guard()
     server.enable_module(trame_slicer_module)
-    server.enable_module({"serve": {"neuralreg": str(PACKAGE / "serve")}, "scripts": ["neuralreg/upload.js"]})
+    server.enable_module({"serve": {"neuralreg": str(PACKAGE / "serve")}, "scripts": list(SCRIPTS)})
+    server.state.trame__template_error = f'<trame-loading message="{document.LOST}"/>'
     page = Page(server.state, app.view_manager, folder, paths=settings.is_private)
     windows = Windows(server.state)
     transfer = Transfer(page, folder / "uploads", settings.upload_limit_mb * MEGABYTE)
@@ -124,7 +127,7 @@ async def _serve(settings: Settings, folder: Path, end: End) -> None:
     @server.controller.add("on_server_bind")
     def bind(site) -> None:
         site.app.middlewares.extend((guard.middleware(), windows.middleware()))
-        site.app.add_routes(transfer.routes())
+        site.app.add_routes([*document.routes(), *transfer.routes()])
 
     try:
         await _until_interrupted(server, settings, guard.token, page, end)

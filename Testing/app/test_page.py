@@ -63,13 +63,19 @@ def register(page, preset: str) -> None:
     page.click("#register")
 
 
+# Four full resolutions with the largest network: minutes of work before the first plateau can end one of them.
+ENDLESS = {"iterations": "10000, 10000, 10000, 10000", "image_factors": "1, 1, 1, 1",
+           "velocity_factors": "1, 1, 1, 1", "networks": "siren"}  # fmt: skip
+
+
 def make_endless(page) -> None:
-    """So many iterations that a run ends only when it is told to, however long the browser takes."""
+    """Settings of a run that ends only when it is told to, however long the browser takes."""
     choose(page, "preset", "Best")
     page.click("#advanced")
-    page.fill("#option-iterations", ", ".join(4 * ["10000"]))
-    page.press("#option-iterations", "Tab")
-    page.wait_for_function("window.trame.state.get('changed_options') === 1")
+    for name, entries in ENDLESS.items():
+        page.fill(f"#option-{name}", entries)
+        page.press(f"#option-{name}", "Tab")
+    page.wait_for_function(f"window.trame.state.get('changed_options') === {len(ENDLESS)}")
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +270,37 @@ def test_a_reload_changes_nothing(registered):
     registered.wait_for_selector("#trust")
     assert registered.locator("#trust").inner_text() == seen and registered.input_value("#fixed") == "first"
     views(registered)
+
+
+def test_what_comes_late_does_not_replace_the_page(browser, site):
+    tab = browser.new_page()
+    tab.set_default_timeout(1000 * SECONDS)
+    held = []
+    tab.route("**/loading.tpl", lambda route: held.append(route))  # playwright takes no built-in method
+    tab.goto(site.address)
+    tab.wait_for_selector("#register")
+    for late in held:
+        late.continue_()
+    tab.wait_for_load_state("networkidle")
+    assert tab.locator("#register").count(), "the waiting sign stands where the page was"
+    tab.close()
+
+
+def test_a_lost_connection_comes_back_by_itself(browser, site):
+    tab = browser.new_page()
+    tab.set_default_timeout(1000 * SECONDS)
+    sockets = []
+    tab.route_web_socket("**/ws", lambda socket: sockets.append((socket, socket.connect_to_server())))
+    tab.goto(site.address)
+    tab.wait_for_selector("#register")
+    tab.evaluate("window.before = true")
+    for end in sockets[-1]:
+        end.close(code=1001)
+    tab.wait_for_selector("text=The connection is lost")
+    tab.wait_for_function("!window.before")
+    tab.wait_for_selector("#register")
+    assert len(sockets) == 2
+    tab.close()
 
 
 def test_cancel_leaves_what_was_there(endless):
