@@ -14,6 +14,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import SimpleITK as sitk
 import torch
@@ -23,7 +24,8 @@ from neuralreg.job import RegistrationError
 from neuralreg.points import Points, read_points, write_points
 from neuralreg.transform import Affine, DisplacementField
 
-NAMES = ("a.nii", "a.nii.gz", "a.nrrd", "a.mha", "t.h5", "t.tfm", "u.nii.gz", "p.csv", "p.fcsv", "p.mrk.json")
+NAMES = ("a.nii", "a.nii.gz", "a.nrrd", "a.mha", "a.mgz", "t.h5", "t.tfm", "u.nii.gz", "p.csv", "p.fcsv",
+         "p.mrk.json")  # fmt: skip
 PAIRS = ("a.mhd", "a.nhdr")  # a header that names its file of voxels
 SECONDS = 20  # of computing for one file, whatever else the computer does; then the alarm ends the process
 MEMORY_MB = 1500  # beyond what is in use when the mutations begin
@@ -38,7 +40,9 @@ def write_originals(folder: Path) -> None:
     for name in PAIRS:
         sitk.WriteImage(io.to_sitk(image), str(folder / name))
     for name in NAMES:
-        if name[0] == "a":
+        if name == "a.mgz":
+            nibabel.save(nibabel.MGHImage(image.data[0].numpy().T, np.eye(4)), folder / name)
+        elif name[0] == "a":
             io.write_image(image, folder / name)
         elif name[0] == "p":
             write_points(points, folder / name)

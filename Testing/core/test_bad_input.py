@@ -380,7 +380,7 @@ def test_numbers_beyond_float32_are_background(tmp_path):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit on memory is Linux's")
 def test_fuzz(tmp_path):
-    """1000 mutated files of ten types: read or refused with a sentence, quickly and in little memory, never a crash."""
+    """1000 mutated files of 11 types: read or refused with a sentence, quickly and in little memory, never a crash."""
     fuzz = Path(__file__).with_name("fuzz_images.py")
     done = python(fuzz.read_text(encoding="utf-8"), tmp_path, "1000", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -15,7 +15,7 @@ CORE = ROOT / "neuralreg"
 FLOORS = {
     1: {"job", "inbox", "sampling", "weights", "networks", "files", "usage", "workspace", "devices", "qa", "tables"}
     | {"adam", "hdf5", "allocator", "intensities"},
-    2: {"image", "losses", "pyramid", "calibration", "workers", "dicom"},
+    2: {"image", "losses", "pyramid", "calibration", "workers", "dicom", "freesurfer"},
     3: {"transform", "feedforward", "preprocess", "optimise", "diffeomorphism", "body", "batch", "domain"},
     4: {"io", "affine", "metrics", "methods", "points", "phantom"},
     5: {"pipeline", "overlap", "run", "api", "apply", "monitor", "samples", "evaluate", "report", "train", "training"}

@@ -350,12 +350,6 @@ def test_minc_files_are_refused(tmp_path):
         io.read_image(tmp_path / "t1.mnc")
 
 
-def test_files_of_freesurfer_are_answered_with_the_program_that_converts_them(tmp_path):
-    (tmp_path / "brain.mgz").write_bytes(b"as FreeSurfer writes it")
-    with pytest.raises(RegistrationError, match=r"mri_convert makes a brain\.nii\.gz of it"):
-        io.read_image(tmp_path / "brain.mgz")
-
-
 def test_a_picture_in_colours_is_no_displacement_field(tmp_path):
     colours = sitk.GetImageFromArray(np.full((9, 9, 9, 3), 7, np.uint8), isVector=True)
     sitk.WriteImage(colours, str(tmp_path / "rgb.nrrd"))

@@ -1,4 +1,4 @@
-"""Mutated NIfTI, NRRD and MetaImage headers and bodies, transforms and point files: a sentence each, or read.
+"""Mutated NIfTI, NRRD, MetaImage and FreeSurfer files, transforms and point files: a sentence each, or read.
 
     python Testing/reliability/fuzz.py [--images 500] [--others 500] [--seed 1]
 
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-IMAGES = "a.nii,a.nii.gz,a.nrrd,a.nhdr,a.mha,a.mhd"
+IMAGES = "a.nii,a.nii.gz,a.nrrd,a.nhdr,a.mha,a.mhd,a.mgz"
 OTHERS = "t.h5,t.tfm,u.nii.gz,p.csv,p.fcsv,p.mrk.json"
 
 

@@ -22,10 +22,11 @@ def add_register(commands: Any) -> None:
         "register",
         _register,
         "register MOVING to FIXED and write the result to a folder",
-        "Volumes: whatever ITK reads (NIfTI, NRRD, MHA, a DICOM folder); of a file or folder with several volumes "
-        "one is picked by its number, scan.nii.gz@0. The folder then holds transform.h5 (ITK, fixed to moving), "
-        "inverse.h5, warped.nii.gz on the grid of FIXED, jacobian.nii.gz, result.json and job.json. While it runs, a "
-        "file named `cancel` in the folder ends it; one named `stop` ends the optimisation and keeps what it has.",
+        "Volumes: whatever ITK reads (NIfTI, NRRD, MHA, a DICOM folder), and FreeSurfer's .mgz; of a file or folder "
+        "with several volumes one is picked by its number, scan.nii.gz@0. The folder then holds transform.h5 (ITK, "
+        "fixed to moving), inverse.h5, warped.nii.gz on the grid of FIXED, jacobian.nii.gz, result.json and job.json. "
+        "While it runs, a file named `cancel` in the folder ends it; one named `stop` ends the optimisation and keeps "
+        "what it has.",
         "  neuralreg register fixed.nii.gz moving.nii.gz -o result\n"
         "  neuralreg register ct.nrrd mr.nrrd -o result --similarity nmi\n"
         "  neuralreg register a.mha b.mha -o result --fixed-mask lung.mha --option smoothness=1\n",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import freesurfer
 from ..job import RegistrationError
 from . import nifti
 
@@ -85,7 +86,8 @@ def _voxels(path: Path) -> Voxels | None:
         return _after_text(path, b":", (b"data file", b"datafile"), b"encoding", NRRD_END)
     if name.endswith((".mha", ".mhd")):
         return _after_text(path, b"=", (b"elementdatafile",), b"compresseddata", METAIMAGE_END)
-    return Voxels(path, 0, True) if nifti.is_gzip(path) else None
+    packed = nifti.is_gzip(path)
+    return Voxels(path, 0, packed) if packed or freesurfer.is_freesurfer(path) else None
 
 
 def _after_text(

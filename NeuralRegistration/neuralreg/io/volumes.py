@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .. import dicom
+from .. import dicom, freesurfer
 from ..files import alone, check_name, reading, split_number
 from ..job import RegistrationError
 from ..usage import memory_ended
@@ -25,7 +25,6 @@ SHEARED = "The axes of {} are not at right angles; resample it to a regular grid
 NOWHERE = "{} has no usable position, voxel size or orientation in its header; correct it or convert it again."
 SKEW = 1e-3  # cosine between two axes; files round theirs to 1e-4 and better
 MINC = (".mnc", ".mnc2")
-FREESURFER = (".mgz", ".mgh")
 
 
 @reading()
@@ -68,9 +67,9 @@ def _load_file(path: Path, name: Path, number: int | None, warn: Warn) -> sitk.I
     """The volume in the file `path`, read under another of its names."""
     if path.suffix.lower() in MINC:  # whose axes run to R, A and S; ITK 5.4 takes them for L, P and S
         raise ValueError("left and right, front and back of MINC files would be exchanged")
+    if freesurfer.is_freesurfer(path):
+        return _load_freesurfer(path, number)
     reader = sitk.ImageFileReader()
-    if path.suffix.lower() in FREESURFER and "MGHImageIO" not in reader.GetRegisteredImageIOs():
-        raise ValueError(f"SimpleITK has no reader for it; mri_convert makes a {path.stem}.nii.gz of it")
     reader.SetFileName(str(name))
     check_header(path)
     reader.ReadImageInformation()
@@ -133,6 +132,14 @@ def _scalar(volume: sitk.Image, path: Path, number: int | None) -> sitk.Image:
     if number:
         raise RegistrationError(f"{path} holds one volume only; leave out the @{number}.")
     return volume
+
+
+def _load_freesurfer(path: Path, number: int | None) -> sitk.Image:
+    header = freesurfer.read_header(path)
+    check_complete(path, header.needed)
+    if header.frames > 1:
+        return freesurfer.read_frame(path, header, _pick(path, number, header.frames, "volumes"))
+    return _scalar(freesurfer.read_frame(path, header), path, number)
 
 
 def _load_dicom(path: Path, number: int | None) -> sitk.Image:

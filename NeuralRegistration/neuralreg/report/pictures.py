@@ -11,11 +11,12 @@ import base64
 import struct
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from .. import dicom
+from .. import dicom, freesurfer
 from ..files import alone, split_number
 from ..intensities import intensity_range
 
@@ -168,23 +169,29 @@ def _bytes(picture: np.ndarray) -> np.ndarray:
 
 def read_volume(name: str) -> sitk.Image:
     """A scalar volume from a file, a DICOM folder or one volume (`file@2`) of several; NaN and infinity become
-    background, as when it was registered. Raises RuntimeError."""
+    background, as when it was registered. Raises RuntimeError, OSError, ValueError or RegistrationError."""
     path, number = split_number(name)
-    number = number or 0
+    volume = _stored(path, number or 0)
+    finite = np.isfinite(values := sitk.GetArrayViewFromImage(volume))
+    if finite.all():
+        return volume
+    known = sitk.GetImageFromArray(np.where(finite, values, values[finite].min()))
+    known.CopyInformation(volume)
+    return known
+
+
+def _stored(path: Path, number: int) -> sitk.Image:
     if dicom.is_dicom(path):
         found = dicom.stacks(path)
         return dicom.read_stack(found[number if len(found) > 1 else 0], path)
+    if freesurfer.is_freesurfer(path):
+        return freesurfer.read_frame(path, freesurfer.read_header(path), number)
     with alone(path) as only:
         volume = sitk.ReadImage(str(only))
     if volume.GetDimension() > 3:
         volume = volume[(slice(None), slice(None), slice(None), number, *[0] * (volume.GetDimension() - 4))]
     if volume.GetNumberOfComponentsPerPixel() > 1:
         volume = sitk.VectorIndexSelectionCast(volume, number)
-    finite = np.isfinite(values := sitk.GetArrayViewFromImage(volume))
-    if not finite.all():
-        known = sitk.GetImageFromArray(np.where(finite, values, values[finite].min()))
-        known.CopyInformation(volume)
-        return known
     return volume
 
 
