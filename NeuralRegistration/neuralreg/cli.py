@@ -43,6 +43,10 @@ COMMANDS = (
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AGAIN = 0.01  # seconds until a signal that was lost, or came at a bad moment, comes again
 
+# Of a thread of GNU OpenMP that waits for the others of its team. The 300,000 that are usual take the processor from
+# them on a computer that has other work, where a run then takes three times as long (Testing/benchmark/RESULTS.md).
+SPINS = "2500"
+
 EPILOG = """examples:
   neuralreg register fixed.nii.gz moving.nii.gz -o result
   neuralreg apply result --reference fixed.nii.gz --labels moving_labels.nii.gz -o labels_on_fixed.nii.gz
@@ -54,6 +58,8 @@ EPILOG = """examples:
 def program() -> None:
     """`main` as a process of its own, which ends at once: Python would spend 1 to 2 s on taking torch apart."""
     keep_memory()
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # heard when torch is imported
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started the program
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115

@@ -1,7 +1,11 @@
-"""Freed memory is kept for the next tensor, and given back at the end."""
+"""Freed memory is kept for the next tensor, and given back at the end; threads that wait leave the processor."""
+
+import os
+import subprocess
+import sys
 
 import pytest
-from child import python
+from child import CORE, python
 from neuralreg import allocator
 
 PAGES = """
@@ -64,3 +68,16 @@ def test_an_error_within_ends_it_too(monkeypatch):
         raise ValueError
     after = Recorder.calls[len(allocator.KEEPING) :]
     assert after == [*allocator.USUAL.items(), "trim"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have another OpenMP")
+@pytest.mark.parametrize(("chosen", "heard"), [({}, "'2500'"), ({"GOMP_SPINCOUNT": "7"}, "'7'"),
+                                               ({"OMP_WAIT_POLICY": "PASSIVE"}, "'0'")])  # fmt: skip
+def test_waiting_threads_leave_the_processor_to_others(chosen, heard):
+    """As OpenMP tells it when torch is imported; what the user has chosen counts."""
+    ours = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    environment = {**ours, "PYTHONPATH": str(CORE), "OMP_DISPLAY_ENV": "VERBOSE", **chosen}
+    done = subprocess.run(
+        [sys.executable, "-m", "neuralreg", "methods"], env=environment, capture_output=True, text=True
+    )
+    assert f"GOMP_SPINCOUNT = {heard}" in done.stderr, done.stderr

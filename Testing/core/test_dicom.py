@@ -10,21 +10,12 @@ import pytest
 import SimpleITK as sitk
 from geometry import DIRECTIONS, grid_of, image_on
 from neuralreg import io
-from neuralreg.job import RegistrationError
 from neuralreg.report import pictures
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from refusals import fails
 
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
-
-
-def fails(path, *words: str) -> None:
-    with pytest.raises(RegistrationError) as raised:
-        io.read_image(path)
-    sentence = str(raised.value)
-    assert "\n" not in sentence and sentence.endswith(".")
-    for word in words:
-        assert word in sentence, sentence
 
 
 def volume_on(kind: str, seed: int = 0) -> sitk.Image:

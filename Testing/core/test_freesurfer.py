@@ -10,8 +10,8 @@ import SimpleITK as sitk
 from geometry import DIRECTIONS, grid_of, image_on
 from neuralreg import io
 from neuralreg.freesurfer import BEFORE_VOXELS
-from neuralreg.job import RegistrationError
 from neuralreg.report import pictures
+from refusals import fails
 
 
 def ras_affine(volume: sitk.Image) -> np.ndarray:
@@ -28,15 +28,6 @@ def write(path, values: np.ndarray, affine: np.ndarray) -> None:
 
 def volume_on(kind: str, seed: int = 0) -> sitk.Image:
     return io.to_sitk(image_on(grid_of(kind), seed))
-
-
-def fails(path, *words: str) -> None:
-    with pytest.raises(RegistrationError) as raised:
-        io.read_image(path)
-    sentence = str(raised.value)
-    assert "\n" not in sentence and sentence.endswith(".")
-    for word in words:
-        assert word in sentence, sentence
 
 
 @pytest.mark.parametrize("ending", ["mgz", "mgh", "MGZ"])
