@@ -1,16 +1,21 @@
 """Registration across contrasts: T1 to T2, FLAIR and CT of one head, bent by a known deformation of at most 8 mm.
 
-    python -m benchmark.multimodal --data DIR [--similarities auto mind mi …] [--seeds 0 1] (from the folder Testing)
+    python -m benchmark.multimodal --data DIR [--similarities auto mind mi …] [--seeds 0 1] [--commands ants-mi …]
+
+from the folder Testing.
 
 DIR holds multimodal/ and, for the CT, brain_labelled/: that CT is painted from a label map (see painted_ct), its T1 is
 real. The images are aligned as they come, so the true map is the deformation itself. The affine stage runs once per
-pair. Errors are means over the brain, in mm; seconds are CPU time of `pipeline.register`.
+pair. Errors are means over the brain, in mm; seconds are CPU time of `pipeline.register`. `--commands` are peers, or
+METHOD:PRESET of neuralreg, run as `benchmark run` does: from files to files, with an affine stage of their own.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +27,15 @@ import torch
 from neuralreg import io, pipeline
 from neuralreg.affine import register_affine
 from neuralreg.image import Grid, Image, resample
+from neuralreg.job import TRANSFORM
 from neuralreg.phantom import SEMI_AXES_MM, SmoothDeformation
 from neuralreg.preprocess import shrunk
 from neuralreg.transform import Affine, Transform
 
+from . import measure
+from .methods import commands
 from .painted_ct import TISSUES, painted_ct
+from .pairs import Pair
 
 LARGEST_MM, PUSHES, SIGMA_MM = 8.0, 150, 20.0  # of the deformation: Gaussian pushes in random directions
 MARGIN_VOXELS = 16  # around the brain: empty space is not carried along
@@ -106,10 +115,24 @@ def measured(case: Case, similarity: str, **settings) -> tuple[float, float, str
     return case.error(found.transform), seconds, f"{found.similarity}, {folds:g} folded voxels"
 
 
+def commanded(case: Case, name: str, threads: int) -> tuple[float, float, str]:
+    """The same of a command on files; not a number, and why, where it fails."""
+    with tempfile.TemporaryDirectory(prefix="multimodal-") as folder:
+        fixed, moving, run = (Path(folder) / name for name in ("fixed.nii.gz", "moving.nii.gz", "run"))
+        io.write_image(case.fixed, fixed)
+        io.write_image(case.moving, moving)
+        row = measure.measured(Pair("multimodal", case.name, fixed, moving), name, commands(name)[name], run, threads)
+        if row["error"]:
+            return float("nan"), float("nan"), str(row["error"])
+        error = case.error(io.read_transform(run / TRANSFORM))
+    return error, float(row["cpu_s"]), f"from files to files, {row['folds_percent']:.2g} % folded"
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds the scans")
-    parser.add_argument("--similarities", nargs="+", default=list(SIMILARITIES), choices=SIMILARITIES)
+    parser.add_argument("--similarities", nargs="*", default=list(SIMILARITIES), choices=SIMILARITIES)
+    parser.add_argument("--commands", nargs="+", default=[], metavar="METHOD", help="peers, or METHOD:PRESET")
     parser.add_argument("--contrasts", nargs="+", default=list(CONTRASTS), choices=CONTRASTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one deformation each")
     parser.add_argument("--factor", type=int, default=1, help="times 1 mm: the voxels")
@@ -125,8 +148,9 @@ def main(arguments: list[str] | None = None) -> None:
             case = make_case(options.data, contrast, seed, options.factor)
             start = float((case.points - case.truth).norm(dim=0).mean())
             print(f"| {case.name} | affine alone | {case.error(case.affine):.2f} | | as stored {start:.2f} mm |")
-            for name in options.similarities:
-                error, seconds, remark = measured(case, name, **settings)
+            own = ((name, measured(case, name, **settings)) for name in options.similarities)
+            others = ((name, commanded(case, name, options.threads)) for name in options.commands)
+            for name, (error, seconds, remark) in itertools.chain(own, others):
                 print(f"| {case.name} | {name} | {error:.3f} | {seconds:.0f} | {remark} |", flush=True)
 
 
