@@ -21,9 +21,8 @@ import SimpleITK as sitk
 from .job import RegistrationError
 
 ENDINGS = (".mgz", ".mgh")
-HEADER = struct.Struct(
-    ">7ih15f"
-)  # version, four sizes, type, degrees of freedom; whether placed; spacing, axes, centre
+# Version, four sizes, type, degrees of freedom; whether it says where it lies; spacing, axes, centre.
+HEADER = struct.Struct(">7ih15f")
 BEFORE_VOXELS = 284  # bytes
 TYPES = {0: "u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
 GZIP = b"\x1f\x8b"
