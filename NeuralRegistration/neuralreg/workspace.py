@@ -50,14 +50,22 @@ def workspace(output: Path, overwrite: bool = False) -> Iterator[Path]:
             try:
                 yield partial
             finally:
-                for name in SIGNAL_FILES:
-                    with suppress(OSError):  # the reason of a failure is what the user must hear
-                        (output / name).unlink(missing_ok=True)
+                try:
+                    _remove_signals(output)
+                except BaseException:  # a signal in the middle of it; the next one is ignored (see cli)
+                    _remove_signals(output)
+                    raise
     except BaseException:
         for folder in missing:
             with suppress(OSError):  # somebody else has put a file there meanwhile: it stays
                 folder.rmdir()
         raise
+
+
+def _remove_signals(output: Path) -> None:
+    for name in SIGNAL_FILES:
+        with suppress(OSError):  # the reason of a failure is what the user must hear
+            (output / name).unlink(missing_ok=True)
 
 
 @contextmanager

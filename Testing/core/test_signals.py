@@ -15,7 +15,7 @@ from child import ENVIRONMENT, PATIENCE, python, start, wait_for_iterations
 from neuralreg import cli, workspace
 from neuralreg import run as run_module
 from neuralreg.commands import inspect, register
-from neuralreg.job import EXIT_CANCELLED, RESULT
+from neuralreg.job import EXIT_CANCELLED, PREVIEW, RESULT
 from neuralreg.workspace import RUN_FILES
 from short_runs import ENDLESS, settings
 
@@ -140,6 +140,22 @@ def test_an_earlier_result_is_not_taken_for_that_of_a_cancelled_run(job, tmp_pat
     monkeypatch.setattr(run_module, "publish", lambda *_: signal.raise_signal(signal.SIGTERM))
     assert cli.main(["run", str(tmp_path / "job.json"), "--overwrite"]) == EXIT_CANCELLED
     assert "nothing was written" in capsys.readouterr().err and (tmp_path / "out" / RESULT).exists()
+
+
+def test_a_signal_while_the_preview_is_removed_leaves_none(tmp_path, monkeypatch):
+    """It struck right after the last file was put in its place."""
+    remove, struck = Path.unlink, []
+
+    def unlink(path, **settings):
+        if not struck:
+            struck.append(path)
+            raise KeyboardInterrupt
+        remove(path, **settings)
+
+    with pytest.raises(KeyboardInterrupt), workspace.workspace(tmp_path / "out"):
+        (tmp_path / "out" / PREVIEW).touch()
+        monkeypatch.setattr(Path, "unlink", unlink)
+    assert struck and not (tmp_path / "out").exists()
 
 
 def test_termination_at_random_moments(pair, tmp_path, monkeypatch):
