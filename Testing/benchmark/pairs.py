@@ -54,12 +54,13 @@ def lung_ct_without_masks(folder: Path) -> list[Pair]:
     return [replace(pair, dataset="lung_ct_without_masks", fixed_mask=None, moving_mask=None) for pair in pairs]
 
 
-def lungs_mr(folder: Path) -> list[Pair]:
-    """All directed pairs of chests in MR, with five lobes each; reliability/public.py downloads them."""
+def lungs(folder: Path) -> list[Pair]:
+    """All directed pairs of chests with five lobes each: in MR, which reliability/public.py downloads, or as chest_ct
+    makes them of these."""
     image, labels = (lambda n: folder / f"lungs_{n}.nii.gz"), (lambda n: folder / f"lungs_{n}_labels.nii.gz")
     people = [n for n in range(1, 6) if image(n).is_file()]
     return [
-        Pair("lungs_mr", f"{a}-{b}", image(a), image(b), labels(a), labels(b))
+        Pair(folder.name, f"{a}-{b}", image(a), image(b), labels(a), labels(b))
         for a, b in itertools.permutations(people, 2)
     ]
 
@@ -85,7 +86,8 @@ DATASETS: dict[str, Callable[[Path], list[Pair]]] = {
     "brain_labelled": brain_labelled,
     "lung_ct": lung_ct,
     "lung_ct_without_masks": lung_ct_without_masks,
-    "lungs_mr": lungs_mr,
+    "lungs_mr": lungs,
+    "chests_ct": lungs,
     "hippocampus": hippocampus,
 }
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from neuralreg import io
 from neuralreg.image import Grid, Image, resample
+from neuralreg.intensities import is_ct
 from neuralreg.job import RegistrationJob
 from run_folder import write_run
 from short_runs import LISTS
@@ -22,7 +23,7 @@ sys.modules["benchmark"] = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(sys.modules["benchmark"])
 
 from benchmark import __main__ as program  # noqa: E402
-from benchmark import breathing, methods, profile, table  # noqa: E402
+from benchmark import breathing, chest_ct, methods, profile, table  # noqa: E402
 from benchmark.measure import COLUMNS  # noqa: E402
 from benchmark.pairs import brain_labelled, pairs_of, spread  # noqa: E402
 
@@ -204,6 +205,33 @@ def test_methods_are_held_against_the_breath(chest, monkeypatch, capsys):
     for staying, failing in (rows[:2], rows[2:]):
         assert staying[3] == staying[4] and float(staying[4]) > 4 and float(staying[6]) == 0
         assert "no licence" in failing[3]
+
+
+def test_a_chest_in_mr_becomes_a_ct_of_the_same_chest(tmp_path):
+    """Muscle at 400, fat at 900 and the lung at 40, as a scanner of MR might have them, in air."""
+    grid = Grid.from_parts((24, 22, 20), (-5, 60, 0), (4.0, 4.0, 4.0))
+    away = (grid.points() - torch.as_tensor(grid.center).view(3, 1, 1, 1)).norm(dim=0)[None]
+    levels = ((38.0, 900.0), (36.0, 400.0), (22.0, 40.0))
+    mr = torch.zeros_like(away)
+    for reach, value in levels:
+        mr[away < reach] = value
+    folder = tmp_path / "lungs_mr"
+    folder.mkdir()
+    for person in (1, 2):
+        io.write_image(Image(mr, grid), folder / f"lungs_{person}.nii.gz")
+        io.write_image(Image((away < 22).float(), grid), folder / f"lungs_{person}_labels.nii.gz")
+    chest_ct.main(["--data", str(tmp_path)])
+    first, second = pairs_of(tmp_path, ["chests_ct"])
+    ct, labels = io.read_image(first.fixed), io.read_labels(first.fixed_labels)
+    assert (first.name, second.name, first.dataset) == ("1-2", "2-1", "chests_ct")
+    assert labels.grid.same_as(ct.grid) and np.allclose(ct.grid.spacing, chest_ct.SPACING_MM)
+    assert np.allclose(ct.grid.center, grid.center, atol=0.1) and is_ct(ct.data)
+    away = (ct.grid.points() - torch.as_tensor(grid.center).view(3, 1, 1, 1)).norm(dim=0)[None]
+    means = [float(ct.data[(away > low) & (away < high)].mean()) for low, high in ((0, 18), (26, 30), (50, 90))]
+    assert means == pytest.approx([-900, 0, -1000], abs=5)
+    assert float(ct.data[away > 50].std()) == pytest.approx(chest_ct.NOISE_HU, rel=0.1)
+    assert set(labels.data[away < 18].tolist()) == {1} and set(labels.data[away > 26].tolist()) == {0}
+    assert not torch.equal(ct.data, io.read_image(second.fixed).data), "each scan has its own noise"
 
 
 def test_wrong_names_end_with_a_sentence(data, tmp_path):

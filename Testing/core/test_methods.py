@@ -12,7 +12,7 @@ from geometry import tilted_grid
 from neuralreg import methods, optimise, pipeline
 from neuralreg.image import Grid
 from neuralreg.job import Cancelled, Monitor, RegistrationError
-from neuralreg.methods import METHODS, describe, make_method, suited, work
+from neuralreg.methods import METHODS, PRESETS, describe, make_method, suited, work
 from neuralreg.methods.start import FreeVelocity
 from neuralreg.metrics import tre
 from neuralreg.networks.siren import EncodedSiren
@@ -238,7 +238,7 @@ def test_no_method_compares_more_descriptors_than_fit_into_memory(phantom, name,
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("preset", ["fast", "balanced", "best"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_makes_a_method(name, preset):
     assert dataclasses.is_dataclass(make_method(name, preset))
 
@@ -258,15 +258,29 @@ def test_small_volumes_get_more_iterations_unless_the_user_said_how_many():
     for name, preset, options, kind in [
         ("DNVF", "balanced", {"iterations": [1, 2, 3]}, "small"),
         ("DNVF", "balanced", {}, ""),
-        ("DNVF", "fast", {}, "small"),
+        ("DNVF", "fast", {"windows": [5, 5]}, "ct"),
         ("VoxelMorph", "balanced", {}, "small"),
     ]:
         assert suited(name, preset, options, kind) == {}
 
 
 @pytest.mark.parametrize("kind", ["small", "ct"])
-def test_what_suits_a_kind_of_pair_makes_a_method(kind):
-    assert make_method("DNVF", "balanced", suited("DNVF", "balanced", None, kind)) != make_method("DNVF", "balanced")
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_suits_a_kind_of_pair_makes_a_method(kind, preset):
+    assert make_method("DNVF", preset, suited("DNVF", preset, None, kind)) != make_method("DNVF", preset)
+
+
+@pytest.mark.parametrize("kind", ["", "small", "ct"])
+def test_a_preset_that_takes_longer_does_not_do_less(kind):
+    """The order that the names promise holds for every kind of pair."""
+    costs = [work("DNVF", preset, None, kind) for preset in PRESETS]
+    assert costs == sorted(costs) and costs[0] < costs[1]
+
+
+def test_the_same_penalties_suit_two_cts_whatever_the_preset():
+    chosen = [suited("DNVF", preset, None, "ct") for preset in PRESETS]
+    assert len({(c["smoothness"], c["bending"], c["volume"]) for c in chosen}) == 1
+    assert all(set(c["windows"]) == {7} for c in chosen)
 
 
 @pytest.mark.parametrize("kind", ["", "small", "ct"])

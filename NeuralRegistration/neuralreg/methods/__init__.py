@@ -85,10 +85,10 @@ def with_model(options: dict[str, Any], change: Callable[[str], str]) -> dict[st
 
 
 def suited(name: str, preset: str, options: dict[str, Any] | None, kind: str) -> dict[str, Any]:
-    """Option values that the preset "balanced" takes for pairs of a `kind` (see `DNVF.suits`); none that the user has
-    set, and none at all where that is a list: the lists of the stages belong together."""
-    changes = getattr(method_class(name), "suits", {}) if choose("preset", preset, PRESETS) == "balanced" else {}
-    changes, given = changes.get(kind, {}), options or {}
+    """Option values that a preset takes for pairs of a `kind` (see `DNVF.suits`); none that the user has set, and none
+    at all where that is a list: the lists of the stages belong together."""
+    changes = getattr(method_class(name), "suits", {}).get(kind, {}).get(choose("preset", preset, PRESETS), {})
+    given = options or {}
     if any(isinstance(value, tuple) and key in given for key, value in changes.items()):
         return {}
     return {key: value for key, value in changes.items() if key not in given}

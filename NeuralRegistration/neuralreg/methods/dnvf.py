@@ -18,6 +18,21 @@ if TYPE_CHECKING:
     from ..preprocess import Pair
 
 
+# A crop of one organ: every stage but the first sees all voxels. More iterations, or a SIREN, gain nothing there.
+SMALL = {"directions": ("alternate",), "smoothness": 0.4, "volume": 0.4}
+SMALL_WHOLE = {
+    **SMALL,
+    "image_factors": (2.0, 1.0, 1.0),
+    "velocity_factors": (3.0, 2.0, 1.2),
+    "iterations": (80, 80, 60),
+    "windows": (5, 5, 5),
+    "strides": (1, 1, 1),
+}
+# Mostly scans of one patient. Lungs move smoothly and stretch a good deal, which bending leaves free; what CT shows
+# between their vessels is mostly noise, which wide windows average out.
+CT = {"smoothness": 0.5, "bending": 15.0, "volume": 0.4}
+
+
 @dataclass(frozen=True)
 class DNVF:
     """One velocity network per stage; the stages' exponentials are chained. Lists have one entry per stage.
@@ -77,27 +92,27 @@ class DNVF:
         },
     }
 
-    suits: ClassVar[dict[str, dict]] = {
-        "small": {  # a crop of one organ: every stage but the first sees all voxels
-            "image_factors": (2.0, 1.0, 1.0),
-            "velocity_factors": (3.0, 2.0, 1.2),
-            "iterations": (80, 80, 60),
-            "windows": (5, 5, 5),
-            "strides": (1, 1, 1),
-            "directions": ("alternate",),
-            "smoothness": 0.4,
-            "volume": 0.4,
+    suits: ClassVar[dict[str, dict[str, dict]]] = {
+        "small": {
+            "fast": {
+                **SMALL,
+                "image_factors": (2.0, 1.0),
+                "velocity_factors": (3.0, 1.5),
+                "iterations": (60, 40),
+            },
+            "balanced": SMALL_WHOLE,
+            "best": {**SMALL_WHOLE, "networks": ("encoded",)},
         },
-        # Mostly scans of one patient. Lungs move smoothly and stretch a good deal, which bending leaves free; what CT
-        # shows between their vessels is mostly noise, which wide windows average out.
         "ct": {
-            "velocity_factors": (6.0, 3.0, 2.0),
-            "knots": 2.0,
-            "iterations": (60, 40, 15),
-            "windows": (7, 7, 7),
-            "smoothness": 0.5,
-            "bending": 15.0,
-            "volume": 0.4,
+            "fast": {**CT, "windows": (7, 7)},
+            "balanced": {
+                **CT,
+                "velocity_factors": (6.0, 3.0, 2.0),
+                "knots": 2.0,
+                "iterations": (60, 40, 15),
+                "windows": (7, 7, 7),
+            },
+            "best": {**CT, "windows": (7, 7, 7, 7)},
         },
     }
 
