@@ -22,7 +22,7 @@ from neuralreg import io
 from neuralreg.image import Image, resample
 from neuralreg.transform import Affine
 
-from .pairs import lungs
+from .pairs import pairs_of
 
 AIR, BRIGHTEST = -1000.0, 150.0  # the body's median lies at 0
 SPACING_MM, NOISE_HU = 2.0, 15.0
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder with lungs_mr/")
     data = parser.parse_args(arguments).data
-    chests = {pair.fixed: pair.fixed_labels for pair in lungs(data / "lungs_mr")}
+    chests = {pair.fixed: pair.fixed_labels for pair in pairs_of(data, ["lungs_mr"])}
     (data / "chests_ct").mkdir(exist_ok=True)
     for seed, (path, labels) in enumerate(chests.items()):
         ct = chest_ct(io.read_image(path), seed)

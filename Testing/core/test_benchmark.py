@@ -215,6 +215,8 @@ def test_a_chest_in_mr_becomes_a_ct_of_the_same_chest(tmp_path):
     mr = torch.zeros_like(away)
     for reach, value in levels:
         mr[away < reach] = value
+    with pytest.raises(SystemExit, match="holds no pairs"):
+        chest_ct.main(["--data", str(tmp_path)])
     folder = tmp_path / "lungs_mr"
     folder.mkdir()
     for person in (1, 2):
