@@ -277,6 +277,11 @@ def test_a_preset_that_takes_longer_does_not_do_less(kind):
     assert costs == sorted(costs) and costs[0] < costs[1]
 
 
+def test_small_volumes_get_of_best_what_balanced_does():
+    best, balanced = (make_method("DNVF", p, suited("DNVF", p, None, "small")) for p in ("best", "balanced"))
+    assert best == balanced
+
+
 def test_the_same_penalties_suit_two_cts_whatever_the_preset():
     chosen = [suited("DNVF", preset, None, "ct") for preset in PRESETS]
     assert len({(c["smoothness"], c["bending"], c["volume"]) for c in chosen}) == 1

@@ -13,6 +13,8 @@ from NeuralRegistrationLib.results import runs
 from test_worker import gone
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guide.md"
+# With its SIRENs, which small volumes get only when asked for, it takes a minute at least.
+LONG = {"preset": "best", "options": {"networks": ["siren", "siren", "encoded", "encoded"]}}
 pytestmark = pytest.mark.skipif(bool(torch_problem()), reason="the real worker needs PyTorch")
 
 
@@ -40,7 +42,7 @@ def test_a_call_that_does_not_wait_can_be_cancelled(scene, wait):
     nodes = slicer.mrmlScene.GetNumberOfNodes()
     logic, outcomes = Logic(), []
     try:
-        logic.register(fixed, moving, wait=False, preset="best", onFinished=outcomes.append)
+        logic.register(fixed, moving, wait=False, **LONG, onFinished=outcomes.append)
         child = logic.worker.process_id
         wait(lambda: logic.worker.ready)
         logic.cancel()

@@ -94,7 +94,8 @@ from NeuralRegistrationLib.logic import NeuralRegistrationLogic
 import slicer, time
 fixed, moving = samples.addSmallPair()
 logic, seen = NeuralRegistrationLogic(), []
-logic.register(fixed, moving, wait=False, preset="best", onProgress=seen.append)
+long = {"preset": "best", "options": {"networks": ["siren", "siren", "encoded", "encoded"]}}  # a minute at least
+logic.register(fixed, moving, wait=False, **long, onProgress=seen.append)
 while not any(progress.loss is not None for progress in seen):
     slicer.app.processEvents()
     time.sleep(0.01)

@@ -101,7 +101,7 @@ class DNVF:
                 "iterations": (60, 40),
             },
             "balanced": SMALL_WHOLE,
-            "best": {**SMALL_WHOLE, "networks": ("encoded",)},
+            "best": {**SMALL_WHOLE, "networks": ("encoded",), "squarings": 1},
         },
         "ct": {
             "fast": {**CT, "windows": (7, 7)},
