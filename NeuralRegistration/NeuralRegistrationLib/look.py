@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import slicer
@@ -242,8 +243,10 @@ class Preview:
         self.node = None
         self._before: list[tuple] = []
 
-    def show(self, path) -> None:
+    def show(self, path: Path) -> None:
         """Read the volume that the worker has just rewritten. An unreadable one is skipped: the next comes soon."""
+        if not path.exists():  # a short run has taken it away already; Slicer would show that it has met an error
+            return
         if self.node is None:
             self._begin()
         if read_voxels(self.node, path):

@@ -51,6 +51,10 @@ def nearest_name(name: str, valid: tuple[str, ...] | list[str]) -> str:
     return f'did you mean "{original}"?{others}'
 
 
+#: what a user is told that a value must be
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
 def choose(what: str, name: Any, valid: tuple[str, ...] | list[str]) -> str:
     """`name` if it is valid (case-insensitive), else a RegistrationError that names the nearest valid one."""
     for candidate in valid:

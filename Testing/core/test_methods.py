@@ -321,7 +321,7 @@ def test_the_table_needs_no_torch():
     [
         ("DNFV", {}, 'did you mean "DNVF"'),
         ("DNVF", {"smoothnes": 1.0}, 'did you mean "smoothness"'),
-        ("DNVF", {"smoothness": "much"}, "must be of type float"),
+        ("DNVF", {"smoothness": "much"}, "must be a number"),
         ("DNVF", {"smoothness": -1.0}, "must lie between"),
         ("DNVF", {"smoothness": float("nan")}, "must lie between"),
         ("DNVF", {"iterations": [10]}, "one entry per stage"),

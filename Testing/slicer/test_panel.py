@@ -228,6 +228,13 @@ def test_what_the_user_looks_at_meanwhile_stays_when_the_run_ends(panel, wait):
     assert not second.GetBackgroundVolumeID() and not second.GetForegroundVolumeID(), "as it was"
 
 
+def test_a_preview_that_is_gone_already_is_no_error(panel, tmp_path, capfd):
+    """A short run removes it before the panel has heard of it; errors of VTK show as a red sign in Slicer."""
+    preview = look.Preview(panel.parameters.fixedVolume, panel.parameters.movingVolume)
+    preview.show(tmp_path / "gone.nii.gz")
+    assert preview.node is None and "gone.nii.gz" not in "".join(capfd.readouterr())
+
+
 def test_preview_can_be_taken_away_and_brought_back_during_the_run(panel, wait):
     view, section = look.slice_views()[0], panel.runSection()
     view.SetBackgroundVolumeID(panel.parameters.movingVolume.GetID())

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..job import PRESETS, RegistrationError, choose
+from ..job import KINDS, PRESETS, RegistrationError, choose
 
 METHODS = {
     "DNVF": "neuralreg.methods.dnvf:DNVF",
@@ -157,7 +157,7 @@ def _checked(what: str, value: Any, hint: Any, metadata: Any) -> Any:
         str: isinstance(value, str),
     }
     if not fits.get(hint, False):
-        raise RegistrationError(f"{what} must be of type {hint.__name__}; got {value!r}.")
+        raise RegistrationError(f"{what} must be {KINDS[hint]}; got {value!r}.")
     low, high = metadata.get("minimum"), metadata.get("maximum")
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         raise RegistrationError(

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..feedforward import NETWORKS
 from ..files import reading
-from ..job import RegistrationError, choose, whole_number
+from ..job import KINDS, RegistrationError, choose, whole_number
 from .augment import Augmentation
 from .loop import Schedule
 from .objective import Objective
@@ -145,8 +145,8 @@ def _of_type(value: Any, hint: Any, name: str) -> Any:
     expected = dict if table else list | tuple if kind is tuple else int | float if kind is float else kind
     if not isinstance(value, expected) or (isinstance(value, bool) and kind is not bool):
         count = f" of {len(inner)}" if kind is tuple and inner[-1] is not Ellipsis else ""
-        sort = "table" if table else f"list{count}" if kind is tuple else kind.__name__
-        raise RegistrationError(f'The entry "{name}" of the configuration must be of type {sort}; got {value!r}.')
+        sort = "a table" if table else f"a list{count}" if kind is tuple else KINDS[kind]
+        raise RegistrationError(f'The entry "{name}" of the configuration must be {sort}; got {value!r}.')
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, f"[{name}]")
     if kind is dict:
