@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -244,13 +245,18 @@ class Preview:
         self._before: list[tuple] = []
 
     def show(self, path: Path) -> None:
-        """Read the volume that the worker has just rewritten. An unreadable one is skipped: the next comes soon."""
-        if not path.exists():  # a short run has taken it away already; Slicer would show that it has met an error
+        """Take over the volume that the worker has just rewritten. One that is gone is skipped: the next comes soon."""
+        taken = path.with_name(f"taken-{path.name}")
+        try:  # a run that ends removes it, and Slicer shows each failed reading as an error
+            path.replace(taken)
+        except OSError:
             return
         if self.node is None:
             self._begin()
-        if read_voxels(self.node, path):
+        if read_voxels(self.node, taken):
             self.node.SetName("Registration preview")
+        with suppress(OSError):
+            taken.unlink()
 
     def _begin(self) -> None:
         self.node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Registration preview")

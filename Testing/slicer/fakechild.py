@@ -72,8 +72,9 @@ def optimise(job, output: Path, play: str, inbox: Inbox) -> int:
         if (output / STOP).exists():
             break
         preview = None
-        if step == 2:
-            shutil.copyfile(Path(job.fixed), output / "preview.nrrd")
+        if step % STEPS == 2:
+            shutil.copyfile(Path(job.fixed), output / "whole.nrrd")
+            (output / "whole.nrrd").replace(output / "preview.nrrd")
             preview = "preview.nrrd"
         say(
             stage="affine" if step < 4 else "deformable",

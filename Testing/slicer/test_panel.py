@@ -10,7 +10,6 @@ import slicer
 import vtk
 from clicks import finish, play, register, temporary_files
 from fakerun import GRIDS, add_volume
-from neuralreg.job import Progress
 from NeuralRegistrationLib import estimate, look, theme, trust
 from NeuralRegistrationLib.results import runs
 from NeuralRegistrationLib.widget_method import MethodSection
@@ -245,8 +244,7 @@ def test_preview_can_be_taken_away_and_brought_back_during_the_run(panel, wait):
     panel.ui.previewCheckBox.click()
     assert section.preview.node is None and view.GetBackgroundVolumeID() == panel.parameters.movingVolume.GetID()
     panel.ui.previewCheckBox.click()
-    section.onProgress(Progress("deformable", 0.5, preview="preview.nrrd"))
-    assert section.preview.node is not None
+    wait(lambda: section.preview.node is not None)
     panel.ui.cancelButton.click()
     assert view.GetBackgroundVolumeID() == panel.parameters.movingVolume.GetID()
 
