@@ -25,7 +25,7 @@ def choose_device(wanted: str) -> tuple[str, str]:
         return name, f"{_title(name)} was found."
     if wanted == "auto":
         return "cpu", f"Running on the CPU, because {problem}"
-    raise RegistrationError(f'The device "{wanted}" cannot be used because {problem} Or choose --device cpu.')
+    raise RegistrationError(f'The device "{wanted}" cannot be used because {problem} Or choose the device cpu.')
 
 
 def _gpu(wanted: str) -> tuple[str, str | None]:

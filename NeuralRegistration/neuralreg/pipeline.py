@@ -362,7 +362,9 @@ def _measured(given: _Given, warped: Image, jacobian: Image, transform: Transfor
 def _pulled(landmarks: PointPairs, transform: Transform, fit: Fit, warnings: list[str]) -> dict[str, float]:
     """How far apart the given pairs are before and after; not an error of the result, which was fitted to them."""
     if not fit.curve:
-        warnings.append("The landmarks did not count: nothing is optimised; use DNVF, or a network and --refine 20.")
+        warnings.append(
+            "The landmarks did not count: nothing is optimised; use DNVF, or a network with the option refine=20."
+        )
     fixed, moving = (points.double() for points in landmarks)
     before, after = (fixed - moving).norm(dim=0), metrics.tre(transform, fixed, moving)
     return {"landmarks_before_mm": float(before.mean()), "landmarks_after_mm": float(after.mean())}

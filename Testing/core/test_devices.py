@@ -49,7 +49,7 @@ def test_a_gpu_that_does_not_work_is_left_alone(gpu, fault):
     assert device == "cpu" and "Old Card 6 does not work" in reason and remedy in reason and "\n" not in reason
     with pytest.raises(RegistrationError, match=remedy) as raised:
         choose_device("cuda")
-    assert str(raised.value).endswith("choose --device cpu.")
+    assert str(raised.value).endswith("choose the device cpu.")
 
 
 def test_wrong_numbers_are_a_fault_too(monkeypatch):

@@ -49,8 +49,8 @@ def model(name: str, method: str, similarity: str = "lncc") -> Checkpoint:
     checkpoint = load(named or os.path.expanduser(name))  # noqa: PTH111 (raises where nobody knows the home)
     if checkpoint.manifest.method != method:
         raise RegistrationError(
-            f"{name} is a model of {checkpoint.manifest.method}; choose that method (with Cas-DNVF, that "
-            f"network: --option network={checkpoint.manifest.method}), or a model of {method}."
+            f"{name} is a model of {checkpoint.manifest.method}; choose that method (with Cas-DNVF, the "
+            f"option network={checkpoint.manifest.method}), or a model of {method}."
         )
     return checkpoint
 
