@@ -16,6 +16,7 @@ from pathlib import Path
 from .job import RegistrationError, RegistrationJob
 
 HEADERS = (".mhd", ".nhdr", ".hdr", ".img")  # formats whose voxels lie beside them, under the same name
+STRAY = ("Thumbs.db", "desktop.ini")
 CHUNK = 1 << 20
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -87,11 +88,17 @@ def changed(job: RegistrationJob, checksums: Mapping[str, str], folder: str | Pa
 
 
 def _parts(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(path.iterdir())
+    if path.is_dir():  # but for what file managers leave there
+        return sorted(part for part in path.iterdir() if not part.name.startswith(".") and part.name not in STRAY)
     if path.suffix.lower() in HEADERS:
-        return sorted(part for part in path.parent.iterdir() if part.stem == path.stem)
+        return sorted(part for part in path.parent.iterdir() if _holds_voxels(part, path.stem))
     return [path]
+
+
+def _holds_voxels(part: Path, stem: str) -> bool:
+    """Whether a file is the header `stem`, or the voxels beside it; a table of points of that name is neither."""
+    bare = part.with_suffix("") if part.suffix.lower() == ".gz" else part
+    return bare.stem == stem and bare.suffix.lower() in (*HEADERS, ".raw", ".zraw")
 
 
 def check_folder(path: Path) -> None:

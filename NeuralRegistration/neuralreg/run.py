@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from . import io, pipeline
-from .files import NO_ROOM, checksum, too_long
+from .files import NO_ROOM, checksum, split_number, too_long
 from .job import (
     JOB,
     PATHS,
@@ -30,7 +30,7 @@ from .methods import with_model
 from .overlap import OUTPUTS, Writer, read_both
 from .points import read_pairs
 from .usage import enough_memory, peak_memory_mb, versions
-from .workspace import publish, workspace
+from .workspace import DERIVED_FILES, RUN_FILES, publish, workspace
 
 INPUTS = tuple(name for name in PATHS if name != "output")
 FILES = {**OUTPUTS, "job": JOB}
@@ -44,6 +44,7 @@ def run(job: RegistrationJob, monitor: Monitor | None = None, *, overwrite: bool
     """
     monitor = monitor or Monitor()
     output = Path(job.output)
+    _check_inputs(job, output)
     started, warnings = time.perf_counter(), []
     with _sentences(output), workspace(output, overwrite) as partial:
         monitor.report(Progress("read", 0.0))
@@ -67,6 +68,17 @@ def run(job: RegistrationJob, monitor: Monitor | None = None, *, overwrite: bool
     return result
 
 
+def _check_inputs(job: RegistrationJob, output: Path) -> None:
+    """Raise RegistrationError for an input that is one of the files which the result would replace."""
+    replaced = {output.resolve() / name for name in (*RUN_FILES, *DERIVED_FILES)}
+    for name in INPUTS:
+        given = getattr(job, name)
+        if given and "\0" not in given and Path(os.path.realpath(split_number(given)[0])) in replaced:
+            raise RegistrationError(
+                f"{given} is an input, which the result would replace; choose another output folder."
+            )
+
+
 def load_job(path: str | Path) -> RegistrationJob:
     """The job in a file, or in the folder of a run; relative paths count from that folder, so that it can be moved with
     its data."""
@@ -84,8 +96,12 @@ def portable(job: RegistrationJob) -> RegistrationJob:
 def _relative(given: str, output: str) -> str:
     if Path(given).is_absolute():
         return given
-    # By way of `..` out of an output folder that is a link, the system arrives beside what the link names.
     try:
+        plain = os.path.relpath(given, output)
+        # By way of `..` out of an output folder that is a link, the system arrives beside what the link names. Else
+        # links stay as they were named: what they lead to may be elsewhere once the folder and its data have moved.
+        if os.path.realpath(Path(output, plain).parent) == os.path.realpath(Path(given).parent):
+            return plain
         return os.path.relpath(Path(given).parent.resolve() / Path(given).name, Path(output).resolve())
     except ValueError:  # on another drive of a Windows computer
         return str(Path(given).absolute())

@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 import torch
+from geometry import grid_of
 from neuralreg import evaluate, io, metrics, qa
 from neuralreg.cli import main
 from neuralreg.image import Grid, Image
@@ -254,6 +255,29 @@ def test_a_file_that_ends_at_its_structures_measures_the_same(folder, tmp_path, 
     expected = evaluated(folder, fixed_labels=tmp_path / "whole.nrrd", moving_labels=moving)
     found = evaluated(folder, fixed_labels=boxed, moving_labels=moving)
     assert found["labels"] == expected["labels"] and found["measurements"] == expected["measurements"]
+
+
+@pytest.mark.parametrize("kind", ["RAS", "oblique, left-handed"])
+def test_labels_on_the_grid_of_the_fixed_volume_get_no_room_around_them(tmp_path, kind):
+    """What a file rounds off the place of a grid is no part of a voxel, however large the labels are."""
+    grid = grid_of(kind)
+    io.write_image(Image(torch.ones(1, *grid.shape, dtype=torch.int16), grid), tmp_path / "labels.nii.gz")
+    labels = io.read_labels(tmp_path / "labels.nii.gz")
+    for exact, other in ((grid, labels), (labels.grid, Image(labels.data, grid))):
+        assert evaluate._with_room(other, other, Affine.identity(), exact).grid.shape == grid.shape
+
+
+def test_what_is_made_of_a_run_replaces_none_of_its_files(folder, capsys):
+    kept = folder / "fixed_labels.nii.gz", folder / "run" / TRANSFORM
+    labels = "--fixed-labels", str(kept[0]), "--moving-labels", str(folder / "moving_labels.nii.gz")
+    for output in kept:
+        before = output.read_bytes()
+        assert main(["evaluate", str(folder / "run"), *labels, "--json", str(output)]) == 2
+        assert output.read_bytes() == before and "is an input, which would be lost" in capsys.readouterr().err
+    field = "--reference", str(kept[0]), "--field"
+    for command in (["report", str(folder / "run")], ["apply", str(folder / "run"), *field]):
+        assert main([*command, "-o", str(kept[1])]) == 2
+        assert "is an input, which would be lost" in capsys.readouterr().err
 
 
 def test_structures_that_overlap_come_in_several_files(folder, tmp_path):

@@ -115,6 +115,17 @@ def test_links_are_followed_and_never_replaced_by_accident(pair, tmp_path, monke
     assert (tmp_path / "link" / portable(job).fixed).resolve() == (tmp_path / "fixed.nii.gz").resolve()
 
 
+@posix
+def test_a_link_among_the_inputs_stays_as_it_was_named(tmp_path, monkeypatch):
+    """A study whose data are links to a store can be moved, with its results, where the way to the store is another."""
+    for folder in ("store/images", "study/data"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "study" / "data" / "images").symlink_to(tmp_path / "store" / "images")
+    monkeypatch.chdir(tmp_path / "study")
+    stored = portable(RegistrationJob("data/images/fixed.nii.gz", "data/images/moving.nii.gz", "out"))
+    assert stored.fixed == "../data/images/fixed.nii.gz"
+
+
 FOREIGN = [
     {"fixed": "$(touch pwned).nii"},
     {"fixed": "a.nii; touch pwned"},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from geometry import points_in, transform_on
+from geometry import image_on, points_in, transform_on
 from neuralreg import io, pipeline, workspace
 from neuralreg import run as run_module
 from neuralreg.files import checksum
@@ -247,6 +247,29 @@ def test_a_result_knows_its_inputs_by_what_they_hold(job, tmp_path):
         "moving": checksum(str(tmp_path / "m.nrrd")),
     }
     assert Result.load(tmp_path / "out" / RESULT).inputs == result.inputs and str(tmp_path) not in str(result.inputs)
+
+
+@pytest.mark.parametrize("name", ["warped.nii.gz", "warped.nii.gz@0"])
+def test_a_result_does_not_replace_what_it_is_made_of(job, tmp_path, name):
+    """A second run from the warped volume of the first one, into the same folder."""
+    run_module.run(job())
+    io.write_image(image_on(FIXED), tmp_path / "out" / "warped.nii.gz")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(RegistrationError, match="is an input, which the result would replace"):
+        run_module.run(job(moving=str(tmp_path / "out" / name)), overwrite=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert run_module.run(job(moving=str(tmp_path / "out" / name), output=str(tmp_path / "second")))
+
+
+def test_what_lies_beside_an_input_by_chance_does_not_change_its_checksum(tmp_path):
+    (tmp_path / "series").mkdir()
+    for name in ("series/1", "a.hdr", "a.img"):
+        (tmp_path / name).write_text(name)
+    inputs = [str(tmp_path / name) for name in ("series", "a.hdr")]
+    before = [checksum(name) for name in inputs]
+    for name in ("series/.DS_Store", "series/Thumbs.db", "a.csv", "a.json"):
+        (tmp_path / name).write_text(name)
+    assert [checksum(name) for name in inputs] == before
 
 
 def test_the_checksum_of_an_input_is_that_of_all_its_files(tmp_path):

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..job import RegistrationError
+from ..job import INVERSE, TRANSFORM, RegistrationError
 from .shared import add_command, output_file, say, writing
 
 PICTURE = (
@@ -53,7 +53,8 @@ def add_apply(commands: Any) -> None:
 
 
 def _apply(options: argparse.Namespace) -> None:
-    inputs = options.transform, options.reference, options.image, options.labels, options.points
+    folder = [str(Path(options.transform, name)) for name in (TRANSFORM, INVERSE)]
+    inputs = options.transform, *folder, options.reference, options.image, options.labels, options.points
     output = output_file(options.output, *inputs)
     if options.points is None and options.reference is None:
         raise RegistrationError("Add --reference with the volume whose grid the output shall have.")

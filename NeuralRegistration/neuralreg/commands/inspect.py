@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
-from ..job import write_json
+from ..files import replacing
+from ..job import JOB, PATHS, RegistrationError, RegistrationJob, write_json
+from ..workspace import RUN_FILES
 from .shared import add_command, output_file, say, writing
 
 
@@ -43,14 +46,26 @@ def add_evaluate(commands: Any) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from ..evaluate import evaluate_run, format_table
 
-    own = output_file(options.json) if options.json not in (None, "-") else None
+    given = *(options.fixed_labels or ()), *(options.moving_labels or ()), options.landmarks, *_files_of(options.run)
+    own = output_file(options.json, *given) if options.json not in (None, "-") else None
     with writing():
         numbers = evaluate_run(
             Path(options.run), options.fixed_labels, options.moving_labels, options.landmarks, options.evidence_only
         )
         if own is not None:
-            write_json(numbers, own)
+            with replacing(own) as partial:
+                write_json(numbers, partial)
     print(json.dumps(numbers, indent=2) if options.json == "-" else format_table(numbers))
+
+
+def _files_of(run: str) -> list[str]:
+    """The files of a run and those that it was made of, none of which may be replaced by what is written about it."""
+    folder = Path(run)
+    with contextlib.suppress(RegistrationError):  # said by whoever needs the job
+        job = RegistrationJob.load(folder / JOB)
+        inputs = [getattr(job, name) for name in PATHS if name != "output" and getattr(job, name)]
+        return [str(folder / name) for name in (*RUN_FILES, *inputs)]
+    return [str(folder / name) for name in RUN_FILES]
 
 
 def add_report(commands: Any) -> None:
@@ -73,7 +88,7 @@ def add_report(commands: Any) -> None:
 def _report(options: argparse.Namespace) -> None:
     from ..report import write_report
 
-    output = None if options.output is None else output_file(options.output)
+    output = None if options.output is None else output_file(options.output, *_files_of(options.run))
     with writing():
         if options.restore:
             from ..restore import restore
