@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import changed, replacing
+from .files import changed, checksum, replacing
 from .job import EVALUATION, JOB, RESULT, RegistrationError, RegistrationJob, Result, read_json
 from .tables import read_table
 from .workers import Task
@@ -92,7 +92,7 @@ def tasks_of(pairs: Iterable[Pair], jobs: Mapping[str, RegistrationJob], overwri
         folder = Path(job.output)
         done = not overwrite and _is_done(job)
         if not done or changed(job, read_json(folder / RESULT, "result").get("inputs", {})):
-            replace = ["--overwrite"] if overwrite or done else []
+            replace = ["--overwrite"] if overwrite or (folder / RESULT).is_file() else []
             commands.append(("run", str(_save(job)), "--progress", "json", *replace))
         if pair.fixed_labels and (commands or not _has_labels(folder, pair)):
             labels = ("--fixed-labels", pair.fixed_labels, "--moving-labels", pair.moving_labels)
@@ -115,7 +115,7 @@ def _is_done(job: RegistrationJob) -> bool:
             )
     if {k: _listed(v) for k, v in there["options"].items()} != {k: _listed(v) for k, v in wanted["options"].items()}:
         raise RegistrationError(f"{folder} holds a result with other options; choose another folder or --overwrite.")
-    return True
+    return bool(_read(folder / RESULT))
 
 
 def _listed(value: Any) -> Any:
@@ -136,12 +136,18 @@ def _save(job: RegistrationJob) -> Path:
 
 
 def _has_labels(folder: Path, pair: Pair) -> bool:
-    """Whether these very label maps have been compared, as they are now."""
-    path, labels = folder / EVALUATION, [pair.fixed_labels, pair.moving_labels]
-    if not path.is_file() or read_json(path, "evaluation").get("label_files") != [labels]:
-        return False
-    times = [there.stat().st_mtime for there in map(Path, labels) if there.exists()]  # a volume of several is no path
-    return max(times, default=0.0) <= path.stat().st_mtime
+    """Whether these very label maps have been compared, as they are now; what is gone has not changed."""
+    labels, found = [pair.fixed_labels, pair.moving_labels], _read(folder / EVALUATION)
+    compared = zip(labels, found.get("label_checksums", [["", ""]])[0], strict=True)
+    return found.get("label_files") == [labels] and all(checksum(name) in ("", then) for name, then in compared)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a file of a run holds; nothing where it is not there, or damaged since: then it is made again."""
+    try:
+        return read_json(path, path.stem)
+    except RegistrationError:
+        return {}
 
 
 def tidy(jobs: Iterable[RegistrationJob]) -> None:
@@ -165,8 +171,7 @@ def _row(name: str, folder: Path, error: str, unfinished: bool) -> dict[str, str
     if error or unfinished or not (folder / RESULT).is_file():
         return row
     result = Result.load(folder / RESULT)
-    evaluation = folder / EVALUATION
-    values = result.metrics | (read_json(evaluation, "evaluation")["measurements"] if evaluation.is_file() else {})
+    values = result.metrics | _read(folder / EVALUATION).get("measurements", {})
     row |= {column: f"{values[entry]:.5g}" for column, entry in MEASURES.items() if values.get(entry) is not None}
     row |= {"seconds": f"{result.timings['total']:.1f}", "memory_mb": f"{result.peak_memory_mb:.0f}"}
     return row | {"device": result.device, "status": DONE}

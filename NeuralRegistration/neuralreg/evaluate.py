@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import io, metrics, qa
-from .files import changed, reading, replacing
+from .files import changed, checksum, reading, replacing
 from .image import Grid, Image, bounding_box, resample
 from .job import (
     EVALUATION,
@@ -78,6 +78,7 @@ def evaluate_run(
         values.update(labels.pop("means"))
         evaluation["labels"] = labels
         evaluation["label_files"] = [[str(name) for name in pair] for pair in pairs]
+        evaluation["label_checksums"] = [[checksum(name) for name in pair] for pair in evaluation["label_files"]]
     if landmarks is not None:
         errors = landmark_errors(landmarks, transform)
         values.update(errors.pop("means"))

@@ -87,7 +87,7 @@ def test_a_pair_is_done_where_nothing_that_decides_its_result_has_changed(tmp_pa
 
     pairs = [batch.Pair("one", "fixed.nii", "moving.nii")]
     assert [task.name for task in tasks()] == ["one"]
-    (tmp_path / "one" / RESULT).write_text("{}")
+    (tmp_path / "one" / RESULT).write_text('{"inputs": {}}')
     assert not tasks() and not tasks(threads=3) and not tasks(device="cpu")
     for name, value in (
         ("seed", 1),
@@ -198,11 +198,23 @@ def test_other_label_maps_are_compared_anew(folder):
 def test_label_maps_that_were_corrected_are_compared_anew(folder):
     table(folder, f"one,{FILES},{LABELS}")
     assert call(folder, *settings(2), "--progress", "none") == 0
-    first, evaluation = summary(folder)["one"], folder / "out" / "one" / EVALUATION
-    shutil.copy(folder / "data" / "fixed_labels.nii.gz", folder / "data" / "moving_labels.nii.gz")
-    os.utime(evaluation, ns=(0, 0))  # whatever the resolution of the file system's clock
+    first, corrected = summary(folder)["one"], folder / "data" / "moving_labels.nii.gz"
+    shutil.copy(folder / "data" / "fixed_labels.nii.gz", corrected)
+    os.utime(corrected, ns=(0, 0))  # as one that was made earlier, and moved here
     assert call(folder, *settings(2), "--progress", "none") == 0
     assert summary(folder)["one"]["dice_before"] == "1" != first["dice_before"]
+
+
+@pytest.mark.parametrize("content", ["{", "{}"])
+@pytest.mark.parametrize("name", [RESULT, EVALUATION])
+def test_a_damaged_file_is_made_again_and_ends_no_other_pair(folder, name, content):
+    table(folder, f"one,{FILES},{LABELS}")
+    assert call(folder, *settings(2), "--progress", "none") == 0
+    first = summary(folder)["one"]
+    (folder / "out" / "one" / name).write_text(content)
+    table(folder, f"one,{FILES},{LABELS}", f"two,{FILES},,")
+    assert call(folder, *settings(2), "--progress", "none") == 0
+    assert summary(folder)["one"]["dice"] == first["dice"] and summary(folder)["two"]["status"] == "done"
 
 
 def test_a_signal_leaves_finished_runs_and_nothing_else(folder):
