@@ -156,7 +156,8 @@ def _with_room(labels: Image, moving: Image, inverse: Transform, grid: Grid) -> 
     box = moving.grid.cropped(*bounding_box(moving.data[0] != 0))
     reach = box.with_shape((BOX_POINTS,) * 3).points()
     ends = [labels.grid.indices(t(reach)).flatten(1) for t in (Affine.identity(), inverse)]
-    frame = labels.grid.indices(grid.with_shape((2, 2, 2)).points()).flatten(1).round(decimals=2)  # of files
+    frame = labels.grid.indices(grid.with_shape((2, 2, 2)).points()).flatten(1)
+    frame = frame.round(decimals=2)  # what files round off is no part of a voxel
     size = torch.tensor(labels.grid.size)
     low, high = torch.cat(ends, dim=1).aminmax(dim=1)
     low = torch.maximum(low - BOX_MARGIN, frame.amin(dim=1)).floor().long().clamp(max=0)

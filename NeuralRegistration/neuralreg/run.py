@@ -70,7 +70,8 @@ def run(job: RegistrationJob, monitor: Monitor | None = None, *, overwrite: bool
 
 def _check_inputs(job: RegistrationJob, output: Path) -> None:
     """Raise RegistrationError for an input that is one of the files which the result would replace."""
-    replaced = {output.resolve() / name for name in (*RUN_FILES, *DERIVED_FILES)}
+    folder = Path(os.path.realpath(output))  # unlike Path.resolve, which raises for a link to itself
+    replaced = {folder / name for name in (*RUN_FILES, *DERIVED_FILES)}
     for name in INPUTS:
         given = getattr(job, name)
         if given and "\0" not in given and Path(os.path.realpath(split_number(given)[0])) in replaced:
