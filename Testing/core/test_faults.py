@@ -118,8 +118,8 @@ def test_links_are_followed_and_never_replaced_by_accident(pair, tmp_path, monke
 @posix
 def test_a_link_to_itself_gets_a_sentence(pair, tmp_path):
     (tmp_path / "loop").symlink_to("loop")
-    for paths in (("loop", "out"), (str(pair / "moving image.nrrd"), "loop")):
-        with start("register", pair / "fixed image.nii.gz", *paths[:1], "-o", paths[1], *QUICK, cwd=tmp_path) as child:
+    for moving, output in (("loop", "out"), (pair / "moving image.nrrd", "loop")):
+        with start("register", pair / "fixed image.nii.gz", moving, "-o", output, *QUICK, cwd=tmp_path) as child:
             _, said = child.communicate(timeout=PATIENCE)
         assert child.returncode == 2 and said.count("\n") == 1 and "loop" in said
 

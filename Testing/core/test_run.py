@@ -274,12 +274,12 @@ def test_what_lies_beside_an_input_by_chance_does_not_change_its_checksum(tmp_pa
 
 def test_the_checksum_of_an_input_is_that_of_all_its_files(tmp_path):
     (tmp_path / "series").mkdir()
-    for name in ("series/1", "series/2", "a.raw", "a.mhd", "b.raw", "c.nii"):
+    for name in ("series/1", "series/2", "a.raw", "a.mhd", "b.raw", "c.nii", "d.nhdr", "d.raw.gz"):
         (tmp_path / name).write_text(name)
-    inputs = [str(tmp_path / name) for name in ("series", "a.mhd", "c.nii", "c.nii@1")]
+    inputs = [str(tmp_path / name) for name in ("series", "a.mhd", "c.nii", "d.nhdr", "c.nii@1")]
     before = [checksum(name) for name in inputs]
-    assert before[2] == before[3] and len(set(before)) == 3 and all(before)
-    for changed, name in enumerate(("series/2", "a.raw", "c.nii")):
+    assert before[2] == before[4] and len(set(before)) == 4 and all(before)
+    for changed, name in enumerate(("series/2", "a.raw", "c.nii", "d.raw.gz")):
         (tmp_path / name).write_text("other")
         assert checksum(inputs[changed]) != before[changed]
     (tmp_path / "b.raw").write_text("other")
