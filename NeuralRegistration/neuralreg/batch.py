@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import os
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 from .files import changed, checksum, replacing
 from .job import EVALUATION, JOB, RESULT, RegistrationError, RegistrationJob, Result, read_json
+from .portable import load_job, portable, with_paths
 from .tables import read_table
 from .workers import Task
 
@@ -34,7 +36,7 @@ DONE, FAILED, OPEN = "done", "failed", "open"
 
 @dataclass(frozen=True)
 class Pair:
-    """One row of the table; paths are absolute."""
+    """One row of the table; paths count from the current folder."""
 
     name: str
     fixed: str
@@ -69,8 +71,7 @@ def _pair(given: dict[str, str], path: Path, line: int) -> Pair:
         raise RegistrationError(f'Line {line} of {path}: "{name}" cannot be the name of a folder; choose another name.')
     if bool(given.get("fixed_labels")) != bool(given.get("moving_labels")):
         raise RegistrationError(f"Line {line} of {path} has labels of one image only; give both or none.")
-    folder = path.absolute().parent
-    return Pair(name, **{column: str(folder / value) for column, value in given.items()})
+    return Pair(name, **{column: str(path.parent / value) for column, value in given.items()})
 
 
 def _stem(name: str) -> str:
@@ -79,9 +80,11 @@ def _stem(name: str) -> str:
 
 def jobs_of(pairs: Iterable[Pair], output: Path, settings: Mapping[str, Any]) -> dict[str, RegistrationJob]:
     """name → job: a pair's files with the settings of all pairs. Raises RegistrationError for a wrong setting."""
-    folder = Path(output).absolute()
-    inputs = {pair.name: {name: getattr(pair, name) for name in INPUTS} for pair in pairs}
-    return {name: RegistrationJob(output=str(folder / name), **files, **settings) for name, files in inputs.items()}
+    jobs = {}
+    for pair in pairs:
+        files = {name: getattr(pair, name) for name in INPUTS}
+        jobs[pair.name] = RegistrationJob(output=str(Path(output, pair.name)), **files, **settings)
+    return jobs
 
 
 def tasks_of(pairs: Iterable[Pair], jobs: Mapping[str, RegistrationJob], overwrite: bool = False) -> list[Task]:
@@ -106,7 +109,7 @@ def _is_done(job: RegistrationJob) -> bool:
     folder = Path(job.output)
     if not (folder / RESULT).is_file():
         return False
-    there, wanted = (dataclasses.asdict(j) for j in (RegistrationJob.load(folder / JOB), job))
+    there, wanted = (dataclasses.asdict(with_paths(j, os.path.realpath)) for j in (load_job(folder), job))
     for name in set(wanted) - set(IRRELEVANT) - {"output", "options"}:
         if there[name] != wanted[name]:
             raise RegistrationError(
@@ -129,7 +132,7 @@ def _save(job: RegistrationJob) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
-            job.save(partial)
+            portable(job).save(partial)
         return path
     except OSError as error:
         raise RegistrationError(f"{folder} cannot be written to ({error.strerror}); choose another output.") from error
@@ -137,9 +140,12 @@ def _save(job: RegistrationJob) -> Path:
 
 def _has_labels(folder: Path, pair: Pair) -> bool:
     """Whether these very label maps have been compared, as they are now; what is gone has not changed."""
-    labels, found = [pair.fixed_labels, pair.moving_labels], _read(folder / EVALUATION)
-    compared = zip(labels, found.get("label_checksums", [["", ""]])[0], strict=True)
-    return found.get("label_files") == [labels] and all(checksum(name) in ("", then) for name, then in compared)
+    found = _read(folder / EVALUATION)
+    compared = zip(*(found.get(entry, [["", ""]])[0] for entry in ("label_files", "label_checksums")), strict=True)
+    labels = [(name, checksum(name)) for name in (pair.fixed_labels, pair.moving_labels)]
+    return all(
+        now == then if now else name == known for (name, now), (known, then) in zip(labels, compared, strict=True)
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import time
@@ -26,9 +25,9 @@ from .job import (
     RegistrationJob,
     Result,
 )
-from .methods import with_model
 from .overlap import OUTPUTS, Writer, read_both
 from .points import read_pairs
+from .portable import portable
 from .usage import enough_memory, peak_memory_mb, versions
 from .workspace import DERIVED_FILES, RUN_FILES, publish, workspace
 
@@ -78,39 +77,6 @@ def _check_inputs(job: RegistrationJob, output: Path) -> None:
             raise RegistrationError(
                 f"{given} is an input, which the result would replace; choose another output folder."
             )
-
-
-def load_job(path: str | Path) -> RegistrationJob:
-    """The job in a file, or in the folder of a run; relative paths count from that folder, so that it can be moved with
-    its data."""
-    path = Path(path)
-    file = path / JOB if path.is_dir() else path
-    job = RegistrationJob.load(file)
-    return _with_paths(job, lambda given: given if Path(given).is_absolute() else str(file.parent / given))
-
-
-def portable(job: RegistrationJob) -> RegistrationJob:
-    """The job as it is stored in its output: paths that the user gave as relative ones are relative to that folder."""
-    return _with_paths(job, lambda given: _relative(given, job.output))
-
-
-def _relative(given: str, output: str) -> str:
-    if Path(given).is_absolute():
-        return given
-    try:
-        plain = os.path.relpath(given, output)
-        # By way of `..` out of an output folder that is a link, the system arrives beside what the link names. Else
-        # links stay as they were named: what they lead to may be elsewhere once the folder and its data have moved.
-        if os.path.realpath(Path(output, plain).parent) == os.path.realpath(Path(given).parent):
-            return plain
-        return os.path.relpath(Path(given).parent.resolve() / Path(given).name, Path(output).resolve())
-    except ValueError:  # on another drive of a Windows computer
-        return str(Path(given).absolute())
-
-
-def _with_paths(job: RegistrationJob, change: Callable[[str], str]) -> RegistrationJob:
-    paths = {name: change(getattr(job, name)) for name in PATHS if getattr(job, name) is not None}
-    return dataclasses.replace(job, **paths, options=with_model(job.options, change))
 
 
 def _read(job: RegistrationJob, warn: Callable[[str], object]) -> dict:

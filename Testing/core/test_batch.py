@@ -185,6 +185,31 @@ def test_a_pair_whose_images_are_gone_stays_done(folder):
     assert call(folder, *settings(2), "--progress", "none") == 0 and summary(folder)["one"]["status"] == "done"
 
 
+def test_a_batch_and_its_data_can_be_moved_together(folder, monkeypatch):
+    """Where table and output were named by relative paths, the same command in the new place finds all done."""
+    table(folder, f"one,{FILES},{LABELS}")
+    shutil.copy(known_models()[0].parent / "voxelmorph_t1.pt", folder / "own.pt")
+    words = ("batch", "pairs.csv", "-o", "out", "--method", "VoxelMorph", "--affine", "none", "--threads", "1")
+    words = (*words, "--option", "model=own.pt", "--progress", "none")
+    monkeypatch.chdir(folder)
+    assert cli.main(words) == 0
+    files = [folder / "out" / "one" / name for name in (JOB, RESULT, EVALUATION)]
+    assert not any(str(folder) in file.read_text(encoding="utf-8") for file in files)
+    before = [file.stat().st_mtime_ns for file in files]
+
+    moved = folder / "elsewhere"
+    moved.mkdir()
+    for name in ("data", "out", "own.pt", "pairs.csv"):
+        (folder / name).rename(moved / name)
+    monkeypatch.chdir(moved)
+    assert cli.main(words) == 0 and summary(moved)["one"]["status"] == "done"
+    assert [(moved / "out" / "one" / file.name).stat().st_mtime_ns for file in files] == before
+    assert call(moved, *words[4:]) == 0, "named by absolute paths, these are the same files"
+    assert [(moved / "out" / "one" / file.name).stat().st_mtime_ns for file in files] == before
+    monkeypatch.chdir(folder)
+    assert cli.main(["run", "elsewhere/out/one", "--overwrite", "--progress", "none"]) == 0
+
+
 def test_other_label_maps_are_compared_anew(folder):
     table(folder, f"one,{FILES},{LABELS}")
     assert call(folder, *settings(2), "--progress", "none") == 0

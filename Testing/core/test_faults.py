@@ -16,7 +16,7 @@ from neuralreg import io, workspace
 from neuralreg.image import Grid, Image
 from neuralreg.job import RegistrationError, RegistrationJob
 from neuralreg.phantom import make_phantom
-from neuralreg.run import load_job, portable
+from neuralreg.portable import load_job, portable
 from neuralreg.workspace import RUN_FILES
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="limits, signals and file modes are POSIX")

@@ -21,7 +21,7 @@ from neuralreg.job import (
     choose,
 )
 from neuralreg.methods import make_method
-from neuralreg.run import load_job, portable
+from neuralreg.portable import load_job, portable
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 jobs = st.builds(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +40,15 @@ def add_batch(commands: Any) -> None:
 
 def _batch(options: argparse.Namespace) -> None:
     from .. import batch, workers
-    from ..methods import with_model
 
     if options.jobs < 1:
         raise RegistrationError("--jobs must be at least 1.")
-    pairs, output = batch.read_pairs(Path(options.pairs)), Path(options.output)
+    table, output = Path(options.pairs), Path(options.output)
+    if options.dask:  # whose workers may have started in another folder
+        table, output = table.absolute(), output.absolute()
+    pairs = batch.read_pairs(table)
     slots = [{}] if options.dask else _slots(options.device, options.jobs)
     settings = settings_of(options)
-    settings["options"] = with_model(settings.get("options", {}), os.path.abspath)  # the pairs' jobs lie elsewhere
     if not options.dask and not settings["threads"]:
         settings["threads"] = _share(len(slots))
     jobs = batch.jobs_of(pairs, output, settings)

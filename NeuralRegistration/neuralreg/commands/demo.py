@@ -56,7 +56,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _check_result(folder: Path, fixed: Path) -> None:
     """Raise RegistrationError where a result would be replaced that is not that of an earlier demo."""
-    from ..run import load_job
+    from ..portable import load_job
 
     if (folder / RESULT).exists() and Path(load_job(folder / JOB).fixed).resolve() != fixed.resolve():
         raise RegistrationError(f"{folder} holds a result of your own and would be replaced; choose another folder.")

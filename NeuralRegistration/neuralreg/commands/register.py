@@ -103,7 +103,7 @@ def _register(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    from ..run import load_job
+    from ..portable import load_job
 
     _execute(load_job(Path(options.job)), options, STARTED)
 
@@ -115,7 +115,7 @@ def _serve(options: argparse.Namespace) -> None:
     inbox.end_when_abandoned()  # also while torch is being imported
     from ..calibration import calibrate
     from ..devices import choose_device
-    from ..run import load_job
+    from ..portable import load_job
 
     _warm_up()
     show = shower(options.progress)
