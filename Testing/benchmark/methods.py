@@ -42,9 +42,10 @@ PEERS: dict[str, Command] = {name: peer(name) for name in peers.PEERS}
 
 
 def commands(names: str) -> dict[str, Command]:
-    """`ours,DNVF:balanced:smoothness=2;iterations=80,…` → {name: command}. Raises SystemExit for an unknown name."""
+    """`ours,DNVF:balanced:smoothness=2;iterations=80,60,40,greedy` → {name: command}. Raises SystemExit for an unknown
+    name."""
     chosen: dict[str, Command] = {}
-    for name in (n.strip() for n in names.split(",") if n.strip()):
+    for name in _separated(names):
         if name == "ours":
             chosen |= {own: neuralreg(own) for own in OURS}
         elif name in PEERS:
@@ -55,6 +56,18 @@ def commands(names: str) -> dict[str, Command]:
             known = ", ".join(("ours", *PEERS))
             raise SystemExit(f"There is no method {name}; choose among {known}, or METHOD:PRESET of neuralreg.")
     return chosen
+
+
+def _separated(names: str) -> list[str]:
+    """The names between commas; what follows a list and is no name is its next entry."""
+    found: list[str] = []
+    for part in (p.strip() for p in names.split(",") if p.strip()):
+        is_name = ":" in part or part in ("ours", *PEERS)
+        if found and "=" in found[-1] and not is_name:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return found
 
 
 def neuralreg(name: str) -> Command:

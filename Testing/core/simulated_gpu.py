@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 # A type of device that PyTorch knows and that nobody has; autograd runs it in the caller's thread.
 DEVICE = torch.device("lazy", 0)
@@ -104,7 +104,7 @@ class SimulatedGpu(TorchDispatchMode):
     def __torch_dispatch__(self, operator, types, arguments=(), named=None):
         named = dict(named or {})
         name = operator.overloadpacket.__name__
-        tensors = [t for t in tree_leaves((arguments, named)) if isinstance(t, torch.Tensor)]
+        tensors = [t for t in tree_flatten((arguments, named))[0] if isinstance(t, torch.Tensor)]
         far = any(isinstance(t, FarTensor) for t in tensors)
         goal = self._goal(far, named)
         if far and name not in ACROSS:
@@ -134,7 +134,7 @@ class SimulatedGpu(TorchDispatchMode):
         self.types.add(value.dtype)
         if self.held + value.untyped_storage().nbytes() > self.memory:
             self.full = True
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate more than the simulated GPU has.")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate more than the simulated GPU has.")
         return FarTensor(value, _Held(self, value.untyped_storage()))
 
 

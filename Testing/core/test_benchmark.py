@@ -98,6 +98,10 @@ def test_our_own_methods_are_called_as_users_call_them(data, tmp_path):
         "--option=seed=1",
     ]
     assert set(methods.commands("ours")) == set(methods.OURS)
+    lists = "DNVF:fast:directions=both,alternate;smoothness=2"
+    assert list(methods.commands(f"greedy, {lists},DNVF:balanced:iterations=9,8,7,ants")) == [
+        "greedy", lists, "DNVF:balanced:iterations=9,8,7", "ants",
+    ]  # fmt: skip
 
 
 def test_a_peer_gets_its_files_and_says_why_it_cannot_run(data, tmp_path, monkeypatch):

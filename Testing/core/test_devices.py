@@ -22,7 +22,7 @@ FAULTS = {
         NotImplementedError("The operator 'aten::grid_sampler_3d' is not currently implemented for the MPS device."),
         "install a newer PyTorch",
     ),
-    "full": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."), "close other programs"),
+    "full": (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."), "close other programs"),
 }
 
 
@@ -81,7 +81,7 @@ class Forgetful:
 
 
 FULL = (
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("MPS backend out of memory (MPS allocated: 8.13 GB)."),
 )
