@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import ScriptedLoadableModule, ScriptedLoadableModuleTest
 
-if sys.version_info >= (3, 10):  # noqa: UP036  (Slicer loads this file whatever its Python is)
+if sys.version_info >= (3, 11):  # noqa: UP036  (Slicer loads this file whatever its Python is)
     from NeuralRegistrationLib.logic import NeuralRegistrationLogic
     from NeuralRegistrationLib.samples import registerSampleData
     from NeuralRegistrationLib.widget import NeuralRegistrationWidget

@@ -27,6 +27,7 @@ SAME_PLACE = 0.01  # mm between slices
 KIND, FRAMES, BITS, NUMBER = "0008|0008", "0028|0008", "0028|0100", "0020|0013"
 POSITION, AXES = "0020|0032", "0020|0037"
 SPACING = "0028|0030"  # mm between rows, between columns
+VOXELS = "7fe0|0010"
 # The sequences in which each frame of a file, or all of them together, say so.
 PLACES, ORIENTATIONS, MEASURES = "0020|9113", "0020|9116", "0028|9110"
 ITEM = rb"(?:SQ\0\0)?.{4}\xfe\xff\0\xe0.{4}.{0,80}?"  # between a sequence's tag and one of the few within
@@ -149,13 +150,21 @@ def _slices(name: str) -> list[Slice]:
 def _check_complete(one: Slice) -> None:
     """Raise RegistrationError for a file that cannot hold the voxels that it promises; ITK would make room for them."""
     path = Path(one.file)
-    with path.open("rb") as file:
-        syntax = SYNTAX.search(file.read(1000))
-    plain = syntax is None or syntax[1] in PLAIN
-    if path.stat().st_size * (1 if plain else PACKED_RATIO) < one.promised:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        syntax = SYNTAX.search(data, 0, 1000)
+        plain = syntax is None or syntax[1] in PLAIN
+        room = len(data) - _voxels_begin(data, one.promised) if plain else len(data) * PACKED_RATIO
+    if room < one.promised:
         raise RegistrationError(
             f"{path} is incomplete or damaged: it promises more voxels than it holds; copy it again."
         )
+
+
+def _voxels_begin(data: mmap.mmap, promised: int) -> int:
+    """Where so many bytes of voxels begin in a file that is not packed; 0 where its header does not say so."""
+    length = re.escape((promised + promised % 2).to_bytes(8, "little")[:4])
+    found = re.search(re.escape(_bytes(VOXELS)) + rb"(?:O[BW]\0\0)?" + length, data)
+    return found.end() if found else 0
 
 
 def _numbers(text: str) -> tuple[float, ...]:

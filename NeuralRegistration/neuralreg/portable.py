@@ -7,9 +7,9 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from .job import JOB, PATHS, RegistrationJob
-from .methods import with_model
 
 
 def load_job(path: str | Path) -> RegistrationJob:
@@ -29,6 +29,14 @@ def with_paths(job: RegistrationJob, change: Callable[[str], str]) -> Registrati
     """The job with all its paths changed, that of a model of one's own included."""
     paths = {name: change(getattr(job, name)) for name in PATHS if getattr(job, name) is not None}
     return dataclasses.replace(job, **paths, options=with_model(job.options, change))
+
+
+def with_model(options: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
+    """The options, with the path of a model changed; the name of one (no folder, no ending) stays what it is."""
+    model = options.get("model")
+    if not isinstance(model, str) or not (Path(model).suffix or Path(model).name != model):
+        return options
+    return {**options, "model": change(os.path.expanduser(model))}  # noqa: PTH111 (raises where nobody knows the home)
 
 
 def _relative(given: str, output: str) -> str:

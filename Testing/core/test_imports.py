@@ -14,7 +14,7 @@ CORE = ROOT / "neuralreg"
 # A module uses lower floors only. `job` (the contract) is open to everybody.
 FLOORS = {
     1: {"job", "inbox", "sampling", "weights", "networks", "files", "usage", "workspace", "devices", "qa", "tables"}
-    | {"adam", "hdf5", "allocator", "intensities"},
+    | {"adam", "hdf5", "allocator", "intensities", "portable"},
     2: {"image", "losses", "pyramid", "calibration", "workers", "dicom", "freesurfer"},
     3: {"transform", "feedforward", "preprocess", "optimise", "diffeomorphism", "body", "batch", "domain"},
     4: {"io", "affine", "metrics", "methods", "points", "phantom"},
@@ -26,7 +26,18 @@ FLOORS = {
 DOORS = {"run": {"pipeline", "overlap"}, "api": {"pipeline"}, "train": {"training"}}
 THIRD_PARTY = {"torch", "numpy", "SimpleITK"}
 OPTIONAL = {"workers": {"dask"}}  # for `batch --dask`; inside a function
-STANDARD_LIBRARY_ONLY = {"job", "inbox", "batch", "files", "tables", "workspace", "usage", "qa", "allocator"}
+STANDARD_LIBRARY_ONLY = {
+    "job",
+    "inbox",
+    "batch",
+    "files",
+    "tables",
+    "workspace",
+    "usage",
+    "qa",
+    "allocator",
+    "portable",
+}
 STANDARD_LIBRARY_ONLY |= {"cli", "commands", "__init__", "__main__"}
 # All without torch; the rules of the traffic light must be the same in panel, table and report.
 SLICER_MAY_USE = {f"neuralreg.{name}" for name in ("job", "inbox", "methods", "qa", "hdf5")}

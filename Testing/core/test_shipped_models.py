@@ -12,8 +12,9 @@ from neuralreg import pipeline, weights
 from neuralreg.cli import main
 from neuralreg.image import Grid, Image
 from neuralreg.job import RegistrationError
-from neuralreg.methods import start, with_model
+from neuralreg.methods import start
 from neuralreg.phantom import make_phantom
+from neuralreg.portable import with_model
 from neuralreg.training.config import CONFIGS, load_config
 
 SHIPPED = sorted(start.SHIPPED.glob("*.pt"))

@@ -10,10 +10,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
-import os
 import typing
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from ..job import KINDS, PRESETS, RegistrationError, choose
@@ -74,14 +72,6 @@ def make_method(name: str, preset: str, options: dict[str, Any] | None = None) -
         key = choose(f"option of {name}", given, list(fields))
         values[key] = _checked(f'The option "{key}" of {name}', value, hints[key], fields[key].metadata)
     return cls(**values)
-
-
-def with_model(options: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
-    """The options, with the path of a model changed; the name of one (no folder, no ending) stays what it is."""
-    model = options.get("model")
-    if not isinstance(model, str) or not (Path(model).suffix or Path(model).name != model):
-        return options
-    return {**options, "model": change(os.path.expanduser(model))}  # noqa: PTH111 (raises where nobody knows the home)
 
 
 def suited(name: str, preset: str, options: dict[str, Any] | None, kind: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ The configurations in `configs` are those of the models that ship; they live in 
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,10 +109,6 @@ def load_config(path: str | Path, **changes: Any) -> TrainingConfig:
 
     Raises RegistrationError with the nearest valid name for an entry that does not exist.
     """
-    try:
-        import tomllib
-    except ModuleNotFoundError as error:
-        raise RegistrationError("Training configurations need Python 3.11 or newer; use one.") from error
     path = Path(path)
     if not path.exists() and (CONFIGS / path.name).exists():
         path = CONFIGS / path.name
