@@ -41,6 +41,7 @@ COMMANDS = (
 )
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+COMPILED = ("torch", "SimpleITK", "numpy")
 AGAIN = 0.01  # seconds until a signal that was lost, or came at a bad moment, comes again
 
 # Of a thread of GNU OpenMP that waits for the others of its team. The 300,000 that are usual take the processor from
@@ -76,9 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name that the terminal cannot show must not end a run
             stream.reconfigure(errors="replace")
-    options = parser().parse_args(arguments)
     try:
         with _signals(), enough_memory():
+            options = parser().parse_args(arguments)
             options.function(options)
             sys.stdout.flush()
     except RegistrationError as error:
@@ -127,7 +128,7 @@ def _signals():
     received, report = [], sys.unraisablehook
 
     def cancel(number: int, frame: FrameType | None) -> None:
-        if _torch_is_being_imported():
+        if _is_importing():
             _come_again()
             return
         received.append(number)
@@ -163,9 +164,11 @@ def _signals():
             sys.unraisablehook = report
 
 
-def _torch_is_being_imported() -> bool:
-    """What is raised meanwhile may meet C++ that cannot pass it on, which ends the process with a dump of its stack."""
-    return bool(getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False))
+def _is_importing() -> bool:
+    """What is raised meanwhile may meet C++ that does not pass it on: torch's ends the process with a dump of its
+    stack, SimpleITK's drops it, and the command would go on."""
+    modules = (sys.modules.get(name) for name in COMPILED)
+    return any(getattr(getattr(module, "__spec__", None), "_initializing", False) for module in modules)
 
 
 def _come_again() -> None:

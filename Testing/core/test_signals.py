@@ -71,15 +71,17 @@ def test_an_interruption_gets_past_those_who_catch_every_error(capsys, monkeypat
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_an_interruption_waits_until_torch_is_imported(capsys, monkeypatch):
-    """Its C++ cannot pass on what is raised meanwhile: now and then the process ended with a dump of its stack."""
-    torch = ModuleType("torch")
-    torch.__spec__ = SimpleNamespace(_initializing=True)
+@pytest.mark.parametrize("name", ["torch", "SimpleITK", "numpy"])
+def test_an_interruption_waits_until_what_is_compiled_is_imported(name, capsys, monkeypatch):
+    """C++ does not pass on what is raised meanwhile: now and then the process ended with a dump of its stack (torch),
+    or went on as if nothing had been (SimpleITK 2.5.0)."""
+    module = ModuleType(name)
+    module.__spec__ = SimpleNamespace(_initializing=True)
     survived = []
 
     def importing(options):
         with monkeypatch.context() as patch:
-            patch.setitem(sys.modules, "torch", torch)
+            patch.setitem(sys.modules, name, module)
             signal.raise_signal(signal.SIGTERM)
             time.sleep(5 * cli.AGAIN)
             survived.append(True)
