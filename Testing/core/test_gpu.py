@@ -51,7 +51,7 @@ def test_every_method_gives_the_answer_of_the_cpu(phantom, monkeypatch, name):
     there, here = register(phantom, name, gpu, monkeypatch), register(phantom, name)
     assert there.device == str(DEVICE) and there.warnings == here.warnings
     assert gpu.calls > 500 and gpu.peak > 1e5, "nothing was computed there"
-    assert difference_mm(there, here) < 1e-2  # sums of other slabs
+    assert difference_mm(there, here) < 0.03  # sums of other slabs
     assert torch.float64 not in gpu.types, "many GPUs are slow at float64, Apple's have none"
     assert not any(isinstance(t, FarTensor) for t in (there.warped.data, there.jacobian.data))
 
