@@ -144,7 +144,7 @@ def _kind(path: Path) -> str:
 
 
 def _from_csv(text: str) -> Points:
-    lines = text.splitlines()
+    lines = text.split("\n")  # and at no other character: a label may hold some
     notes = [line for line in lines if line.startswith("#")]
     body = [line for line in lines if line.strip() and not line.startswith("#")]
     if not body:
@@ -152,8 +152,8 @@ def _from_csv(text: str) -> Points:
     delimiter = next((d for d in (";", "\t", ",") if d in body[0]), ",")
     rows = list(csv.reader(body, delimiter=delimiter))
     header = None if _numbers(rows[0]) else rows.pop(0)
-    columns, ras = _coordinate_columns(header, rows)
-    ras = ras or any(re.search(r"\bRAS\b", note, re.IGNORECASE) for note in notes)
+    columns, system = _coordinate_columns(header, rows)
+    ras = (system or _noted_system(notes)) == "RAS"
     head = notes + ([delimiter.join(header)] if header else [])
     label = _column(header, ("label", "name", "id")) if header else None
     labels = [row[label] if label is not None else str(i + 1) for i, row in enumerate(rows)]
@@ -174,23 +174,36 @@ def _numbers(cells: list[str]) -> bool:
     return sum(bool(re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", cell)) for cell in cells) >= 3
 
 
-def _coordinate_columns(header: list[str] | None, rows: list[list[str]]) -> tuple[tuple[int, int, int], bool]:
-    """Where x, y, z are, and whether the header says RAS. Raises ValueError."""
+def _noted_system(notes: list[str]) -> str:
+    """RAS, LPS or nothing, as the lines before the rows say. Raises ValueError for both."""
+    found = {word.upper() for note in notes for word in re.findall(r"\b(?:RAS|LPS)\b", note, re.IGNORECASE)}
+    if len(found) > 1:
+        raise ValueError("its notes name both RAS and LPS; leave the one that holds")
+    return "".join(found)
+
+
+def _coordinate_columns(header: list[str] | None, rows: list[list[str]]) -> tuple[tuple[int, int, int], str]:
+    """Where x, y, z are, and the system that the header names: RAS, LPS or none. Raises ValueError."""
     if header is None:
         if any(len(row) < 3 for row in rows):
             raise ValueError("a row has fewer than three columns")
         if len(rows) > 1 and min(map(len, rows)) > 3 and [row[0].strip() for row in rows] in _counts(len(rows)):
             raise ValueError("its first column counts the rows; name the columns in a first line")
-        return (0, 1, 2), False
-    for names, ras in (("xyz", False), ("lps", False), ("ras", True)):
+        return (0, 1, 2), ""
+    for names, system in (("xyz", ""), ("lps", "LPS"), ("ras", "RAS")):
         found = [_column(header, (n, f"{n}_mm", f"{n} (mm)", f"{n} [mm]", f"{n}_lps", f"{n}_ras")) for n in names]
         if None not in found:
-            return tuple(found), ras or all("ras" in header[c].lower() for c in found)
+            return tuple(found), system or _said([header[c] for c in found])
     if _column(header, ("i",)) is not None and _column(header, ("j",)) is not None:
         raise ValueError("its columns i, j, k count voxels")
     if len(header) == 3:
-        return (0, 1, 2), "ras" in " ".join(header).lower()
+        return (0, 1, 2), _said([" ".join(header)])
     raise ValueError("its header names no columns x, y, z")
+
+
+def _said(names: list[str]) -> str:
+    """The system that is a part of all names, if any."""
+    return next((s for s in ("RAS", "LPS") if all(s in name.upper() for name in names)), "")
 
 
 def _counts(rows: int) -> list[list[str]]:
@@ -204,7 +217,7 @@ def _column(header: list[str], names: tuple[str, ...]) -> int | None:
 
 
 def _from_fcsv(text: str) -> Points:
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
     head = [line for line in lines if line.startswith("#")]
     rows = list(csv.reader(line for line in lines if not line.startswith("#")))
     system = _entry(head, "CoordinateSystem")

@@ -16,7 +16,7 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str | None, A
 
     Raises OSError, ValueError or csv.Error.
     """
-    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     lines = ["" if line.lstrip().startswith("#") else line for line in lines]
     before = next((number for number, line in enumerate(lines) if line.strip()), 0)
     delimiter = next((d for d in ";\t" if d in "".join(lines[before : before + 1])), ",")

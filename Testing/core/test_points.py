@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from neuralreg.job import RegistrationError
 from neuralreg.points import Points, read_points, write_points
+from refusals import fails
 
 LPS = np.array([[1.5, -2.0, 3.25], [40.0, 50.0, -60.125]])
 
@@ -27,11 +28,29 @@ def check(path, text):
         "# CoordinateSystem = RAS\nx,y,z\n-1.5,2,3.25\n-40,-50,-60.125\n",
         "label\tx\ty\tz\na\t1.5\t-2\t3.25\n\nb\t40\t50\t-60.125\n",
         "p,q,r\n1.5,-2,3.25\n40,50,-60.125\n",
+        "# came as RAS\nl,p,s\n1.5,-2,3.25\n40,50,-60.125\n",
+        "# came as RAS\nx_lps,y_lps,z_lps\n1.5,-2,3.25\n40,50,-60.125\n",
     ],
-    ids=["header", "bare", "columns in any order", "ras columns", "ras comment", "tabs", "three columns"],
-)
+    ids=[
+        "header", "bare", "columns in any order", "ras columns", "ras comment", "tabs", "three columns", "lps columns",
+        "columns in lps",
+    ],
+)  # fmt: skip
 def test_csv(tmp_path, text):
     check(tmp_path / "p.csv", text)
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\x85", "\x0b", "\x1c"])
+def test_a_label_may_hold_characters_that_python_takes_for_ends_of_lines(tmp_path, odd):
+    (tmp_path / "p.csv").write_text(f"label,x,y,z\na{odd}b,1,2,3\nc,4,5,6\n", encoding="utf-8")
+    points = read_points(tmp_path / "p.csv")
+    write_points(points, tmp_path / "q.csv")
+    assert points.labels == read_points(tmp_path / "q.csv").labels == (f"a{odd}b", "c")
+
+
+def test_notes_that_name_two_systems(tmp_path):
+    (tmp_path / "p.csv").write_text("# LPS, not RAS\nx,y,z\n1,2,3\n")
+    fails(tmp_path / "p.csv", "both RAS and LPS", read=read_points)
 
 
 @pytest.mark.parametrize(
