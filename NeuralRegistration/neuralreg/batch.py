@@ -96,10 +96,10 @@ def tasks_of(pairs: Iterable[Pair], jobs: Mapping[str, RegistrationJob], overwri
         done = not overwrite and _is_done(job)
         if not done or changed(job, read_json(folder / RESULT, "result").get("inputs", {})):
             replace = ["--overwrite"] if overwrite or (folder / RESULT).is_file() else []
-            commands.append(("run", str(_save(job)), "--progress", "json", *replace))
+            commands.append(("run", _argument(_save(job)), "--progress", "json", *replace))
         if pair.fixed_labels and (commands or not _has_labels(folder, pair)):
-            labels = ("--fixed-labels", pair.fixed_labels, "--moving-labels", pair.moving_labels)
-            commands.append(("evaluate", str(folder), *labels))
+            labels = ("--fixed-labels", _argument(pair.fixed_labels), "--moving-labels", _argument(pair.moving_labels))
+            commands.append(("evaluate", _argument(folder), *labels))
         if commands:
             tasks.append(Task(pair.name, tuple(commands)))
     return tasks
@@ -109,7 +109,7 @@ def _is_done(job: RegistrationJob) -> bool:
     folder = Path(job.output)
     if not (folder / RESULT).is_file():
         return False
-    there, wanted = (dataclasses.asdict(with_paths(j, os.path.realpath)) for j in (load_job(folder), job))
+    there, wanted = (dataclasses.asdict(with_paths(j, _place)) for j in (load_job(folder), job))
     for name in set(wanted) - set(IRRELEVANT) - {"output", "options"}:
         if there[name] != wanted[name]:
             raise RegistrationError(
@@ -141,11 +141,27 @@ def _save(job: RegistrationJob) -> Path:
 def _has_labels(folder: Path, pair: Pair) -> bool:
     """Whether these very label maps have been compared, as they are now; what is gone has not changed."""
     found = _read(folder / EVALUATION)
-    compared = zip(*(found.get(entry, [["", ""]])[0] for entry in ("label_files", "label_checksums")), strict=True)
+    if len(found.get("label_files", ())) != 1 or len(found.get("label_checksums", ())) != 1:
+        return False
+    compared = zip(found["label_files"][0], found["label_checksums"][0], strict=True)
     labels = [(name, checksum(name)) for name in (pair.fixed_labels, pair.moving_labels)]
     return all(
-        now == then if now else name == known for (name, now), (known, then) in zip(labels, compared, strict=True)
+        now == then if now else _place(name) == _place(str(folder / known))
+        for (name, now), (known, then) in zip(labels, compared, strict=True)
     )
+
+
+def _place(path: str) -> str:
+    """The same for all names of a file."""
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # no file can have that name
+        return path
+
+
+def _argument(path: str | Path) -> str:
+    """A path that no command takes for an option, even where its name begins with a dash."""
+    return os.path.join(os.curdir, path)  # noqa: PTH118 (pathlib drops the dot)
 
 
 def _read(path: Path) -> dict[str, Any]:

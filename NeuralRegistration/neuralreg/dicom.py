@@ -25,6 +25,7 @@ TILT = 1e-3  # tangent of a gantry's; files round positions to 1e-4 and better
 UNEVEN = 0.1  # of the distance between slices; scanners round positions, a missing slice is 1.0
 SAME_PLACE = 0.01  # mm between slices
 KIND, FRAMES, BITS, NUMBER = "0008|0008", "0028|0008", "0028|0100", "0020|0013"
+SAMPLES = "0028|0002"  # of a voxel
 POSITION, AXES = "0020|0032", "0020|0037"
 SPACING = "0028|0030"  # mm between rows, between columns
 VOXELS = "7fe0|0010"
@@ -126,15 +127,17 @@ def _slices(name: str) -> list[Slice]:
     reader = sitk.ImageFileReader()
     reader.SetFileName(name)
     reader.ReadImageInformation()
-    known = (key for key in (KIND, FRAMES, BITS, NUMBER, POSITION, AXES) if reader.HasMetaDataKey(key))
+    known = (key for key in (KIND, SAMPLES, FRAMES, BITS, NUMBER, POSITION, AXES) if reader.HasMetaDataKey(key))
     stated = {key: reader.GetMetaData(key).strip() for key in known}
     mosaic = "MOSAIC" in stated.get(KIND, "").upper()
     number = (_numbers(stated.get(NUMBER, "")) or (0.0,))[0]
-    voxels = math.prod(reader.GetSize()) * reader.GetNumberOfComponents()
+    voxels = math.prod(reader.GetSize()) * int(stated.get(SAMPLES) or 1)  # ITK makes three of a palette's one
     rest = number, mosaic, voxels * int(stated.get(BITS) or 8) // 8  # ITK's own type is wider for rescaled files
     count = int(stated.get(FRAMES) or 1)
     if count == 1 and POSITION in stated:
         return [Slice(name, None, _numbers(stated[POSITION]), _numbers(stated.get(AXES, "")), *rest)]
+    if _lacks(name, rest[-1]):  # `read_stack` says so; there may be too many frames for a list
+        return [Slice(name, None, (), (), *rest)]
     positions, axes = _values(name, POSITION, 3, within=PLACES), _values(name, AXES, 6, within=ORIENTATIONS)
     if count == 1:
         return [Slice(name, None, *(found[0] if len(found) == 1 else () for found in (positions, axes)), *rest)]
@@ -149,20 +152,24 @@ def _slices(name: str) -> list[Slice]:
 
 def _check_complete(one: Slice) -> None:
     """Raise RegistrationError for a file that cannot hold the voxels that it promises; ITK would make room for them."""
-    path = Path(one.file)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    if _lacks(one.file, one.promised):
+        raise RegistrationError(
+            f"{one.file} is incomplete or damaged: it promises more voxels than it holds; copy it again."
+        )
+
+
+def _lacks(name: str, promised: int) -> bool:
+    """Whether a file is too short for so many bytes of voxels."""
+    with Path(name).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         syntax = SYNTAX.search(data, 0, 1000)
         plain = syntax is None or syntax[1] in PLAIN
-        room = len(data) - _voxels_begin(data, one.promised) if plain else len(data) * PACKED_RATIO
-    if room < one.promised:
-        raise RegistrationError(
-            f"{path} is incomplete or damaged: it promises more voxels than it holds; copy it again."
-        )
+        room = len(data) - _voxels_begin(data, promised) if plain else len(data) * PACKED_RATIO
+    return room < promised
 
 
 def _voxels_begin(data: mmap.mmap, promised: int) -> int:
     """Where so many bytes of voxels begin in a file that is not packed; 0 where its header does not say so."""
-    length = re.escape((promised + promised % 2).to_bytes(8, "little")[:4])
+    length = re.escape(((promised + promised % 2) % 2**32).to_bytes(4, "little"))
     found = re.search(re.escape(_bytes(VOXELS)) + rb"(?:O[BW]\0\0)?" + length, data)
     return found.end() if found else 0
 

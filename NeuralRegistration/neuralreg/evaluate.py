@@ -33,6 +33,7 @@ from .job import (
     write_json,
 )
 from .points import read_pairs
+from .portable import stored
 from .tables import read_rows
 from .transform import Affine, Transform
 from .workspace import unreplaced
@@ -77,8 +78,8 @@ def evaluate_run(
         labels = _labels_of(pairs, transform, _inverse(run_dir, transform), fixed.grid)
         values.update(labels.pop("means"))
         evaluation["labels"] = labels
-        evaluation["label_files"] = [[str(name) for name in pair] for pair in pairs]
-        evaluation["label_checksums"] = [[checksum(name) for name in pair] for pair in evaluation["label_files"]]
+        evaluation["label_files"] = [[stored(str(name), str(run_dir)) for name in pair] for pair in pairs]
+        evaluation["label_checksums"] = [[checksum(str(name)) for name in pair] for pair in pairs]
     if landmarks is not None:
         errors = landmark_errors(landmarks, transform)
         values.update(errors.pop("means"))

@@ -17,12 +17,12 @@ def load_job(path: str | Path) -> RegistrationJob:
     path = Path(path)
     file = path / JOB if path.is_dir() else path
     job = RegistrationJob.load(file)
-    return with_paths(job, lambda stored: stored if Path(stored).is_absolute() else str(file.parent / stored))
+    return with_paths(job, lambda there: there if Path(there).is_absolute() else str(file.parent / there))
 
 
 def portable(job: RegistrationJob) -> RegistrationJob:
     """The job as it is stored in its output."""
-    return with_paths(job, lambda given: _relative(given, job.output))
+    return with_paths(job, lambda given: stored(given, job.output))
 
 
 def with_paths(job: RegistrationJob, change: Callable[[str], str]) -> RegistrationJob:
@@ -39,7 +39,8 @@ def with_model(options: dict[str, Any], change: Callable[[str], str]) -> dict[st
     return {**options, "model": change(os.path.expanduser(model))}  # noqa: PTH111 (raises where nobody knows the home)
 
 
-def _relative(given: str, output: str) -> str:
+def stored(given: str, output: str) -> str:
+    """A path as it is stored in a folder: one that was given as a relative one counts from there."""
     if Path(given).is_absolute():
         return given
     try:

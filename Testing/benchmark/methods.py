@@ -6,6 +6,7 @@ The command must leave `transform.h5` and may leave `inverse.h5` in the (empty) 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from .pairs import Pair
 
 Command = Callable[[Pair, Path, int], list[str]]
 
+CHOICES = ("both", "alternate", "forward", "encoded", "siren")  # entries of lists that are no numbers
 OURS = ("DNVF:fast", "DNVF:balanced", "DNVF:best")
 PYTHON = "NEURALREG_PEERS_PYTHON"  # interpreter of the peers, which want other versions of packages than we do
 
@@ -59,11 +61,11 @@ def commands(names: str) -> dict[str, Command]:
 
 
 def _separated(names: str) -> list[str]:
-    """The names between commas; what follows a list and is no name is its next entry."""
+    """The names between commas; a number or a choice behind an option is the next entry of its list."""
     found: list[str] = []
     for part in (p.strip() for p in names.split(",") if p.strip()):
-        is_name = ":" in part or part in ("ours", *PEERS)
-        if found and "=" in found[-1] and not is_name:
+        is_entry = re.match(r"[-+.\d]", part) or part.split(";")[0] in CHOICES
+        if found and "=" in found[-1] and is_entry:
             found[-1] += f",{part}"
         else:
             found.append(part)

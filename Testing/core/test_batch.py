@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from child import PATIENCE, start
 from neuralreg import batch, cli, io, workers
-from neuralreg.image import Grid
+from neuralreg.image import Grid, Image
 from neuralreg.job import EXIT_CANCELLED, EXIT_USER_ERROR, JOB, RESULT, RegistrationError, RegistrationJob, Result
 from neuralreg.methods.start import known_models
 from neuralreg.phantom import make_phantom
@@ -208,6 +208,37 @@ def test_a_batch_and_its_data_can_be_moved_together(folder, monkeypatch):
     assert [(moved / "out" / "one" / file.name).stat().st_mtime_ns for file in files] == before
     monkeypatch.chdir(folder)
     assert cli.main(["run", "elsewhere/out/one", "--overwrite", "--progress", "none"]) == 0
+
+
+def test_label_maps_that_are_gone_stay_compared_however_the_table_is_named(folder, monkeypatch):
+    table(folder, f"one,{FILES},{LABELS}")
+    monkeypatch.chdir(folder)
+    assert cli.main(["batch", "pairs.csv", "-o", "out", *settings(2), "--progress", "none"]) == 0
+    dice = summary(folder)["one"]["dice"]
+    (folder / "data" / "fixed_labels.nii.gz").unlink()
+    monkeypatch.chdir(folder / "data")
+    assert call(folder, *settings(2), "--progress", "none") == 0 and summary(folder)["one"]["dice"] == dice
+
+
+def test_an_evaluation_of_several_pairs_of_label_maps_is_not_that_of_the_table(folder):
+    table(folder, f"one,{FILES},{LABELS}")
+    assert call(folder, *settings(2), "--progress", "none") == 0
+    dice, labels = summary(folder)["one"]["dice"], [folder / name for name in LABELS.split(",")]
+    others = io.read_labels(labels[0])
+    io.write_image(Image(100 * others.data, others.grid), folder / "others.nii.gz", np.uint16)
+    pairs = (labels, [folder / "others.nii.gz"] * 2)
+    words = [w for fixed, moving in pairs for w in ("--fixed-labels", str(fixed), "--moving-labels", str(moving))]
+    assert cli.main(["evaluate", str(folder / "out" / "one"), *words]) == 0
+    assert call(folder, *settings(2), "--progress", "none") == 0 and summary(folder)["one"]["dice"] == dice
+
+
+def test_names_that_begin_like_options(folder, monkeypatch):
+    for name in ("fixed_labels", "moving_labels"):
+        shutil.copy(folder / "data" / f"{name}.nii.gz", folder / f"-{name}.nii.gz")
+    table(folder, f"-one,{FILES},-fixed_labels.nii.gz,-moving_labels.nii.gz")
+    monkeypatch.chdir(folder)
+    assert cli.main(["batch", "pairs.csv", "-o", ".", *settings(2), "--progress", "none"]) == 0
+    assert float(next(csv.DictReader((folder / batch.SUMMARY).open()))["dice"]) > 0.1
 
 
 def test_other_label_maps_are_compared_anew(folder):

@@ -102,6 +102,8 @@ def test_our_own_methods_are_called_as_users_call_them(data, tmp_path):
     assert list(methods.commands(f"greedy, {lists},DNVF:balanced:iterations=9,8,7,ants")) == [
         "greedy", lists, "DNVF:balanced:iterations=9,8,7", "ants",
     ]  # fmt: skip
+    with pytest.raises(SystemExit, match="no method gredy"):
+        methods.commands(f"{lists},gredy")
 
 
 def test_a_peer_gets_its_files_and_says_why_it_cannot_run(data, tmp_path, monkeypatch):

@@ -241,4 +241,8 @@ def test_headers_that_promise_too_much(tmp_path, rows, frames):
     file.save_as(path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     fails(path, "lying.dcm", "incomplete or damaged" if rows == 60000 else "")
+    file.Rows = file.Columns = 65535
+    file.NumberOfFrames, file.SamplesPerPixel = 2**31 - 1, 3  # more bytes than 64 bits can count
+    file.save_as(path)
+    fails(path, "lying.dcm")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
