@@ -232,6 +232,22 @@ def test_a_file_that_lacks_its_last_voxels(tmp_path, syntax):
         dicom._check_complete(dataclasses.replace(one, file=str(tmp_path / "cut.dcm")))
 
 
+def test_a_picture_with_a_palette_is_not_called_damaged(tmp_path):
+    """ITK shows three values for each of the indices that the file holds."""
+    path = write_frames(tmp_path / "palette.dcm", [volume_on("LPS")], [0])
+    file = pydicom.dcmread(path)
+    file.PhotometricInterpretation, file.SamplesPerPixel = "PALETTE COLOR", 1
+    file.BitsAllocated = file.BitsStored = 8
+    file.HighBit, file.PixelRepresentation = 7, 0
+    file.Rows = file.Columns = 100
+    file.PixelData = bytes(100 * 100)
+    for colour in ("Red", "Green", "Blue"):
+        file.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [256, 0, 16])
+        setattr(file, f"{colour}PaletteColorLookupTableData", np.arange(256, dtype="<u2").tobytes())
+    file.save_as(path)
+    fails(path, "3 values per voxel")
+
+
 @pytest.mark.parametrize("rows, frames", [(60000, 1), (60000, 10), (12, 100000)])
 def test_headers_that_promise_too_much(tmp_path, rows, frames):
     """One slice of 60000 × 60000 would take 7 GB."""
