@@ -49,6 +49,13 @@ def extreme_determinants(displacement: Tensor) -> tuple[Tensor, Tensor]:
     return smallest, largest
 
 
+def tangled_share(displacement: Tensor) -> float:
+    """The share of cells with a determinant beyond the limits at one of two opposite corners: how much `untangled`
+    would have to do. (1, 3, D, H, W) in voxels."""
+    corners = corner_determinants(displacement, (0, 7))
+    return float(((corners <= MARGIN) | (corners >= 1 / MARGIN)).any(1).float().mean())
+
+
 def untangled(displacement: Tensor, check: Callable[[], object] = lambda: None) -> Tensor:
     """The displacement with all determinants between MARGIN and 1 / MARGIN; the same tensor where they are already.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -154,6 +154,13 @@ class Lens:
         return apply_matrix(target_from_network, values[0])[None]
 
 
+def at_spacing(checkpoint: Checkpoint, spacing: float) -> Checkpoint:
+    """The same network, to be shown images of another spacing (mm); a Fourier network keeps its field of view."""
+    manifest = checkpoint.manifest
+    lattice = tuple(round((n - 1) * manifest.spacing / spacing) + 1 for n in manifest.lattice)
+    return Checkpoint(replace(manifest, spacing=spacing, lattice=lattice), checkpoint.state)
+
+
 @torch.no_grad()
 def predict(
     checkpoint: Checkpoint,
@@ -167,12 +174,18 @@ def predict(
 
     fixed, moving (1, 1, D, H, W) in [0, 1] on one working grid of `spacing` (x, y, z, mm); `shape` shares its corners.
     `check` is called before every layer of the network; it may raise.
+
+    A velocity is the mean of two answers, one of which has the images exchanged and its sign: whoever exchanges them
+    gets the inverse, and errors that depend on the order cancel (cf. Greer et al., ConstrICON, ICCV 2023).
     """
     lens = Lens.of(checkpoint, fixed, spacing)
     network = placed(network_of(checkpoint), fixed.device)
     for layer in network.modules():
         layer.register_forward_pre_hook(lambda *_: check())
-    field = _field(network, lens.view(fixed), lens.view(moving))
+    pair = lens.view(fixed), lens.view(moving)
+    field = _field(network, *pair)
+    if checkpoint.manifest.diffeomorphic and checkpoint.manifest.either_order:
+        field = (field - _field(network, *reversed(pair))) / 2
     return lens.unview(field, shape, tuple(fixed.shape[2:]))
 
 

@@ -23,7 +23,7 @@ from .training.examples import Source
 
 PACK, CONFIG, CHECKPOINT, MODEL, LOG = "pack.npz", "config.json", "checkpoint.pt", "model.pt", "log.jsonl"
 # What may change when a training goes on: where it runs, how fast, how long. All else would make it another training.
-CHANGEABLE = ("data", "output", "packing", "schedule", "device", "precision", "threads", "about")
+CHANGEABLE = ("data", "output", "packing", "schedule", "device", "precision", "threads", "about", "scales")
 
 
 def train(
@@ -65,7 +65,7 @@ def train(
 
     loop.run(trainer, output / CHECKPOINT, note, keep, tick, started + 3600 * hours)
     if trainer.crew.leads and (output / MODEL).exists():
-        weights.describe(output / MODEL, **config.about)  # corrected since the model was saved, perhaps
+        weights.describe(output / MODEL, scales=config.scales, **config.about)  # corrected since the model was saved, perhaps
     trainer.crew.leave()
     return output / MODEL
 
@@ -191,6 +191,7 @@ def _manifest(config: TrainingConfig, trainer: loop.Trainer, row: dict, domain: 
         method=config.method,
         network=config.network,
         spacing=config.spacing,
+        scales=config.scales,
         lattice=config.lattice,
         diffeomorphic=config.objective.diffeomorphic,
         squarings=config.objective.squarings,

@@ -28,8 +28,8 @@ class Manifest:
     """What a checkpoint is. spacing in mm and lattice (D, H, W) are those of the network's input in training.
 
     diffeomorphic: the network's field is a velocity, to be integrated with `squarings` squarings. orientation: where
-    the network's x, y and z axes point. licence: of the data that it was trained on. domain: what its images look
-    like, see domain.appearance. training: how long, how well.
+    the network's x, y and z axes point. either_order: whether it was shown pairs in either order. scales: of
+    the passes in which it is used, in multiples of `spacing`. licence: of the data that it was trained on. domain: what its images look like, see domain.appearance. training: how long, how well.
     """
 
     method: str
@@ -38,6 +38,8 @@ class Manifest:
     lattice: tuple[int, int, int]
     diffeomorphic: bool = True
     squarings: int = 7
+    either_order: bool = True
+    scales: tuple[float, ...] = (1.0, 0.5)
     contrast: str = "unknown"
     anatomy: str = "unknown"
     data: str = "unknown"
@@ -65,8 +67,8 @@ def save(path: str | Path, network: nn.Module, manifest: Manifest) -> None:
     _save(Path(path), network.state_dict(), manifest)
 
 
-def describe(path: str | Path, **words: str) -> None:
-    """Correct what a model and its card say of it (contrast, licence, …); its weights stay."""
+def describe(path: str | Path, **words: Any) -> None:
+    """Correct what a model and its card say of it (contrast, licence, scales, …); its weights stay."""
     there = load(path)
     corrected = replace(there.manifest, **words)
     if corrected != there.manifest:
@@ -168,7 +170,7 @@ def _manifest(path: str | Path, text: Any) -> Manifest:
 
 def _possible(manifest: Manifest) -> Manifest:
     """The manifest with its lattice as a tuple. Raises ValueError or TypeError for values that cannot be."""
-    for name, kind in (("network", dict), ("format", int), ("squarings", int), ("diffeomorphic", bool)):
+    for name, kind in (("network", dict), ("format", int), ("squarings", int), ("diffeomorphic", bool), ("either_order", bool)):
         if not isinstance(getattr(manifest, name), kind):
             raise TypeError(f"its {name} is none")
     if not all(isinstance(getattr(manifest, f.name), str) for f in fields(Manifest) if f.type == "str"):
@@ -178,7 +180,14 @@ def _possible(manifest: Manifest) -> Manifest:
     if sorted({"R": "L", "A": "P", "I": "S"}.get(letter, letter) for letter in manifest.orientation) != list("LPS"):
         raise ValueError("its orientation is none")
     _check_domain(manifest.domain)
-    return replace(manifest, lattice=_lattice(manifest.lattice))
+    return replace(manifest, lattice=_lattice(manifest.lattice), scales=_scales(manifest.scales))
+
+
+def _scales(values: Any) -> tuple[float, ...]:
+    """Raises ValueError or TypeError."""
+    if not values or not all(0.1 <= value <= 8 for value in values):
+        raise ValueError("its scales are none")
+    return tuple(map(float, values))
 
 
 def _check_domain(domain: dict[str, Any]) -> None:
@@ -235,6 +244,7 @@ def _from_voxelmorph(config: Any, state: Any) -> Checkpoint:
             lattice=lattice,
             diffeomorphic=steps > 0,
             squarings=steps,
+            either_order=False,  # many were shown one atlas as the fixed image
             contrast="T1",
             anatomy="brain",
             data="VoxelMorph, public model",

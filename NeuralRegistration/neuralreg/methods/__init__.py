@@ -36,8 +36,10 @@ DIRECTIONS = "comparison in each stage: both (moving on fixed and back), alterna
 
 
 def option(default: Any, text: str, minimum: float | None = None, maximum: float | None = None) -> Any:
-    """A dataclass field with what the panel and the command line need to show and check it."""
-    return dataclasses.field(default=default, metadata={"help": text, "minimum": minimum, "maximum": maximum})
+    """A dataclass field with what the panel and the command line need to show and check it. A list may be empty where
+    it is by default."""
+    limits = {"minimum": minimum, "maximum": maximum, "may_be_empty": default == ()}
+    return dataclasses.field(default=default, metadata={"help": text, **limits})
 
 
 def stages_of(method: Any) -> list[tuple]:
@@ -136,7 +138,7 @@ def _checked(what: str, value: Any, hint: Any, metadata: Any) -> Any:
     if typing.get_origin(hint) is typing.Literal:
         return choose(what[4:], value, list(typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple) or not value:
+        if not isinstance(value, list | tuple) or (not value and not metadata["may_be_empty"]):
             raise RegistrationError(f"{what} is a list of values; got {value!r}.")
         return tuple(_checked(what, item, typing.get_args(hint)[0], metadata) for item in value)
     whole = isinstance(value, int) and not isinstance(value, bool)

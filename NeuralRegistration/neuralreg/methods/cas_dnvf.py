@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..job import Monitor
 from . import DIRECTIONS, Directions, option, stages_of
-from .single_pass import MODEL
+from .single_pass import MODEL, SCALES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,6 +29,7 @@ class CasDNVF:
 
     network: Literal["VoxelMorph", "FNOReg"] = option("VoxelMorph", "kind of the trained network")
     model: str = option("auto", MODEL)
+    scales: tuple[float, ...] = option((), SCALES, 0.1, 8)
     image_factors: tuple[float, ...] = option((2.0, 1.0), "image spacing of each stage, in working voxels", 1, 16)
     velocity_factors: tuple[float, ...] = option(
         (3.0, 1.0), "spacing of the velocity lattice, in working voxels", 1, 32
@@ -73,7 +74,8 @@ class CasDNVF:
 
         energy = Energy(similarity, self.smoothness, self.volume, landmark_weight=self.landmark_weight)
         fit = Fit(pair.images(device), energy, monitor)
-        predicted(fit, model(self.model, self.network, similarity))
+        checkpoint = model(self.model, self.network, similarity)
+        predicted(fit, checkpoint, self.scales or checkpoint.manifest.scales)
         rate = self.rate if self.residual == "encoded" else self.rate / 500
         return fit.run([Stage(self._velocity, [Level(*row)], rate) for row in stages_of(self)], begin=0.1)
 

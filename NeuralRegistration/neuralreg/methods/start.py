@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .. import sampling
+from ..diffeomorphism import tangled_share
 from ..domain import unlike
-from ..feedforward import predict
+from ..feedforward import at_spacing, predict
 from ..job import ACROSS_CONTRASTS, RegistrationError
 from ..optimise import Chain, Fit, Level, Stage
-from ..pyramid import Shape, border_window, coarser_shape, gaussian
-from ..weights import Checkpoint, load
+from ..pyramid import Shape, border_window, coarser_shape, coarser_spacing, gaussian
+from ..weights import Checkpoint, Manifest, load
 
 SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "Models"  # in Slicer and in a checkout
 INSTALLED = Path(sys.prefix) / "share" / "neuralreg" / "models"  # by pip
 FOR_ONE_CONTRAST = {"VoxelMorph": "voxelmorph_t1", "FNOReg": "fnoreg_t1"}
 FOR_TWO_CONTRASTS = {"VoxelMorph": "voxelmorph_anycontrast"}
-SMOOTHING = 0.5  # voxels of the field's lattice: takes the edges off the interpolated network field
+SMOOTHING = 0.5  # voxels of the training: takes the edges off the interpolated network field
+TANGLED = 0.01  # share of cells: brains of the training's kind have up to 0.004, and mending takes minutes from 0.03 on
+TANGLES = "The network tangles these images where it looks closer: its finer passes were left out. DNVF is better here."
 REFINE_VELOCITY = 2.0  # lattice of the refinement, in image voxels
 
 
@@ -68,27 +72,48 @@ def _named(name: str, method: str, similarity: str) -> str:
     return (similarity in ACROSS_CONTRASTS and FOR_TWO_CONTRASTS.get(method)) or FOR_ONE_CONTRAST[method]
 
 
-def predicted(fit: Fit, checkpoint: Checkpoint) -> None:
-    """Put the network's map at the front of the fit's empty chain.
+def predicted(fit: Fit, checkpoint: Checkpoint, scales: Sequence[float]) -> None:
+    """Append the network's map to the fit's chain: one pass for each entry of `scales`, at that many times the spacing
+    of its training, each for what is left yet. It ends before a pass that tangles the map, as networks do with images
+    that they do not know.
 
     Raises RegistrationError for one that moves points by more than half of the image: mending it would take too long.
     """
     images, manifest = fit.images, checkpoint.manifest
-    shape = coarser_shape(tuple(images.fixed.shape[2:]), images.spacing, manifest.spacing / min(images.spacing))
-    for name, image in (("fixed", images.fixed), ("moving", images.moving)):
-        warning = unlike(manifest, image, images.spacing, name)
-        fit.warnings += [warning] if warning else []
-    field = predict(checkpoint, images.fixed, images.moving, images.spacing, shape, fit.monitor.check)
-    field = gaussian(field, [SMOOTHING] * 3) * border_window(shape, field)
+    if fit.chain.forward is None:
+        seen = (("fixed", images.fixed), ("moving", images.moving))
+        fit.warnings += filter(None, (unlike(manifest, image, images.spacing, name) for name, image in seen))
+    for scale in scales:
+        if TANGLES in fit.warnings:
+            break
+        spacing = max(scale * manifest.spacing, min(images.spacing))
+        chain = _passed(fit, at_spacing(checkpoint, spacing), SMOOTHING * manifest.spacing)
+        if fit.chain.forward is not None and tangled_share(chain.forward) > TANGLED:
+            fit.warnings.append(TANGLES)
+        else:
+            fit.chain = chain
+
+
+def _passed(fit: Fit, checkpoint: Checkpoint, blur_mm: float) -> Chain:
+    """The fit's chain with one more pass of the network, which is shown the moving image as warped so far."""
+    images, finest = fit.images, min(fit.images.spacing)
+    warped = images.moving
+    if fit.chain.forward is not None:
+        warped = sampling.warp(images.moving, fit.chain.on(images.shape).forward)
+        fit.monitor.preview(warped)
+    shape = coarser_shape(images.shape, images.spacing, checkpoint.manifest.spacing / finest)
+    field = predict(checkpoint, images.fixed, warped, images.spacing, shape, fit.monitor.check)
+    lattice = coarser_spacing(images.shape, images.spacing, shape)[::-1]
+    field = gaussian(field, [max(blur_mm / side, SMOOTHING) for side in lattice]) * border_window(shape, field)
     if not float(sampling.length(field).max()) <= max(shape) / 2:  # NaN is no less absurd
         raise RegistrationError(
             "The model would move tissue across half of the image: it is damaged or was trained on other images; "
             "choose another model, or DNVF."
         )
-    if manifest.diffeomorphic:
-        fit.chain = fit.chain.then(field)
-    else:
-        fit.chain = Chain(field, sampling.invert(field, -field))
+    if checkpoint.manifest.diffeomorphic:
+        return fit.chain.then(field)
+    forward = fit.chain.on(shape).forward_after(field)
+    return Chain(forward, sampling.invert(forward, -forward))
 
 
 def refined(fit: Fit, iterations: int, spacing_mm: float) -> None:

@@ -32,7 +32,8 @@ class TrainingConfig:
 
     data: folder of images, CSV table (columns image, labels) or pack. output: folder of checkpoint, model and log.
     method: name in feedforward.NETWORKS; network: its options. initial: model whose weights to start from.
-    spacing (mm) and lattice (D, H, W) are those of the network's input. training_resolution "half": in training it sees
+    spacing (mm) and lattice (D, H, W) are those of the network's input; scales: what the model will be used at, a pass
+    each, in multiples of the spacing. training_resolution "half": in training it sees
     every second voxel only, where an iteration costs an eighth; the model works at full resolution all the same.
     known, painted: shares of the examples, see examples.Source. labels: those that "dice" compares. precision: float32
     or bfloat16. about: what the model's card shall say of contrast, anatomy, data and licence.
@@ -46,6 +47,7 @@ class TrainingConfig:
     network: dict[str, Any] = field(default_factory=dict)
     initial: str = ""
     spacing: float = 2.0
+    scales: tuple[float, ...] = (1.0, 0.5)
     lattice: tuple[int, int, int] = (81, 97, 81)
     training_resolution: str = "full"
     objective: Objective = field(default_factory=Objective)
@@ -83,6 +85,8 @@ class TrainingConfig:
             raise RegistrationError("The lattice is three sizes of at least 8, the spacing 0.1 to 20 mm; correct them.")
         if 2**self.objective.scales > min(self.seen[0]):
             raise RegistrationError(f"{self.objective.scales} scales are too many for the lattice; choose fewer.")
+        if not self.scales or not all(0.1 <= scale <= 8 for scale in self.scales):
+            raise RegistrationError("scales are one or more numbers between 0.1 and 8; correct them.")
         if self.validation_pairs < 1:
             raise RegistrationError("validation_pairs must be 1 or more: the best model is chosen by validation.")
         if not (0 <= self.known <= 1 and 0 <= self.painted <= 1):
