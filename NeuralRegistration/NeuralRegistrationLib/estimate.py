@@ -9,7 +9,7 @@ from typing import Any
 
 import qt
 from neuralreg.job import RegistrationError
-from neuralreg.methods import kind_of, method_class, work
+from neuralreg.methods import kind_of, make_method, work
 from slicer.i18n import tr as _
 
 from . import dependencies
@@ -21,7 +21,9 @@ from .worker import Worker
 MEASURED_MEGAVOXELS = 5.8
 MEASURED_CALIBRATION = 0.0076
 SECONDS = {"cpu": (24.0, 77.0), "cuda": (4.0, 6.0)}  # on a GPU: a guess, nothing was measured there yet
-NETWORK_SECONDS = 3.5  # more, at that size, for methods that start with a trained network
+NETWORK_SECONDS = 2.5  # more, at that size, for methods that start with a trained network
+PASS_SECONDS = 1.0  # and for each of its passes at the spacing of its training, 2 mm
+PASSES = (1.5, 0.85, 0.5)  # of voxelmorph_t1, where the user names no others
 START_SECONDS = 4.0  # the same for every size
 SERIAL_SHARE = 0.16  # of the CPU time that more cores do not shorten: 62 CPU seconds on one core take 36 s on two
 LARGEST_WORKING_GRID = 8.0  # megavoxels; larger volumes are registered on a coarser lattice
@@ -55,10 +57,15 @@ class Task:
         fast, balanced = SECONDS["cuda" if device.startswith("cuda") else "cpu"]
         few, many = work("DNVF", "fast"), work("DNVF", "balanced")
         each = (balanced - fast) / (many - few)
-        network = NETWORK_SECONDS if hasattr(method_class(self.method), "model") else 0.0
-        passing = max(fast - few * each - START_SECONDS, 0.0) + network
+        passing = max(fast - few * each - START_SECONDS, 0.0) + self._network_seconds()
         iterating = each * work(self.method, self.preset, self.options, kind, self.spacing)
         return START_SECONDS + share * (passing + iterating)
+
+    def _network_seconds(self) -> float:
+        chosen = make_method(self.method, self.preset, self.options)
+        if not hasattr(chosen, "scales"):
+            return 0.0
+        return NETWORK_SECONDS + PASS_SECONDS * sum(scale**-3 for scale in chosen.scales or PASSES)
 
 
 def remember(task: Task, device: str, seconds: float) -> None:

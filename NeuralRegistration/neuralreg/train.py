@@ -65,7 +65,7 @@ def train(
 
     loop.run(trainer, output / CHECKPOINT, note, keep, tick, started + 3600 * hours)
     if trainer.crew.leads and (output / MODEL).exists():
-        weights.describe(output / MODEL, scales=config.scales, **config.about)  # corrected since the model was saved, perhaps
+        weights.describe(output / MODEL, scales=config.scales, **config.about)  # corrected since it was saved, perhaps
     trainer.crew.leave()
     return output / MODEL
 

@@ -27,9 +27,10 @@ DOMAIN = {"volumes": 2, "cuts": 2, "depths": 2, "deciles": 9}  # how many number
 class Manifest:
     """What a checkpoint is. spacing in mm and lattice (D, H, W) are those of the network's input in training.
 
-    diffeomorphic: the network's field is a velocity, to be integrated with `squarings` squarings. orientation: where
-    the network's x, y and z axes point. either_order: whether it was shown pairs in either order. scales: of
-    the passes in which it is used, in multiples of `spacing`. licence: of the data that it was trained on. domain: what its images look like, see domain.appearance. training: how long, how well.
+    diffeomorphic: the network's field is a velocity, to be integrated with `squarings` squarings. either_order: whether
+    it was shown its pairs in either order. scales: of the passes in which it is used, in multiples of `spacing`.
+    orientation: where the network's x, y and z axes point. licence: of the data that it was trained on. domain: what
+    its images look like, see domain.appearance. training: how long, how well.
     """
 
     method: str
@@ -170,9 +171,14 @@ def _manifest(path: str | Path, text: Any) -> Manifest:
 
 def _possible(manifest: Manifest) -> Manifest:
     """The manifest with its lattice as a tuple. Raises ValueError or TypeError for values that cannot be."""
-    for name, kind in (("network", dict), ("format", int), ("squarings", int), ("diffeomorphic", bool), ("either_order", bool)):
-        if not isinstance(getattr(manifest, name), kind):
-            raise TypeError(f"its {name} is none")
+    for names, kind in (
+        (("network",), dict),
+        (("format", "squarings"), int),
+        (("diffeomorphic", "either_order"), bool),
+    ):
+        for name in names:
+            if not isinstance(getattr(manifest, name), kind):
+                raise TypeError(f"its {name} is none")
     if not all(isinstance(getattr(manifest, f.name), str) for f in fields(Manifest) if f.type == "str"):
         raise TypeError("one of its names is none")
     if not 0 < manifest.spacing < 100 or not 0 <= manifest.squarings <= 32:

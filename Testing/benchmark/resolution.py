@@ -156,7 +156,7 @@ def measure(pair: Pair, wanted: list[tuple[str, str]], options: argparse.Namespa
 
 def predicted(images: Images, name: str, model: Path) -> DisplacementField:
     """One forward pass and what follows it in every registration, the mending of folds."""
-    fit = make_method(name, "balanced", {"model": str(model)})(images, "lncc", "cpu", Monitor())
+    fit = make_method(name, "balanced", {"model": str(model), "scales": [1.0]})(images, "lncc", "cpu", Monitor())
     forward = untangled(fit.chain.forward)
     return DisplacementField.from_voxels(forward, images.grid.with_shape(tuple(forward.shape[2:])))
 

@@ -333,3 +333,72 @@ def test_what_does_not_fit_into_half_precision_is_computed_in_whole(monkeypatch)
     monkeypatch.setattr(feedforward, "_halves", lambda device: True)
     half = predict(Checkpoint(MANIFEST, {}), bright_blob(), bright_blob(), SPACING, SHAPE)
     assert whole.abs().max() > 0.5 and torch.equal(half, whole)
+
+
+@pytest.mark.parametrize("either_order", [True, False])
+def test_whoever_exchanges_the_images_gets_the_inverse(models, either_order):
+    """Of a network that was shown its pairs in either order; of another one not even nearly."""
+    checkpoint = weights.load(models["VoxelMorph"])
+    checkpoint = Checkpoint(dataclasses.replace(checkpoint.manifest, either_order=either_order), checkpoint.state)
+    fixed, moving = bright_blob(), bright_blob(centre_mm=(22.0, 20.0, 25.0), width_mm=7.0)
+    there, back = (predict(checkpoint, *images, SPACING, SHAPE) for images in ((fixed, moving), (moving, fixed)))
+    assert torch.allclose(there, -back, atol=1e-5) is either_order
+    assert there.abs().max() > 0.05
+
+
+@pytest.mark.parametrize("method", ["VoxelMorph", "FNOReg"])
+@pytest.mark.parametrize("spacing", [1.0, 1.7, 5.0])
+def test_at_another_spacing_a_network_sees_the_same_place(method, spacing):
+    """VoxelMorph all of the working grid, FNOReg the field of view of its training; to within a voxel or so."""
+    manifest = dataclasses.replace(MANIFEST, method=method, lattice=(33, 29, 37))
+    here = Lens.of(Checkpoint(manifest, {}), bright_blob(), SPACING)
+    there = Lens.of(feedforward.at_spacing(Checkpoint(manifest, {}), spacing), bright_blob(), SPACING)
+    slack = (16 if method == "VoxelMorph" else 1) * max(spacing, MANIFEST.spacing)
+    sides = [(np.array(lens.shape[::-1]) - 1) * s for lens, s in ((here, MANIFEST.spacing), (there, spacing))]
+    assert np.abs(sides[0] - sides[1]).max() <= slack
+    middles = [lens.working_from_network @ [*(np.array(lens.shape[::-1]) - 1) / 2, 1] for lens in (here, there)]
+    np.testing.assert_allclose(*middles, atol=1e-9)
+
+
+def test_every_pass_moves_what_is_left_at_whatever_scale(models, monkeypatch):
+    """Passes of a "network" that always says 1 mm are so many millimetres in all; each sees its own lattice."""
+    movers = []
+
+    def network_of(checkpoint):
+        movers.append(Mover((1.0, 0.0, 0.0), checkpoint.manifest.spacing, "LPS"))
+        return movers[-1]
+
+    plain = dataclasses.replace(weights.load(models["VoxelMorph"]).manifest, either_order=False)
+    monkeypatch.setattr(feedforward, "network_of", network_of)
+    monkeypatch.setattr(start, "model", lambda *names: Checkpoint(plain, {}))
+    for scales, passes in (((2.0,), 1), ((2.0, 1.0), 2), ((1.0, 1.0, 0.2), 3), ((), 2)):
+        movers.clear()
+        chain = VoxelMorph(scales=scales)(pair(), "mse", "cpu", Monitor()).chain
+        spacing = 1.5 * 33 / (chain.forward.shape[-1] - 1)
+        middle = [n // 2 for n in chain.forward.shape[2:]]
+        moved = chain.forward[0, :, middle[0], middle[1], middle[2]] * spacing
+        torch.testing.assert_close(moved, torch.tensor([float(passes), 0, 0]), atol=0.05, rtol=0)
+        expected = [max(2.0 * scale, 1.5) for scale in scales or plain.scales]
+        steps = [33 * 1.5 / (m.seen.shape[-1] - 1) for m in movers]
+        assert len(movers) == passes
+        assert all(0.4 < step / wanted < 1.3 for step, wanted in zip(steps, expected, strict=True)), (steps, expected)
+
+
+def test_a_pass_that_tangles_is_left_out_and_said(models, monkeypatch):
+    class Wild(torch.nn.Module):
+        """Calm at first, noise from its second pass on."""
+
+        calls = 0
+
+        def forward(self, fixed, moving):
+            Wild.calls += 1
+            random = torch.Generator().manual_seed(0)
+            field = torch.randn(1, 3, *((n + 1) // 2 for n in fixed.shape[2:]), generator=random)
+            return field * (0.01 if Wild.calls == 1 else 4.0)
+
+    plain = dataclasses.replace(weights.load(models["VoxelMorph"]).manifest, either_order=False)
+    monkeypatch.setattr(feedforward, "network_of", lambda checkpoint: Wild())
+    monkeypatch.setattr(start, "model", lambda *names: Checkpoint(plain, {}))
+    fit = VoxelMorph(scales=(1.0, 1.0, 1.0))(pair(), "mse", "cpu", Monitor())
+    assert Wild.calls == 2 and fit.warnings == [start.TANGLES]
+    assert 0 < float(fit.chain.forward.abs().max()) < 0.1

@@ -108,7 +108,18 @@ def test_other_checkpoints_are_refused_with_a_sentence(tmp_path, content):
 
 @pytest.mark.parametrize(
     "change",
-    [{"lattice": 5}, {"lattice": [9, 9]}, {"spacing": "2"}, {"spacing": 0}, {"network": []}, {"orientation": "LPP"}]
+    [
+        {"scales": []},
+        {"scales": [0.0]},
+        {"scales": 2},
+        {"either_order": 1},
+        {"lattice": 5},
+        {"lattice": [9, 9]},
+        {"spacing": "2"},
+        {"spacing": 0},
+        {"network": []},
+        {"orientation": "LPP"},
+    ]
     + [
         {"format": "1"},
         {"squarings": None},

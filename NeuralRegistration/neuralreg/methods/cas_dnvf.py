@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ..job import Monitor
 from . import DIRECTIONS, Directions, option, stages_of
-from .single_pass import MODEL, SCALES
+from .trained import MODEL, SCALES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,14 +30,12 @@ class CasDNVF:
     network: Literal["VoxelMorph", "FNOReg"] = option("VoxelMorph", "kind of the trained network")
     model: str = option("auto", MODEL)
     scales: tuple[float, ...] = option((), SCALES, 0.1, 8)
-    image_factors: tuple[float, ...] = option((2.0, 1.0), "image spacing of each stage, in working voxels", 1, 16)
-    velocity_factors: tuple[float, ...] = option(
-        (3.0, 1.0), "spacing of the velocity lattice, in working voxels", 1, 32
-    )
-    iterations: tuple[int, ...] = option((25, 16), "Adam iterations of each stage", 0, 10000)
-    windows: tuple[int, ...] = option((5, 5), "width of the local correlation window, in strides", 2, 31)
-    strides: tuple[int, ...] = option((1, 2), "voxels between two windows of the local correlation", 1, 4)
-    directions: tuple[Directions, ...] = option(("both", "alternate"), DIRECTIONS)
+    image_factors: tuple[float, ...] = option((1.0,), "image spacing of each stage, in working voxels", 1, 16)
+    velocity_factors: tuple[float, ...] = option((1.0,), "spacing of the velocity lattice, in working voxels", 1, 32)
+    iterations: tuple[int, ...] = option((16,), "Adam iterations of each stage", 0, 10000)
+    windows: tuple[int, ...] = option((5,), "width of the local correlation window, in strides", 2, 31)
+    strides: tuple[int, ...] = option((2,), "voxels between two windows of the local correlation", 1, 4)
+    directions: tuple[Directions, ...] = option(("alternate",), DIRECTIONS)
     residual: Literal["encoded", "siren"] = option("encoded", "network of the velocity field")
     scale: float = option(0.1, "factor on the siren's velocity, for stability", 0.001, 1)
     smoothness: float = option(0.3, "weight of the smoothness of the displacement", 0, 1000)
@@ -46,16 +44,9 @@ class CasDNVF:
     rate: float = option(0.06, "learning rate (the siren's is 500 times smaller)", 1e-6, 1)
 
     presets: ClassVar[dict[str, dict]] = {
-        "fast": {
-            "image_factors": (2.0,),
-            "velocity_factors": (3.0,),
-            "iterations": (25,),
-            "windows": (5,),
-            "strides": (1,),
-            "directions": ("both",),
-        },
+        "fast": {"iterations": (6,)},
         "balanced": {},
-        "best": {"iterations": (80, 30)},
+        "best": {"iterations": (40,)},
     }
 
     def __post_init__(self):

@@ -1,4 +1,4 @@
-"""FNOReg: a Fourier neural operator says in one pass how the pair fits, at any resolution.
+"""FNOReg: a Fourier neural operator says how the pair fits, at any resolution.
 
 Drozdov and Sorokin; see networks/fno.py for the architecture and what differs from the paper.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .single_pass import SinglePass
+from .trained import Trained
 
 
 @dataclass(frozen=True)
-class FNOReg(SinglePass):
+class FNOReg(Trained):
     """A Fourier network; it keeps the field of view of its training, whatever the sampling."""
 
     summary: ClassVar[str] = (

@@ -17,7 +17,7 @@ from ..feedforward import at_spacing, predict
 from ..job import ACROSS_CONTRASTS, RegistrationError
 from ..optimise import Chain, Fit, Level, Stage
 from ..pyramid import Shape, border_window, coarser_shape, coarser_spacing, gaussian
-from ..weights import Checkpoint, Manifest, load
+from ..weights import Checkpoint, load
 
 SHIPPED = Path(__file__).resolve().parents[2] / "Resources" / "Models"  # in Slicer and in a checkout
 INSTALLED = Path(sys.prefix) / "share" / "neuralreg" / "models"  # by pip

@@ -1,4 +1,4 @@
-"""What the methods with a trained network share: their options, one forward pass, and a refinement behind it."""
+"""What the methods with a trained network share: their options, its passes, and a refinement before the last one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SCALES = "image spacing of each pass of the network, in multiples of that of its
 
 
 @dataclass(frozen=True)
-class SinglePass:
-    """One forward pass, and `refine` iterations of instance optimisation behind it."""
+class Trained:
+    """Passes of the network, coarse to fine, and `refine` iterations of instance optimisation before the last one."""
 
     network: ClassVar[str]  # the kind of network that the model must be of
 
