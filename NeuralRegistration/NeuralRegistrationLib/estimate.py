@@ -21,8 +21,9 @@ from .worker import Worker
 MEASURED_MEGAVOXELS = 5.8
 MEASURED_CALIBRATION = 0.0076
 SECONDS = {"cpu": (24.0, 77.0), "cuda": (4.0, 6.0)}  # on a GPU: a guess, nothing was measured there yet
-NETWORK_SECONDS = 2.5  # more, at that size, for methods that start with a trained network
-PASS_SECONDS = 1.0  # and for each of its passes at the spacing of its training, 2 mm
+# More, at that size, for methods with a trained network: its start, and each pass at the spacing of its training,
+# 2 mm (on a GPU guesses, too).
+NETWORK_SECONDS = {"cpu": (2.5, 1.0), "cuda": (1.0, 0.05)}
 PASSES = (1.5, 0.85, 0.5)  # of voxelmorph_t1, where the user names no others
 START_SECONDS = 4.0  # the same for every size
 SERIAL_SHARE = 0.16  # of the CPU time that more cores do not shorten: 62 CPU seconds on one core take 36 s on two
@@ -54,18 +55,20 @@ class Task:
         """On one core of the computer on which it was measured, or on a GPU."""
         kind = kind_of(math.prod(n + MARGIN_VOXELS for n in self.size), self.both_ct)
         share = min(math.prod(self.size) / 1e6, LARGEST_WORKING_GRID) / MEASURED_MEGAVOXELS
-        fast, balanced = SECONDS["cuda" if device.startswith("cuda") else "cpu"]
+        kind_of_device = "cuda" if device.startswith("cuda") else "cpu"
+        fast, balanced = SECONDS[kind_of_device]
         few, many = work("DNVF", "fast"), work("DNVF", "balanced")
         each = (balanced - fast) / (many - few)
-        passing = max(fast - few * each - START_SECONDS, 0.0) + self._network_seconds()
+        passing = max(fast - few * each - START_SECONDS, 0.0) + self._network_seconds(kind_of_device)
         iterating = each * work(self.method, self.preset, self.options, kind, self.spacing)
         return START_SECONDS + share * (passing + iterating)
 
-    def _network_seconds(self) -> float:
+    def _network_seconds(self, kind_of_device: str) -> float:
         chosen = make_method(self.method, self.preset, self.options)
         if not hasattr(chosen, "scales"):
             return 0.0
-        return NETWORK_SECONDS + PASS_SECONDS * sum(scale**-3 for scale in chosen.scales or PASSES)
+        start, each = NETWORK_SECONDS[kind_of_device]
+        return start + each * sum(scale**-3 for scale in chosen.scales or PASSES)
 
 
 def remember(task: Task, device: str, seconds: float) -> None:

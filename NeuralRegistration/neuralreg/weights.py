@@ -40,7 +40,7 @@ class Manifest:
     diffeomorphic: bool = True
     squarings: int = 7
     either_order: bool = True
-    scales: tuple[float, ...] = (1.0, 0.5)
+    scales: tuple[float, ...] = (1.0,)
     contrast: str = "unknown"
     anatomy: str = "unknown"
     data: str = "unknown"

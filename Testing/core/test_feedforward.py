@@ -371,7 +371,7 @@ def test_every_pass_moves_what_is_left_at_whatever_scale(models, monkeypatch):
     plain = dataclasses.replace(weights.load(models["VoxelMorph"]).manifest, either_order=False)
     monkeypatch.setattr(feedforward, "network_of", network_of)
     monkeypatch.setattr(start, "model", lambda *names: Checkpoint(plain, {}))
-    for scales, passes in (((2.0,), 1), ((2.0, 1.0), 2), ((1.0, 1.0, 0.2), 3), ((), 2)):
+    for scales, passes in (((2.0,), 1), ((2.0, 1.0), 2), ((1.0, 1.0, 0.2), 3), ((), 1)):
         movers.clear()
         chain = VoxelMorph(scales=scales)(pair(), "mse", "cpu", Monitor()).chain
         spacing = 1.5 * 33 / (chain.forward.shape[-1] - 1)

@@ -47,7 +47,7 @@ class TrainingConfig:
     network: dict[str, Any] = field(default_factory=dict)
     initial: str = ""
     spacing: float = 2.0
-    scales: tuple[float, ...] = (1.0, 0.5)
+    scales: tuple[float, ...] = (1.0,)
     lattice: tuple[int, int, int] = (81, 97, 81)
     training_resolution: str = "full"
     objective: Objective = field(default_factory=Objective)
