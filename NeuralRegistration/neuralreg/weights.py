@@ -171,14 +171,10 @@ def _manifest(path: str | Path, text: Any) -> Manifest:
 
 def _possible(manifest: Manifest) -> Manifest:
     """The manifest with its lattice as a tuple. Raises ValueError or TypeError for values that cannot be."""
-    for names, kind in (
-        (("network",), dict),
-        (("format", "squarings"), int),
-        (("diffeomorphic", "either_order"), bool),
-    ):
-        for name in names:
-            if not isinstance(getattr(manifest, name), kind):
-                raise TypeError(f"its {name} is none")
+    kinds = {"network": dict, "format": int, "squarings": int, "diffeomorphic": bool, "either_order": bool}
+    for name, kind in kinds.items():
+        if not isinstance(getattr(manifest, name), kind):
+            raise TypeError(f"its {name} is none")
     if not all(isinstance(getattr(manifest, f.name), str) for f in fields(Manifest) if f.type == "str"):
         raise TypeError("one of its names is none")
     if not 0 < manifest.spacing < 100 or not 0 <= manifest.squarings <= 32:

@@ -33,8 +33,8 @@ class TrainingConfig:
     data: folder of images, CSV table (columns image, labels) or pack. output: folder of checkpoint, model and log.
     method: name in feedforward.NETWORKS; network: its options. initial: model whose weights to start from.
     spacing (mm) and lattice (D, H, W) are those of the network's input; scales: what the model will be used at, a pass
-    each, in multiples of the spacing. training_resolution "half": in training it sees
-    every second voxel only, where an iteration costs an eighth; the model works at full resolution all the same.
+    each, in multiples of the spacing. training_resolution "half": in training it sees every second voxel only, where an
+    iteration costs an eighth; the model works at full resolution all the same.
     known, painted: shares of the examples, see examples.Source. labels: those that "dice" compares. precision: float32
     or bfloat16. about: what the model's card shall say of contrast, anatomy, data and licence.
     validation_subjects: how many, from the end of the list (of each group, where there are groups), are held out; where
