@@ -27,7 +27,9 @@ class Trained:
 
     model: str = option("auto", MODEL)
     scales: tuple[float, ...] = option((), SCALES, 0.1, 8)
-    refine: int = option(0, "iterations of instance optimisation before the last pass; 20 are a good start", 0, 10000)
+    refine: int = option(
+        0, "iterations on this pair, before the last pass (behind it with landmarks); 20 are a good start", 0, 10000
+    )
     smoothness: float = option(1.0, "weight of the smoothness during the refinement", 0, 1000)
     volume: float = option(0.3, "weight of local changes of volume during the refinement", 0, 1000)
     refine_spacing: float = option(2.0, "image spacing of the refinement in mm", 0.1, 20)
@@ -50,7 +52,8 @@ class Trained:
         fit = Fit(pair.images(device), energy, monitor, knots=KNOTS, squarings=SQUARINGS)
         checkpoint = model(self.model, self.network, similarity)
         scales = self.scales or checkpoint.manifest.scales
-        before = max(len(scales) - 1, 1)  # the finest pass would be smoothed away, and finds more behind the iterations
+        # The finest pass would be smoothed away, and finds more behind the iterations; but it knows of no landmarks.
+        before = max(len(scales) - 1, 1) if fit.images.landmarks is None else len(scales)
         predicted(fit, checkpoint, scales[:before])
         if self.refine:
             refined(fit, self.refine, self.refine_spacing)
