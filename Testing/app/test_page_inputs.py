@@ -116,7 +116,7 @@ def test_lists_of_another_length_count_once_all_of_them_have_it(loaded):
         loaded.click("#advanced")
     choose(loaded, "method", "Cas-DNVF")
     loaded.wait_for_selector("#option-network")
-    lists = {"image_factors": "4", "velocity_factors": "6", "iterations": "9", "windows": "5", "strides": "1"}
+    lists = {"image_factors": "4,2", "velocity_factors": "6,3", "iterations": "9,5", "windows": "5,5", "strides": "1,1"}
     for number, (name, text) in enumerate(lists.items()):
         if number:
             says(loaded, "#problem", "lists of one length")
