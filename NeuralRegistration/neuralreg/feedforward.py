@@ -176,7 +176,7 @@ def predict(
     `check` is called before every layer of the network; it may raise.
 
     A velocity is the mean of two answers, one of which has the images exchanged and its sign: whoever exchanges them
-    gets the inverse, and errors that depend on the order cancel (cf. Greer et al., ConstrICON, ICCV 2023).
+    gets the inverse, and errors that depend on the order cancel (cf. Greer et al., MICCAI 2023).
     """
     lens = Lens.of(checkpoint, fixed, spacing)
     network = placed(network_of(checkpoint), fixed.device)

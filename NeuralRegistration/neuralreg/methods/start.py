@@ -24,7 +24,7 @@ INSTALLED = Path(sys.prefix) / "share" / "neuralreg" / "models"  # by pip
 FOR_ONE_CONTRAST = {"VoxelMorph": "voxelmorph_t1", "FNOReg": "fnoreg_t1"}
 FOR_TWO_CONTRASTS = {"VoxelMorph": "voxelmorph_anycontrast"}
 SMOOTHING = 0.5  # voxels of the training, and of the pass: takes the edges off the interpolated network field
-TANGLED = 0.01  # share of cells: brains of the training's kind have up to 0.004, and mending takes minutes from 0.03 on
+TANGLED = 0.01  # share of cells; brains of the training's kind have up to 0.004, and mending may take minutes beyond
 TANGLES = "The network tangles these images where it looks closer: its finer passes were left out. DNVF is better here."
 REFINE_VELOCITY = 2.0  # lattice of the refinement, in image voxels
 
@@ -74,8 +74,8 @@ def _named(name: str, method: str, similarity: str) -> str:
 
 def predicted(fit: Fit, checkpoint: Checkpoint, scales: Sequence[float]) -> None:
     """Append the network's map to the fit's chain: one pass for each entry of `scales`, at that many times the spacing
-    of its training, each for what is left yet. It ends before a pass that tangles the map, as networks do with images
-    that they do not know.
+    of its training, each for what is left yet (as in Zhao et al., ICCV 2019, with one network for all passes). It ends
+    before a pass that tangles the map, as networks do with images that they do not know.
 
     Raises RegistrationError for one that moves points by more than half of the image: mending it would take too long.
     """
